@@ -1,0 +1,124 @@
+"""The command line: ``python -m lens --help``."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import sys
+from pathlib import Path
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; errors meant for people are one sentence on stderr and exit status 1."""
+    args = parser().parse_args(argv)
+    try:
+        return args.run(args) or 0
+    except (OSError, ValueError) as error:
+        print(f"lens: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("lens: interrupted; the same command goes on where this one stopped.", file=sys.stderr)
+        return 130
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="python -m lens", description="How language models learn: the book's tools.")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+
+    info = commands.add_parser("info", help="versions, device, data")
+    info.set_defaults(run=_info)
+
+    data = commands.add_parser("data", help="the shipped files").add_subparsers(required=True, metavar="ACTION")
+    verify = data.add_parser("verify", help="check every file against data/MANIFEST.json")
+    verify.set_defaults(run=_verify)
+    build = data.add_parser("build", help="write records.json, heldout.txt and MANIFEST.json anew from the facts")
+    build.set_defaults(run=_build)
+
+    mini = commands.add_parser("mini", help="the built-in model").add_subparsers(required=True, metavar="ACTION")
+    train = mini.add_parser("train", help="train it from scratch; resumes a run that was stopped")
+    train.add_argument("--out", type=Path, help="folder for the model (default: data/mini)")
+    train.add_argument("--work", type=Path, default=Path("mini-training"), help="folder for the checkpoint")
+    train.add_argument("--steps", type=int, help="training steps (default: the recipe's)")
+    train.add_argument("--device", help="cpu or cuda (default: the GPU where there is one)")
+    train.set_defaults(run=_train)
+    evaluate = mini.add_parser("evaluate", help="measure it and rewrite its card")
+    evaluate.add_argument("--model", type=Path, help="folder of the model (default: data/mini)")
+    evaluate.set_defaults(run=_evaluate)
+
+    bench = commands.add_parser("bench", help="measure speed").add_subparsers(required=True, metavar="WHAT")
+    lens = bench.add_parser("lens", help="capture and backward lens against one bare pass")
+    lens.add_argument("--device", help="cpu or cuda (default: the GPU where there is one)")
+    lens.set_defaults(run=_bench)
+    return top
+
+
+def _info(_args) -> None:
+    import torch
+    import transformers
+
+    import lens
+    from lens.data import paths
+
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    print(f"lens {lens.__version__}, Python {platform.python_version()}, {platform.platform()}")
+    print(f"torch {torch.__version__}, transformers {transformers.__version__}, threads {torch.get_num_threads()}")
+    print(f"GPU: {gpu}\ndata: {paths.root()}")
+
+
+def _verify(_args) -> None:
+    from lens.data import manifest
+
+    print(f"All {manifest.verify()} data files are whole.")
+
+
+def _build(_args) -> None:
+    import json
+
+    from lens.data import manifest, paths
+    from lens.data.records import make_records
+    from lens.mini.corpus import heldout_paragraphs
+
+    manifest.write_text(paths.world() / "heldout.txt", "\n\n".join(heldout_paragraphs()) + "\n")
+    records = make_records()
+    manifest.write_text(paths.world() / "records.json", json.dumps(records, indent=1) + "\n")
+    print(f"Wrote {len(records)} records, heldout.txt and {manifest.write()}.")
+
+
+def _train(args) -> None:
+    from dataclasses import replace
+
+    from lens.data import manifest, paths
+    from lens.mini.train import Recipe, train
+
+    recipe = replace(Recipe(), steps=args.steps) if args.steps else Recipe()
+    out = args.out or paths.mini()
+    print(f"The model is in {train(out, args.work, recipe, args.device)}.")
+    if out == paths.mini():
+        manifest.write()
+
+
+def _evaluate(args) -> None:
+    from lens.data import manifest, paths
+    from lens.mini.evaluate import evaluate, totals, write_card
+    from lens.model import load
+
+    folder = args.model or paths.mini()
+    result = evaluate(load(str(folder)))
+    for name, value in totals(result["recall"]).items():
+        print(f"{name:40} {100 * value:6.2f} %")
+    for name, value in result["perplexity"].items():
+        print(f"{'perplexity, ' + name if name != 'tokens' else name:40} {value:8.1f}")
+    write_card(folder, result, "python -m lens mini evaluate")
+    if folder == paths.mini():
+        manifest.write()
+
+
+def _bench(args) -> None:
+    from lens.bench import bench_lens
+
+    for name, value in bench_lens(args.device).items():
+        print(f"{name:32} {value:9.2f}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

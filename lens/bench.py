@@ -1,0 +1,96 @@
+"""What does the lens cost?  Times against the floor: one forward pass and one input-only backward pass.
+
+``python -m lens bench lens`` prints the ratios.  The model has GPT-2 small's shape and random weights, so that the
+times mean what they would mean on the real one and nothing has to be downloaded.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from lens.capture import as_a_function, capture
+from lens.lenses import backward_lens
+from lens.model import LanguageModel, load
+
+TOKENS = 12
+PROMPTS = 100
+
+
+def gpt2_small(device: str | None = None) -> LanguageModel:
+    """A model of GPT-2 small's shape with random weights; its token ids are spelled with mini's tokenizer."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    model = GPT2LMHeadModel(GPT2Config()).eval().to(device)
+    return LanguageModel(model, load("mini", device="cpu").tokenizer, "GPT-2 small's shape, random weights")
+
+
+def bare_pass(lm: LanguageModel, ids: list[int], target: int) -> None:
+    """The floor: one forward pass and the gradient of the loss with respect to the embeddings, nothing kept."""
+    with as_a_function(lm.model):
+        e = lm.model.get_input_embeddings()(torch.tensor([ids], device=lm.device)).detach().requires_grad_()
+        logits = lm.model(inputs_embeds=e, use_cache=False).logits[0, -1:]
+        torch.autograd.grad(cross_entropy(logits, torch.tensor([target], device=lm.device)), e)
+
+
+def whole_lens(lm: LanguageModel, prompts: list[list[int]], targets: list[list[int]]) -> None:
+    """Backward lens of every layer and token: FF1's inputs and FF2's VJPs, five words and the target's rank each."""
+    trace = capture(lm, prompts, targets, sites=("ff1", "ff2"))
+    # One token id per row of the trace: each prompt is ranked by its own target.
+    own = torch.tensor([t[0] for t, n in zip(trace.targets, trace.lengths) for _ in range(n)])
+    for site in ("ff1", "ff2"):
+        backward_lens(lm, trace, site, k=5, target=own)
+
+
+def bench_lens(device: str | None = None, repeats: int = 9) -> dict[str, float]:
+    """Milliseconds and ratios of capture and of the whole backward lens, one prompt and many."""
+    lm = gpt2_small(device)
+    generator = torch.Generator().manual_seed(1)
+    prompts = torch.randint(1, 6000, (PROMPTS, TOKENS), generator=generator).tolist()
+    targets = torch.randint(1, 6000, (PROMPTS, 1), generator=generator).tolist()
+    one, want = prompts[0], targets[0]
+    bare, captured, whole = interleaved(
+        [
+            lambda: bare_pass(lm, one, want[0]),
+            lambda: capture(lm, one, want),
+            lambda: whole_lens(lm, [one], [want]),
+        ],
+        lm,
+        repeats,
+    )
+
+    def singly():
+        for prompt, target in zip(prompts, targets):
+            whole_lens(lm, [prompt], [target])
+
+    alone, together = interleaved([singly, lambda: whole_lens(lm, prompts, targets)], lm, 3)
+    return {
+        "bare pass, ms": 1e3 * bare,
+        "capture of every site, ms": 1e3 * captured,
+        "whole backward lens, ms": 1e3 * whole,
+        "capture / bare pass": captured / bare,
+        "whole lens / bare pass": whole / bare,
+        f"{PROMPTS} prompts one by one, s": alone,
+        f"{PROMPTS} prompts batched, s": together,
+        "one by one / batched": alone / together,
+    }
+
+
+def interleaved(tasks: list[Callable[[], None]], lm: LanguageModel, repeats: int) -> list[float]:
+    """Median seconds of each task, run in turn so that a machine that slows down slows them all; one warm-up each."""
+    times: list[list[float]] = [[] for _ in tasks]
+    for turn in range(repeats + 1):
+        for task, kept in zip(tasks, times):
+            start = time.perf_counter()
+            task()
+            if lm.device.type == "cuda":
+                torch.cuda.synchronize()
+            if turn:
+                kept.append(time.perf_counter() - start)
+    return [statistics.median(t) for t in times]

@@ -1,0 +1,210 @@
+"""What reaches every linear map, forward and backward?  One forward and half a backward pass.
+
+The weight gradient of ``z = x W + b`` is ``xᵀδ``: x comes by on the way up, δ = ∂ℓ/∂z on the way down, and no weight
+gradient has to be computed to see them.  ``capture`` freezes every parameter, lets only the embeddings require a
+gradient, watches each site, and asks autograd for the δ's.  Afterwards the model is as it was: no hook, no flag, no
+``.grad``, also when something raised in between.
+
+The loss of one prompt is ``ℓ = −log p(target | prompt)``, the mean over the target's tokens where there are several
+(each predicted from its own position, teacher-forced).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from lens.gradient import FactoredGradient
+from lens.model import LanguageModel, Tokens
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What ``capture`` saw: for every layer and site, the rows x_i and δ_i of every token of every prompt.
+
+    A trace of B prompts holds N = n₁ + … + n_B token rows, without padding; ``trace[i]`` is the trace of one prompt
+    (no copy), and iterating gives them all.  ``loss`` [B]; ``ids`` the N token ids; ``tokens`` their words;
+    ``targets`` the target ids of each prompt; ``lengths`` n₁ … n_B.
+    """
+
+    ids: Tensor
+    tokens: tuple[str, ...]
+    targets: tuple[tuple[int, ...], ...]
+    lengths: tuple[int, ...]
+    loss: Tensor
+    layers: tuple[int, ...]
+    sites: tuple[str, ...]
+    _factors: dict[tuple[int, str], tuple[Tensor, Tensor]] = field(repr=False)
+    _depth: int = 0
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, i: int) -> Trace:
+        if not -len(self) <= i < len(self):
+            raise IndexError(f"There is no prompt {i}: this trace holds {len(self)}.")
+        i %= len(self)
+        start = sum(self.lengths[:i])
+        rows = slice(start, start + self.lengths[i])
+        return Trace(
+            self.ids[rows],
+            self.tokens[rows],
+            self.targets[i : i + 1],
+            self.lengths[i : i + 1],
+            self.loss[i : i + 1],
+            self.layers,
+            self.sites,
+            {key: (x[rows], delta[rows]) for key, (x, delta) in self._factors.items()},
+            self._depth,
+        )
+
+    def __iter__(self) -> Iterator[Trace]:
+        return (self[i] for i in range(len(self)))
+
+    def gradient(self, layer: int, site: str) -> FactoredGradient:
+        """∂ℓ/∂W = xᵀδ of one site; for several prompts, of the sum of their losses.  ``layer`` may count from the end."""
+        key = (layer % self._depth if -self._depth <= layer < self._depth else layer, site)
+        if key not in self._factors:
+            raise ValueError(
+                f"This trace holds no layer {layer}, site {site!r}: it was captured for layers "
+                f"{self.layers[0]} to {self.layers[-1]} and sites {', '.join(self.sites)}."
+            )
+        return FactoredGradient(*self._factors[key], layer=key[0], site=site)
+
+    def stack(self, site: str, factor: str = "delta") -> Tensor:
+        """One factor of a site in every captured layer, [layers, N, d]; ``factor`` is ``"x"`` or ``"delta"``."""
+        rows = [getattr(self.gradient(layer, site), factor) for layer in self.layers]
+        return torch.stack([r.to(rows[-1].device) for r in rows])
+
+
+def capture(
+    lm: LanguageModel,
+    prompt: Tokens | Sequence[Tokens],
+    target: Tokens | Sequence[Tokens],
+    *,
+    layers: Iterable[int] | None = None,
+    sites: Iterable[str] | None = None,
+) -> Trace:
+    """Run ``prompt`` forward and ``ℓ = −log p(target | prompt)`` backward, and keep x and δ of every site.
+
+    ``prompt``: text, token ids, or a list of either (a batch: padded inside, without padding in the result).
+    ``target``: text (a leading space is added where it has none), token ids, and for a batch a list of these, one per
+    prompt, or one text for all.  ``layers`` and ``sites`` narrow what is kept; everything by default.
+
+    Raises ``ValueError`` in one sentence for an empty prompt or target, a prompt too long for the model, a list of
+    targets that does not match, or an unknown layer or site.  The model is left as it was found.
+
+    >>> import lens
+    >>> lm = lens.load("mini")
+    >>> trace = capture(lm, "The capital of France is", "Paris")
+    >>> trace.gradient(-1, "ff2").rank()
+    1
+    """
+    prompts, targets = _pair(lm, prompt, target)
+    depth = len(lm.layers)
+    sites = lm.sites if sites is None else tuple(sites)
+    layers = tuple(range(depth)) if layers is None else tuple(layers)
+    for layer in layers:
+        for site in sites:
+            lm.check(layer, site)
+    layers = tuple(sorted({layer % depth for layer in layers}))
+
+    # A target of m tokens is predicted from the prompt's last position and from its own first m − 1 tokens.
+    rows = [lm.encode(p + t[:-1]) for p, t in zip(prompts, targets)]
+    lengths = tuple(map(len, rows))
+    ids = torch.zeros(len(rows), max(lengths), dtype=torch.long)
+    for row, tokens in zip(ids, rows):
+        row[: len(tokens)] = torch.tensor(tokens)
+    real = torch.arange(ids.shape[1]) < torch.tensor(lengths)[:, None]  # [B, T]; padding is on the right
+    where = [(b, len(p) - 1 + j) for b, (p, t) in enumerate(zip(prompts, targets)) for j in range(len(t))]
+    batch, position = torch.tensor(where).T
+    labels = torch.tensor([i for t in targets for i in t])
+    share = torch.tensor([1 / len(t) for t in targets for _ in t])
+
+    modules = {(layer, lm.family.sites[site].module): lm.site(layer, site) for layer in layers for site in sites}
+    with torch.inference_mode(False), torch.enable_grad(), as_a_function(lm.model), _watch(modules) as seen:
+        embeddings = lm.model.get_input_embeddings()(ids.to(lm.device)).detach().requires_grad_()
+        # Causal attention never looks right, so right padding needs no mask: pads are computed, and dropped below.
+        hidden = lm.model.base_model(inputs_embeds=embeddings, use_cache=False).last_hidden_state  # [B, T, d]
+        logits = lm.head(hidden[batch.to(hidden.device), position.to(hidden.device)])  # only where they are scored
+        if logits.dtype in (torch.float16, torch.bfloat16):
+            logits = logits.float()
+        nll = cross_entropy(logits, labels.to(logits.device), reduction="none") * share.to(logits)
+        deltas = torch.autograd.grad(nll.sum(), [z for _, z in seen.values()])
+
+    losses = torch.zeros(len(rows), dtype=nll.dtype, device=nll.device)
+    losses.index_add_(0, batch.to(nll.device), nll.detach())
+    keep = None if len(rows) == 1 else real.flatten().nonzero()[:, 0]
+    heads = lm.model.config.num_attention_heads
+    flat: dict[int, Tensor] = {}  # q, k and v read one x: keep it once
+
+    def compact(t: Tensor) -> Tensor:
+        t = t.detach().reshape(real.numel(), -1)
+        return t if keep is None else t[keep.to(t.device)]
+
+    factors = {}
+    for (layer, path), delta in zip(seen, deltas):
+        x = seen[layer, path][0]
+        shared = flat.setdefault(id(x), compact(x))
+        delta = compact(delta)
+        for site in sites:
+            if lm.family.sites[site].module == path:
+                factors[layer, site] = shared, lm.family.sites[site].slice(delta, heads)
+    ids = ids[real]
+    tokens = tuple(lm.words(ids))
+    return Trace(ids, tokens, tuple(map(tuple, targets)), lengths, losses, layers, sites, factors, depth)
+
+
+def _pair(lm: LanguageModel, prompt, target) -> tuple[list[list[int]], list[list[int]]]:
+    """Prompts and targets as token ids, one target per prompt."""
+    single = isinstance(prompt, (str, int)) or (isinstance(prompt, Tensor) and prompt.ndim < 2)
+    single = single or (len(prompt) > 0 and isinstance(prompt[0], int))
+    prompts = [prompt] if single else list(prompt)
+    if not prompts:
+        raise ValueError("There are no prompts: give one text, or a list of at least one.")
+    if single:
+        targets = [target]
+    elif isinstance(target, (str, int)):
+        targets = [target] * len(prompts)
+    else:
+        targets = list(target)
+    if len(targets) != len(prompts):
+        raise ValueError(f"Got {len(prompts)} prompts and {len(targets)} targets: give one target per prompt.")
+    return [lm.encode(p) for p in prompts], [lm.target_ids(t) for t in targets]
+
+
+@contextmanager
+def as_a_function(model: nn.Module):
+    """The model as a fixed function of its input: parameters frozen, dropout off; every flag is put back."""
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    training = [m for m in model.modules() if m.training]
+    try:
+        for p in trainable:
+            p.requires_grad_(False)
+        for m in training:
+            m.training = False
+        yield
+    finally:
+        for p in trainable:
+            p.requires_grad_(True)
+        for m in training:
+            m.training = True
+
+
+@contextmanager
+def _watch(modules: dict) -> Iterator[dict]:
+    """Collects (input, output) of each module's next call under the module's key; takes its hooks away again."""
+    seen: dict = {}
+    with ExitStack() as hooks:
+        for key, module in modules.items():
+
+            def look(_, args, output, key=key):
+                seen[key] = args[0], output
+
+            hooks.callback(module.register_forward_hook(look).remove)
+        yield seen

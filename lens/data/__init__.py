@@ -1,0 +1,7 @@
+"""The built-in world: its facts and templates, CounterFact-style records, ordinary text, and the files they live in."""
+
+from lens.data.records import records
+from lens.data.text import heldout, passages
+from lens.data.world import Fact, Prompt, Relation, facts, prompts, relations, tails
+
+__all__ = ["Fact", "Prompt", "Relation", "facts", "heldout", "passages", "prompts", "records", "relations", "tails"]

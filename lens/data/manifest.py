@@ -1,0 +1,67 @@
+"""Is the shipped data whole?  Sizes and SHA-256 of every file, and one clear sentence where one is not."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from lens.data import paths
+
+NAME = "MANIFEST.json"
+
+
+def verify(folder: str = "") -> int:
+    """Check every shipped file below ``folder`` (all by default) against ``data/MANIFEST.json``; returns how many.
+
+    Raises ``OSError`` that names the first missing or damaged file and the command that restores it.
+    """
+    base = paths.root()
+    try:
+        listed = json.loads((base / NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise OSError(f"The list of data files {base / NAME} is missing or damaged: {remedy(NAME)}") from None
+    chosen = {name: entry for name, entry in listed.items() if name.startswith(f"{folder}/") or not folder}
+    for name, entry in chosen.items():
+        path = base / name
+        if not path.is_file():
+            raise OSError(f"The data file {path} is missing: {remedy(name)}")
+        if path.stat().st_size != entry["bytes"] or digest(path) != entry["sha256"]:
+            raise OSError(f"The data file {path} is damaged (its size or SHA-256 differs): {remedy(name)}")
+    return len(chosen)
+
+
+def write() -> Path:
+    """List every file below ``data/`` anew, after a change that was meant; returns the manifest's path."""
+    base = paths.root()
+    files = sorted(p for p in base.rglob("*") if p.is_file() and p.name != NAME and not _hidden(p, base))
+    entries = {
+        p.relative_to(base).as_posix(): {"bytes": p.stat().st_size, "sha256": digest(p)} for p in files
+    }
+    write_text(base / NAME, json.dumps(entries, indent=1) + "\n")
+    return base / NAME
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole file or none: to a temporary name beside it, then rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8", newline="\n")
+    os.replace(temporary, path)
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, as hexadecimal digits."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def remedy(name: str) -> str:
+    """The command that brings a shipped file back, for a checkout or an installed package."""
+    if paths.root().name == "data":
+        return f"restore it with 'git checkout -- data/{name}' in the book's folder."
+    return "restore it by installing lens-book again with 'pip install --force-reinstall --no-deps'."
+
+
+def _hidden(path: Path, base: Path) -> bool:
+    return any(part.startswith(".") or part == "__pycache__" for part in path.relative_to(base).parts)

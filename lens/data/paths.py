@@ -1,0 +1,19 @@
+"""Where is the book's data?  Beside the package in a checkout, inside it when installed from a wheel."""
+
+from pathlib import Path
+
+
+def root() -> Path:
+    """The folder that holds ``MANIFEST.json``, ``mini/`` and ``world/``."""
+    packaged = Path(__file__).resolve().parents[1] / "_data"
+    return packaged if packaged.is_dir() else Path(__file__).resolve().parents[2] / "data"
+
+
+def mini() -> Path:
+    """The folder of the built-in model, in transformers' own format."""
+    return root() / "mini"
+
+
+def world() -> Path:
+    """The folder of the built-in model's world: facts, templates, records and ordinary text."""
+    return root() / "world"

@@ -1,0 +1,24 @@
+"""Ordinary text of the built-in world: what the model read besides facts, and what it never read."""
+
+from __future__ import annotations
+
+from lens.data import paths
+
+
+def passages() -> tuple[str, ...]:
+    """The hand-written passages, one string each; every seventh is kept out of training."""
+    return _paragraphs("passages.txt")
+
+
+def heldout() -> tuple[str, ...]:
+    """Paragraphs that no training saw, generated and hand-written: the ControlLM text, and the perplexity's.
+
+    >>> len(heldout()) > 100
+    True
+    """
+    return _paragraphs("heldout.txt")
+
+
+def _paragraphs(name: str) -> tuple[str, ...]:
+    text = (paths.world() / name).read_text(encoding="utf-8")
+    return tuple(" ".join(block.split()) for block in text.split("\n\n") if block.strip())

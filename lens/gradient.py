@@ -1,0 +1,89 @@
+"""How big is a gradient that nobody wrote down?  Algebra on ``∂ℓ/∂W = xᵀδ`` through its two thin factors.
+
+For a linear map ``z = x W + b`` over n tokens, x [n, d_in], δ = ∂ℓ/∂z [n, d_out], the weight gradient is the sum of n
+outer products, so its rank is at most n (*Backward Lens*, Lemma 4.1).  Norm, rank and singular vectors all follow from
+the factors in O(n (d_in + d_out)) memory; the [d_in, d_out] matrix is built by ``dense()`` and by nothing else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class FactoredGradient:
+    """The gradient of one site, ``∂ℓ/∂W = xᵀδ``, kept as its factors.
+
+    ``x`` [n, d_in]: the site's input at each token.  ``delta`` [n, d_out]: the vector-Jacobian product (VJP) arriving
+    at its output.  Training subtracts this gradient: the update is ``-η xᵀδ``.
+
+    >>> g = FactoredGradient(torch.eye(2, 3), torch.ones(2, 4))
+    >>> g.rank(), tuple(g.dense().shape)
+    (1, (3, 4))
+    """
+
+    x: Tensor
+    delta: Tensor
+    layer: int | None = None
+    site: str | None = None
+
+    def __post_init__(self):
+        if self.x.ndim != 2 or self.delta.ndim != 2 or len(self.x) != len(self.delta):
+            raise ValueError(
+                "A factored gradient needs x [n, d_in] and delta [n, d_out] over the same n tokens, and got "
+                f"{list(self.x.shape)} and {list(self.delta.shape)}."
+            )
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(d_in, d_out), the shape of the weight matrix and of ``dense()``."""
+        return self.x.shape[1], self.delta.shape[1]
+
+    def dense(self) -> Tensor:
+        """xᵀδ as a matrix [d_in, d_out].  The only method that allocates one."""
+        return self.x.T @ self.delta
+
+    def norm(self) -> Tensor:
+        """Frobenius norm, a float64 scalar: ‖xᵀδ‖² = Σ (x xᵀ) ∘ (δ δᵀ), two n × n Gram matrices."""
+        x, delta = self.x.double(), self.delta.double()
+        if len(x) > min(self.shape):  # many tokens: the triangular factors are smaller than the Gram matrices
+            return torch.linalg.matrix_norm(self._core()[2])
+        return ((x @ x.T) * (delta @ delta.T)).sum().clamp(min=0).sqrt()
+
+    def singular_values(self) -> Tensor:
+        """All min(n, d_in, d_out) possibly non-zero singular values, largest first, in float64."""
+        return torch.linalg.svdvals(self._core()[2])
+
+    def rank(self, tol: float | None = None) -> int:
+        """Numerical rank: singular values above ``tol`` times the largest.
+
+        The default ``tol`` is n times the rounding error of the factors' dtype: below it, a singular value says more
+        about rounding than about the gradient.
+        """
+        s = self.singular_values()
+        if not len(s):
+            return 0
+        if tol is None:
+            tol = max(len(self), 1) * torch.finfo(self.x.dtype).eps
+        return int((s > tol * s[0]).sum())
+
+    def svd(self, k: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """The k leading singular triplets U [d_in, k], S [k], V [d_out, k] in float64: xᵀδ ≈ U diag(S) Vᵀ.
+
+        QR of xᵀ and of δᵀ, then the SVD of the small matrix R_x R_δᵀ between them.
+        """
+        q_x, q_delta, core = self._core()
+        u, s, vh = torch.linalg.svd(core, full_matrices=False)
+        k = len(s) if k is None else k
+        return q_x @ u[:, :k], s[:k], q_delta @ vh[:k].T
+
+    def _core(self) -> tuple[Tensor, Tensor, Tensor]:
+        q_x, r_x = torch.linalg.qr(self.x.double().T)
+        q_delta, r_delta = torch.linalg.qr(self.delta.double().T)
+        return q_x, q_delta, r_x @ r_delta.T

@@ -1,0 +1,128 @@
+"""What is each layer saying, forward and backward?  A grid of words: layers × tokens.
+
+``logit_lens`` reads the residual stream after every layer (nostalgebraist, 2020): what the model is about to say.
+``backward_lens`` reads the vectors that span a weight gradient (Katz et al., 2024): what training is about to write.
+Both give a ``Lens``, which ``lens.plot.grid`` draws.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from lens.capture import Trace, as_a_function
+from lens.model import LanguageModel, Tokens
+from lens.readout import read
+
+
+@dataclass(frozen=True)
+class Lens:
+    """A grid of readings, one per layer and token.
+
+    ``vectors`` [layers, n, d] are what was read; ``ids`` and ``logits`` [layers, n, k] the words found, best first;
+    ``norms`` [layers, n] the vectors' lengths; ``ranks`` [layers, n] the rank of ``target`` where one was given;
+    ``probabilities`` [layers, n, k] under the softmax, where the lens has a use for them (the logit lens).
+    ``layers`` and ``tokens`` label the two axes; ``what`` says in words what was read.
+    """
+
+    what: str
+    layers: tuple[int, ...]
+    tokens: tuple[str, ...]
+    vectors: Tensor
+    ids: Tensor
+    logits: Tensor
+    norms: Tensor
+    ranks: Tensor | None
+    probabilities: Tensor | None
+    target: int | None
+    _lm: LanguageModel
+
+    @cached_property
+    def words(self) -> list[list[list[str]]]:
+        """The words of ``ids``: ``words[layer][token][place]``."""
+        return self._lm.words(self.ids)
+
+    @property
+    def vocabulary_size(self) -> int:
+        """V; the largest possible rank is V − 1."""
+        return self._lm.unembedding.shape[0]
+
+
+def logit_lens(lm: LanguageModel, prompt: Tokens, target: Tokens | None = None, k: int = 10) -> Lens:
+    """Read the residual stream after each layer, LL(h) = softmax(ln_f(h) Eᵀ): a ``Lens`` of all layers and tokens.
+
+    The last layer's row is the model's own output.  ``target`` adds the rank of a token (its first, if text).
+
+    >>> import lens
+    >>> lm = lens.load("mini")
+    >>> logit_lens(lm, "The capital of France is").words[-1][-1][0]
+    '·Paris'
+    """
+    ids = lm.encode(prompt)
+    streams = []
+    hooks = [
+        layer.register_forward_hook(lambda _, __, out: streams.append(out[0] if isinstance(out, tuple) else out))
+        for layer in lm.layers
+    ]
+    try:
+        with torch.inference_mode(), as_a_function(lm.model):
+            lm.model.base_model(input_ids=torch.tensor([ids], device=lm.device), use_cache=False)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    vectors = torch.stack([s[0].to(streams[-1].device) for s in streams])  # [L, n, d]
+    return _lens(lm, "residual stream", range(len(streams)), lm.words(ids), vectors, k, target, probabilities=True)
+
+
+def backward_lens(
+    lm: LanguageModel,
+    trace: Trace,
+    site: str = "ff2",
+    k: int = 10,
+    largest: bool | None = None,
+    target: Tokens | None = None,
+    normalize: bool = False,
+) -> Lens:
+    """Read the vectors that span a site's gradient, in every captured layer and at every token.
+
+    A site that reads from the residual stream (``ff1``, ``attn_q`` …) is spanned by its inputs x_i: the *imprint*, read
+    from the top.  One that writes to it (``ff2``, ``attn_out``) is spanned by its VJPs δ_i: the *shift*, read from the
+    bottom, because training subtracts δ.  ``largest`` overrides the end that is read.  ``target`` defaults to the
+    trace's first target token.  Takes the trace of one prompt, or of several end to end.
+
+    >>> import lens
+    >>> lm = lens.load("mini")
+    >>> trace = lens.capture(lm, "The capital of France is", "Rome")
+    >>> backward_lens(lm, trace, "ff2", k=1).words[-1][-1]
+    ['·Rome']
+    """
+    writes = site in ("ff2", "attn_out")
+    largest = (not writes) if largest is None else largest
+    vectors = trace.stack(site, "delta" if writes else "x")
+    target = trace.targets[0][0] if target is None else target
+    end = "top" if largest else "bottom"
+    what = f"{site}: {'VJP δ' if writes else 'input x'}, {end} of LL"
+    return _lens(lm, what, trace.layers, trace.tokens, vectors, k, target, largest, normalize)
+
+
+def _lens(lm, what, layers, tokens, vectors, k, target, largest=True, normalize=False, probabilities=False) -> Lens:
+    token = None if target is None else lm.target_ids(target)[0]
+    out = read(
+        lm, vectors, k=k, largest=largest, tokens=token, normalize=normalize, log_normalizer=probabilities
+    )
+    return Lens(
+        what,
+        tuple(layers),
+        tuple(tokens),
+        vectors,
+        out["ids"],
+        out["logits"],
+        vectors.float().norm(dim=-1),
+        out.get("ranks"),
+        (out["logits"].float() - out["log_normalizer"][..., None]).exp() if probabilities else None,
+        token,
+        lm,
+    )

@@ -1,0 +1,236 @@
+"""What is a language model to this book?  A transformers model, its tokenizer, and where its parts are.
+
+``load`` opens one by name; ``LanguageModel`` answers the questions every chapter asks: which tokens are these, which
+module is site ``ff2`` of layer 3, what logits does this vector stand for.  The transformers model inside is left
+exactly as it was loaded: no folded norms, no centred weights, no wrapper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from lens.families import Family, family_of
+
+Tokens = str | int | Sequence[int] | Tensor
+"""Text, one token id, or a sequence of token ids."""
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A causal language model with the names this book uses for its parts.
+
+    ``model`` is the unmodified transformers model and ``tokenizer`` its tokenizer; ``name`` is what it was loaded as.
+    """
+
+    model: nn.Module
+    tokenizer: object
+    name: str = ""
+
+    def __repr__(self) -> str:
+        c = self.model.config
+        return (
+            f"LanguageModel({self.name or c.model_type!r}: {c.model_type}, {len(self.layers)} layers, "
+            f"width {self.width}, vocabulary {self.unembedding.shape[0]}, {self.dtype}, {self.device})"
+        )
+
+    # --- parts -----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def family(self) -> Family:
+        """Where this model keeps its parts."""
+        return family_of(self.model.config.model_type)
+
+    @cached_property
+    def layers(self) -> nn.ModuleList:
+        """The transformer blocks, first to last."""
+        return self.model.get_submodule(self.family.layers)
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """The names of the linear maps inside one layer."""
+        return tuple(self.family.sites)
+
+    @property
+    def device(self) -> torch.device:
+        """Where token ids enter the model."""
+        return self.model.get_input_embeddings().weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the weights."""
+        return self.unembedding.dtype
+
+    @property
+    def unembedding(self) -> Tensor:
+        """E [V, d]: row ``t`` is the direction that raises token ``t``'s logit."""
+        return self.model.get_output_embeddings().weight
+
+    @property
+    def width(self) -> int:
+        """d, the width of the residual stream."""
+        return self.model.config.hidden_size
+
+    def site(self, layer: int, site: str) -> nn.Module:
+        """The module that computes ``site`` in ``layer`` (q, k and v may share one)."""
+        self.check(layer, site)
+        return self.layers[layer].get_submodule(self.family.sites[site].module)
+
+    def weight(self, layer: int, site: str) -> Tensor:
+        """W [d_in, d_out] of a site, whichever way round the model stores it; shares memory where that is possible."""
+        module = self.site(layer, site)
+        w = module.weight if type(module).__name__ == "Conv1D" else module.weight.T
+        return self.family.sites[site].slice(w, self.model.config.num_attention_heads)
+
+    def check(self, layer: int, site: str) -> None:
+        """``IndexError`` or ``ValueError``, in one sentence, where this model has no such layer or site."""
+        depth = len(self.layers)
+        if not -depth <= layer < depth:
+            raise IndexError(f"There is no layer {layer}: this model has {depth} layers, 0 to {depth - 1}.")
+        if site not in self.family.sites:
+            raise ValueError(f"There is no site {site!r} in this model: choose one of {', '.join(self.sites)}.")
+
+    # --- the way out: hidden vector → logits -----------------------------------------------------------------------
+
+    def norm(self, hidden: Tensor) -> Tensor:
+        """ln_f, applied to every row of ``hidden [..., d]`` on its own."""
+        for path in self.family.final:
+            module = self.model
+            for name in path.split("."):
+                module = getattr(module, name, None)
+            if module is not None:
+                hidden = module(hidden)
+        return hidden
+
+    def head(self, normed: Tensor) -> Tensor:
+        """Logits [..., V] of vectors that ln_f has already seen: ``normed Eᵀ``, and Gemma's soft cap where it has one."""
+        logits = self.model.get_output_embeddings()(normed)
+        cap = getattr(self.model.config, "final_logit_softcapping", None)
+        return logits if cap is None else cap * torch.tanh(logits / cap)
+
+    # --- tokens ----------------------------------------------------------------------------------------------------
+
+    def encode(self, prompt: Tokens) -> list[int]:
+        """The token ids of a prompt, with the beginning-of-text token this family's tokenizer adds, if it adds one.
+
+        ``ValueError`` for a prompt of no tokens, one longer than the model reads, or ids outside the vocabulary.
+        """
+        ids = self.tokenizer(prompt)["input_ids"] if isinstance(prompt, str) else _as_ids(prompt)
+        if not ids:
+            raise ValueError("The prompt has no tokens: give it at least one word.")
+        limit = getattr(self.model.config, "max_position_embeddings", None)
+        if limit and len(ids) > limit:
+            raise ValueError(f"The prompt has {len(ids)} tokens and this model reads at most {limit}: shorten it.")
+        return self._in_vocabulary(ids)
+
+    def target_ids(self, target: Tokens) -> list[int]:
+        """The token ids of a continuation.
+
+        The leading-space rule of the whole book is here: text that does not begin with white space gets one space in
+        front, because in running text the word "Paris" is the token " Paris".  Pass token ids to say otherwise.
+        """
+        if isinstance(target, str):
+            if not target.strip():
+                raise ValueError("The target has no tokens: give the word the model should say next, such as 'Paris'.")
+            text = target if target[0].isspace() else " " + target
+            # Tokenized behind a letter: some tokenizers treat the beginning of a text in their own way.
+            before = self.tokenizer("a", add_special_tokens=False)["input_ids"]
+            both = self.tokenizer("a" + text, add_special_tokens=False)["input_ids"]
+            joined = both[: len(before)] == before
+            ids = both[len(before) :] if joined else self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        else:
+            ids = _as_ids(target)
+        if not ids:
+            raise ValueError("The target has no tokens: give the word the model should say next, such as 'Paris'.")
+        return self._in_vocabulary(ids)
+
+    def word(self, token: int) -> str:
+        """A token as people read it: a leading space shows as ``·``, line breaks and tabs as their escapes."""
+        text = self.tokenizer.decode([int(token)], clean_up_tokenization_spaces=False)
+        piece = self.tokenizer.convert_ids_to_tokens(int(token))
+        if isinstance(piece, str) and piece.startswith("▁") and not text.startswith(" "):
+            text = " " + text  # sentencepiece drops the space of a text's first word
+        lead = len(text) - len(text.lstrip(" "))
+        return "·" * lead + text[lead:].replace("\n", "\\n").replace("\t", "\\t").replace("\r", "\\r")
+
+    def words(self, tokens) -> list:
+        """``word`` for every id in a tensor or list, keeping its nesting."""
+        tokens = tokens.tolist() if isinstance(tokens, Tensor) else tokens
+        return [self.words(t) if isinstance(t, (list, tuple)) else self.word(t) for t in tokens]
+
+    def _in_vocabulary(self, ids: list[int]) -> list[int]:
+        size = self.unembedding.shape[0]
+        for i in ids:
+            if not 0 <= i < size:
+                raise ValueError(f"Token id {i} is outside this model's vocabulary (0 to {size - 1}).")
+        return ids
+
+
+def _as_ids(tokens: Tokens) -> list[int]:
+    if isinstance(tokens, Tensor):
+        tokens = tokens.flatten().tolist()
+    ids = [tokens] if isinstance(tokens, int) else list(tokens)
+    if not all(isinstance(i, int) and not isinstance(i, bool) for i in ids):
+        raise TypeError(f"Expected text or whole-number token ids, and got {ids[:3]!r}: pass a string or a list of ints.")
+    return ids
+
+
+def load(name: str = "mini", device: str | torch.device | None = None, dtype: torch.dtype | str | None = None):
+    """Open a language model: the built-in ``mini``, a Hugging Face hub id, or a local folder.
+
+    ``device``: ``None`` takes the GPU where there is one; ``"auto"`` spreads a large model over the devices there are
+    (needs ``accelerate``).  ``dtype``: ``None`` keeps the checkpoint's own.  Only safetensors files are read, never
+    pickles, and no code from a model's repository is run.
+
+    Raises ``ValueError`` for an unknown family and ``OSError`` for files that are missing, damaged or out of reach;
+    each says in one sentence what to do.
+
+    >>> lm = load("mini")
+    >>> lm.model.config.model_type
+    'gpt2'
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    source = str(name)
+    if source == "mini":
+        from lens.data import manifest, paths
+
+        source = str(paths.mini())
+        manifest.verify("mini")
+    elif Path(source).expanduser().is_dir():
+        source = str(Path(source).expanduser())
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    quiet = logging.is_progress_bar_enabled()
+    if Path(source).is_dir():
+        logging.disable_progress_bar()  # a bar is for downloads
+    try:
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        family_of(config.model_type)
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        model = AutoModelForCausalLM.from_pretrained(
+            source,
+            dtype=dtype or "auto",
+            device_map="auto" if device == "auto" else None,
+            use_safetensors=True,
+            trust_remote_code=False,
+        )
+    except Exception as error:
+        if isinstance(error, ValueError) and "lens/families.py" in str(error):
+            raise
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise OSError(
+            f"The model {name!r} could not be opened ({first}): check that the name is 'mini', a hub id with "
+            "safetensors files and a network to reach it, or a folder saved with save_pretrained."
+        ) from error
+    finally:
+        if quiet:
+            logging.enable_progress_bar()
+    model.eval()
+    return LanguageModel(model if device == "auto" else model.to(device), tokenizer, str(name))

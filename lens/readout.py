@@ -1,0 +1,143 @@
+"""Which words does a vector stand for?  Projection into the vocabulary, without ever holding [N, V].
+
+The logit lens of a vector v of the model's width is ``LL(v) = softmax(ln_f(v) Eᵀ)``, with ln_f recomputed for every
+row.  Words are read off the logits, never off the softmax, whose tails underflow and tie.  The *rank* of a token is
+the number of tokens with a strictly larger logit: 0 is the top, V − 1 the bottom.
+
+Signs: training subtracts a gradient, so for a VJP δ the words an update *adds* are the bottom of LL(δ)
+(``largest=False``), or the top of LL(−δ).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from lens.model import LanguageModel, Tokens
+
+CHUNK_BYTES = {"cpu": 1 << 25, "cuda": 1 << 28}
+"""Logits held at one time; on a CPU, what stays near the cache."""
+
+TILE = 64
+"""Columns whose maximum decides whether top-k looks at them (CPU only)."""
+
+
+@dataclass(frozen=True)
+class Projection:
+    """The k words nearest to (or farthest from) each vector: ``ids`` and ``logits`` [..., k], best first."""
+
+    ids: Tensor
+    logits: Tensor
+    _lm: LanguageModel
+
+    @cached_property
+    def words(self) -> list:
+        """The tokens as text, nested like ``ids``; ``·`` is a leading space."""
+        return self._lm.words(self.ids)
+
+    def __repr__(self) -> str:
+        return f"Projection({self.words!r})"
+
+
+def project(
+    lm: LanguageModel, vectors: Tensor, k: int = 10, largest: bool = True, normalize: bool = False
+) -> Projection:
+    """The k tokens with the largest (or smallest) logits in LL(v), for each vector of ``vectors [..., d]``.
+
+    ``normalize=True`` reads v/‖v‖ instead.  Without it, ln_f's ε flattens a vector whose mean
+    square is not far above ε, as late VJPs can be, and the result depends on the scale of the loss (*Backward Lens*,
+    appendix H).
+
+    Raises ``ValueError`` where ``vectors`` is not of the model's width or ``k`` is not between 1 and V.
+
+    >>> import lens
+    >>> lm = lens.load("mini")
+    >>> paris = lm.target_ids("Paris")[0]
+    >>> project(lm, lm.unembedding[paris], k=1).words
+    ['·Paris']
+    """
+    size = lm.unembedding.shape[0]
+    if not 1 <= k <= size:
+        raise ValueError(f"k is {k}: ask for at least 1 and at most {size} words, the size of the vocabulary.")
+    out = read(lm, vectors, k=k, largest=largest, normalize=normalize)
+    return Projection(out["ids"], out["logits"], lm)
+
+
+def token_rank(lm: LanguageModel, vectors: Tensor, token: Tokens, normalize: bool = False) -> Tensor:
+    """How many tokens have a strictly larger logit than ``token`` in LL(v): int64 [...] for ``vectors [..., d]``.
+
+    ``token`` is text (its first token counts, with the leading space), a token id, or a tensor of ids [...], one per
+    vector.  0 is the most probable, V − 1 the least.
+
+    >>> import lens
+    >>> lm = lens.load("mini")
+    >>> int(token_rank(lm, lm.unembedding[7], 7))
+    0
+    """
+    return read(lm, vectors, tokens=token, normalize=normalize)["ranks"]
+
+
+@torch.inference_mode()
+def read(
+    lm: LanguageModel,
+    vectors: Tensor,
+    *,
+    k: int = 0,
+    largest: bool = True,
+    tokens: Tokens | None = None,
+    normalize: bool = False,
+    log_normalizer: bool = False,
+) -> dict[str, Tensor]:
+    """One pass over the vocabulary that answers everything asked: ``ids`` and ``logits`` of the k best, ``ranks`` and
+    ``token_logits`` of given tokens, and ``log_normalizer`` = logsumexp of the logits."""
+    width = lm.width
+    if not isinstance(vectors, Tensor) or vectors.ndim == 0 or vectors.shape[-1] != width:
+        got = list(vectors.shape) if isinstance(vectors, Tensor) else type(vectors).__name__
+        raise ValueError(f"Only vectors of this model's width can be read as words: expected [..., {width}], got {got}.")
+    shape = vectors.shape[:-1]
+    flat = vectors.reshape(-1, width).to(lm.unembedding.device)
+    if normalize:
+        # Scaled in the vector's own precision: a half-precision VJP may be too small for its squares.
+        flat = flat.float() if flat.dtype in (torch.float16, torch.bfloat16) else flat
+        flat = flat / flat.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(flat.dtype).tiny)
+    flat = flat.to(lm.unembedding.dtype)
+    if tokens is not None:
+        if not isinstance(tokens, Tensor):
+            tokens = torch.tensor(lm.target_ids(tokens)[0])
+        tokens = tokens.to(flat.device).expand(shape).reshape(-1)
+
+    budget = CHUNK_BYTES["cpu" if flat.device.type == "cpu" else "cuda"]
+    step = max(1, budget // (lm.unembedding.shape[0] * flat.element_size()))
+    parts: dict[str, list[Tensor]] = {}
+    for start in range(0, max(len(flat), 1), step):
+        logits = lm.head(lm.norm(flat[start : start + step]))  # [rows, V]
+        answer = {}
+        if k:
+            answer["logits"], answer["ids"] = _topk(logits, k, largest)
+        if tokens is not None:
+            own = logits.gather(1, tokens[start : start + step, None])
+            answer["token_logits"], answer["ranks"] = own[:, 0], (logits > own).sum(1)
+        if log_normalizer:
+            answer["log_normalizer"] = logits.float().logsumexp(-1)
+        for name, value in answer.items():
+            parts.setdefault(name, []).append(value)
+    return {name: torch.cat(p).reshape(*shape, *p[0].shape[1:]) for name, p in parts.items()}
+
+
+def _topk(logits: Tensor, k: int, largest: bool) -> tuple[Tensor, Tensor]:
+    """``torch.topk``, exactly, but on a CPU only among tiles whose best entry is among the k best tiles."""
+    rows, size = logits.shape
+    tiles = size // TILE
+    if logits.device.type != "cpu" or k * 4 > tiles:
+        return logits.topk(k, dim=-1, largest=largest)
+    tiled = logits[:, : tiles * TILE].view(rows, tiles, TILE)
+    best = tiled.amax(-1) if largest else tiled.amin(-1)
+    tile = best.topk(k, dim=-1, largest=largest).indices  # [rows, k]
+    columns = (tile[..., None] * TILE + torch.arange(TILE)).flatten(1)
+    tail = torch.arange(tiles * TILE, size).expand(rows, -1)
+    columns = torch.cat([columns, tail], dim=1)
+    values, index = logits.gather(1, columns).topk(k, dim=-1, largest=largest)
+    return values, columns.gather(1, index)

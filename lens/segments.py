@@ -1,0 +1,42 @@
+"""Which part of the prompt is a token in?  Before, inside or after the subject, and the last token on its own.
+
+Where an edit lands is told by segment (*Backward Lens*, section 6): prompts differ in length and wording, segments do
+not.
+"""
+
+from __future__ import annotations
+
+from lens.model import LanguageModel
+
+SEGMENTS = ("before subject", "subject first", "subject middle", "subject last", "after subject", "last token")
+"""The segments of a prompt, in reading order."""
+
+
+def segments(lm: LanguageModel, prompt: str, subject: str) -> list[str]:
+    """The segment of every token of ``prompt``, as ``lm.encode`` cuts it.
+
+    A subject of one token is "subject last", one of two tokens has no middle.  The prompt's final token is always
+    "last token", even where it belongs to the subject.  Raises ``ValueError`` where the subject is not in the prompt.
+
+    >>> import lens
+    >>> lm = lens.load("mini")
+    >>> segments(lm, "The capital of France is", "France")[-2:]
+    ['subject last', 'last token']
+    """
+    start = prompt.find(subject) if subject else -1
+    if start < 0:
+        raise ValueError(f"The subject {subject!r} does not occur in the prompt {prompt!r}: give it as it stands there.")
+    end = start + len(subject)
+    encoding = lm.tokenizer(prompt, return_offsets_mapping=True)
+    places = []
+    for a, b in encoding["offset_mapping"]:
+        while a < b and prompt[a].isspace():  # a leading space belongs to its word, not to the text before
+            a += 1
+        places.append("before subject" if b <= start or a == b else "after subject" if a >= end else "subject")
+    inside = [i for i, place in enumerate(places) if place == "subject"]
+    for i in inside:
+        places[i] = "subject middle"
+    places[inside[0]] = "subject first"
+    places[inside[-1]] = "subject last"
+    places[-1] = "last token"
+    return places
