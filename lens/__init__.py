@@ -13,7 +13,8 @@ from lens import data
 from lens.capture import Trace, capture
 from lens.gradient import FactoredGradient
 from lens.lenses import Lens, backward_lens, logit_lens
-from lens.model import LanguageModel, load
+from lens.loading import load
+from lens.model import LanguageModel
 from lens.readout import Projection, project, token_rank
 from lens.segments import SEGMENTS, segments
 from lens.start import setup

@@ -90,7 +90,7 @@ def _train(args) -> None:
     from lens.data import manifest, paths
     from lens.mini.train import Recipe, train
 
-    recipe = replace(Recipe(), steps=args.steps) if args.steps else Recipe()
+    recipe = replace(Recipe(), steps=args.steps) if args.steps is not None else Recipe()
     out = args.out or paths.mini()
     print(f"The model is in {train(out, args.work, recipe, args.device)}.")
     if out == paths.mini():
@@ -99,15 +99,15 @@ def _train(args) -> None:
 
 def _evaluate(args) -> None:
     from lens.data import manifest, paths
+    from lens.loading import load
     from lens.mini.evaluate import evaluate, totals, write_card
-    from lens.model import load
 
     folder = args.model or paths.mini()
     result = evaluate(load(str(folder)))
     for name, value in totals(result["recall"]).items():
         print(f"{name:40} {100 * value:6.2f} %")
-    for name, value in result["perplexity"].items():
-        print(f"{'perplexity, ' + name if name != 'tokens' else name:40} {value:8.1f}")
+    for name, row in result["perplexity"].items():
+        print(f"{'perplexity, ' + name + ' text':40} {row['mini']:6.1f} (bigram {row['bigram']:.1f})")
     write_card(folder, result, "python -m lens mini evaluate")
     if folder == paths.mini():
         manifest.write()
@@ -117,7 +117,7 @@ def _bench(args) -> None:
     from lens.bench import bench_lens
 
     for name, value in bench_lens(args.device).items():
-        print(f"{name:32} {value:9.2f}")
+        print(f"{name:36} {value:10.3f}")
 
 
 if __name__ == "__main__":

@@ -15,9 +15,10 @@ from torch.nn.functional import cross_entropy
 
 from lens.capture import as_a_function, capture
 from lens.lenses import backward_lens
-from lens.model import LanguageModel, load
+from lens.loading import load
+from lens.model import LanguageModel
 
-TOKENS = 12
+TOKENS = 8
 PROMPTS = 100
 
 
@@ -42,10 +43,8 @@ def bare_pass(lm: LanguageModel, ids: list[int], target: int) -> None:
 def whole_lens(lm: LanguageModel, prompts: list[list[int]], targets: list[list[int]]) -> None:
     """Backward lens of every layer and token: FF1's inputs and FF2's VJPs, five words and the target's rank each."""
     trace = capture(lm, prompts, targets, sites=("ff1", "ff2"))
-    # One token id per row of the trace: each prompt is ranked by its own target.
-    own = torch.tensor([t[0] for t, n in zip(trace.targets, trace.lengths) for _ in range(n)])
     for site in ("ff1", "ff2"):
-        backward_lens(lm, trace, site, k=5, target=own)
+        backward_lens(lm, trace, site, k=5)
 
 
 def bench_lens(device: str | None = None, repeats: int = 9) -> dict[str, float]:
@@ -65,27 +64,43 @@ def bench_lens(device: str | None = None, repeats: int = 9) -> dict[str, float]:
         repeats,
     )
 
-    def singly():
+    def singly(task):
         for prompt, target in zip(prompts, targets):
-            whole_lens(lm, [prompt], [target])
+            task(lm, [prompt], [target])
 
-    alone, together = interleaved([singly, lambda: whole_lens(lm, prompts, targets)], lm, 3)
+    def grab(lm, prompts, targets):
+        capture(lm, prompts, targets, sites=("ff1", "ff2"))
+
+    grab_alone, grab_together, lens_alone, lens_together = interleaved(
+        [
+            lambda: singly(grab),
+            lambda: grab(lm, prompts, targets),
+            lambda: singly(whole_lens),
+            lambda: whole_lens(lm, prompts, targets),
+        ],
+        lm,
+        repeats=1,
+        warm_up=False,
+    )
     return {
         "bare pass, ms": 1e3 * bare,
         "capture of every site, ms": 1e3 * captured,
         "whole backward lens, ms": 1e3 * whole,
         "capture / bare pass": captured / bare,
         "whole lens / bare pass": whole / bare,
-        f"{PROMPTS} prompts one by one, s": alone,
-        f"{PROMPTS} prompts batched, s": together,
-        "one by one / batched": alone / together,
+        f"capture, {PROMPTS} one by one, s": grab_alone,
+        f"capture, {PROMPTS} batched, s": grab_together,
+        "capture, one by one / batched": grab_alone / grab_together,
+        f"whole lens, {PROMPTS} one by one, s": lens_alone,
+        f"whole lens, {PROMPTS} batched, s": lens_together,
+        "whole lens, one by one / batched": lens_alone / lens_together,
     }
 
 
-def interleaved(tasks: list[Callable[[], None]], lm: LanguageModel, repeats: int) -> list[float]:
-    """Median seconds of each task, run in turn so that a machine that slows down slows them all; one warm-up each."""
+def interleaved(tasks: list[Callable[[], None]], lm: LanguageModel, repeats: int, warm_up: bool = True) -> list[float]:
+    """Median seconds of each task, run in turn so that a machine that slows down slows them all."""
     times: list[list[float]] = [[] for _ in tasks]
-    for turn in range(repeats + 1):
+    for turn in range(0 if warm_up else 1, repeats + 1):
         for task, kept in zip(tasks, times):
             start = time.perf_counter()
             task()

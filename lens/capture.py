@@ -67,7 +67,10 @@ class Trace:
         return (self[i] for i in range(len(self)))
 
     def gradient(self, layer: int, site: str) -> FactoredGradient:
-        """∂ℓ/∂W = xᵀδ of one site; for several prompts, of the sum of their losses.  ``layer`` may count from the end."""
+        """∂ℓ/∂W = xᵀδ of one site; for several prompts, of the sum of their losses.
+
+        ``layer`` may count from the end.
+        """
         key = (layer % self._depth if -self._depth <= layer < self._depth else layer, site)
         if key not in self._factors:
             raise ValueError(
@@ -82,6 +85,7 @@ class Trace:
         return torch.stack([r.to(rows[-1].device) for r in rows])
 
 
+@torch.inference_mode(False)
 def capture(
     lm: LanguageModel,
     prompt: Tokens | Sequence[Tokens],
@@ -97,7 +101,8 @@ def capture(
     prompt, or one text for all.  ``layers`` and ``sites`` narrow what is kept; everything by default.
 
     Raises ``ValueError`` in one sentence for an empty prompt or target, a prompt too long for the model, a list of
-    targets that does not match, or an unknown layer or site.  The model is left as it was found.
+    targets that does not match, or an unknown site, and ``IndexError`` for an unknown layer.  The model is left as it
+    was found.
 
     >>> import lens
     >>> lm = lens.load("mini")
@@ -108,7 +113,11 @@ def capture(
     prompts, targets = _pair(lm, prompt, target)
     depth = len(lm.layers)
     sites = lm.sites if sites is None else tuple(sites)
+    if layers is not None and not isinstance(layers, Iterable):
+        raise TypeError(f"layers is {layers!r}: give a list of layers, such as [{layers!r}].")
     layers = tuple(range(depth)) if layers is None else tuple(layers)
+    if not layers or not sites:
+        raise ValueError("Nothing would be kept: give at least one layer and one site, or leave the argument out.")
     for layer in layers:
         for site in sites:
             lm.check(layer, site)
@@ -124,10 +133,10 @@ def capture(
     where = [(b, len(p) - 1 + j) for b, (p, t) in enumerate(zip(prompts, targets)) for j in range(len(t))]
     batch, position = torch.tensor(where).T
     labels = torch.tensor([i for t in targets for i in t])
-    share = torch.tensor([1 / len(t) for t in targets for _ in t])
+    share = torch.tensor([1 / len(t) for t in targets for _ in t], dtype=torch.float64)
 
     modules = {(layer, lm.family.sites[site].module): lm.site(layer, site) for layer in layers for site in sites}
-    with torch.inference_mode(False), torch.enable_grad(), as_a_function(lm.model), _watch(modules) as seen:
+    with torch.enable_grad(), as_a_function(lm.model), _watch(modules) as seen:
         embeddings = lm.model.get_input_embeddings()(ids.to(lm.device)).detach().requires_grad_()
         # Causal attention never looks right, so right padding needs no mask: pads are computed, and dropped below.
         hidden = lm.model.base_model(inputs_embeds=embeddings, use_cache=False).last_hidden_state  # [B, T, d]
@@ -162,6 +171,8 @@ def capture(
 
 def _pair(lm: LanguageModel, prompt, target) -> tuple[list[list[int]], list[list[int]]]:
     """Prompts and targets as token ids, one target per prompt."""
+    if prompt is None:
+        raise TypeError("Expected a prompt, and got None: pass a text, token ids, or a list of either.")
     single = isinstance(prompt, (str, int)) or (isinstance(prompt, Tensor) and prompt.ndim < 2)
     single = single or (len(prompt) > 0 and isinstance(prompt[0], int))
     prompts = [prompt] if single else list(prompt)

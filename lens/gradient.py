@@ -81,6 +81,8 @@ class FactoredGradient:
         q_x, q_delta, core = self._core()
         u, s, vh = torch.linalg.svd(core, full_matrices=False)
         k = len(s) if k is None else k
+        if k < 0:
+            raise ValueError(f"k is {k}: ask for at least 0 singular triplets.")
         return q_x @ u[:, :k], s[:k], q_delta @ vh[:k].T
 
     def _core(self) -> tuple[Tensor, Tensor, Tensor]:

@@ -37,7 +37,7 @@ class Lens:
     norms: Tensor
     ranks: Tensor | None
     probabilities: Tensor | None
-    target: int | None
+    target: int | Tensor | None
     _lm: LanguageModel
 
     @cached_property
@@ -68,7 +68,7 @@ def logit_lens(lm: LanguageModel, prompt: Tokens, target: Tokens | None = None, 
         for layer in lm.layers
     ]
     try:
-        with torch.inference_mode(), as_a_function(lm.model):
+        with torch.no_grad(), as_a_function(lm.model):
             lm.model.base_model(input_ids=torch.tensor([ids], device=lm.device), use_cache=False)
     finally:
         for hook in hooks:
@@ -90,8 +90,9 @@ def backward_lens(
 
     A site that reads from the residual stream (``ff1``, ``attn_q`` …) is spanned by its inputs x_i: the *imprint*, read
     from the top.  One that writes to it (``ff2``, ``attn_out``) is spanned by its VJPs δ_i: the *shift*, read from the
-    bottom, because training subtracts δ.  ``largest`` overrides the end that is read.  ``target`` defaults to the
-    trace's first target token.  Takes the trace of one prompt, or of several end to end.
+    bottom, because training subtracts δ.  ``largest`` overrides the end that is read.  Takes the trace of one prompt,
+    or of several end to end; ``target`` (one, or a tensor with one id per token row) defaults to each prompt's own
+    first target token.
 
     >>> import lens
     >>> lm = lens.load("mini")
@@ -102,17 +103,20 @@ def backward_lens(
     writes = site in ("ff2", "attn_out")
     largest = (not writes) if largest is None else largest
     vectors = trace.stack(site, "delta" if writes else "x")
-    target = trace.targets[0][0] if target is None else target
+    if target is None:
+        own = [t[0] for t, n in zip(trace.targets, trace.lengths) for _ in range(n)]
+        target = own[0] if len(trace) == 1 else torch.tensor(own)
     end = "top" if largest else "bottom"
     what = f"{site}: {'VJP δ' if writes else 'input x'}, {end} of LL"
     return _lens(lm, what, trace.layers, trace.tokens, vectors, k, target, largest, normalize)
 
 
 def _lens(lm, what, layers, tokens, vectors, k, target, largest=True, normalize=False, probabilities=False) -> Lens:
-    token = None if target is None else lm.target_ids(target)[0]
-    out = read(
-        lm, vectors, k=k, largest=largest, tokens=token, normalize=normalize, log_normalizer=probabilities
-    )
+    if isinstance(target, Tensor) and target.numel() > 1:
+        token = target.expand(vectors.shape[:2])  # one per token, the same in every layer
+    else:
+        token = None if target is None else lm.target_ids(target)[0]
+    out = read(lm, vectors, k=k, largest=largest, tokens=token, normalize=normalize, log_normalizer=probabilities)
     return Lens(
         what,
         tuple(layers),

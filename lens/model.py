@@ -1,6 +1,6 @@
 """What is a language model to this book?  A transformers model, its tokenizer, and where its parts are.
 
-``load`` opens one by name; ``LanguageModel`` answers the questions every chapter asks: which tokens are these, which
+``LanguageModel`` answers the questions every chapter asks: which tokens are these, which
 module is site ``ff2`` of layer 3, what logits does this vector stand for.  The transformers model inside is left
 exactly as it was loaded: no folded norms, no centred weights, no wrapper.
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +25,11 @@ class LanguageModel:
     """A causal language model with the names this book uses for its parts.
 
     ``model`` is the unmodified transformers model and ``tokenizer`` its tokenizer; ``name`` is what it was loaded as.
+
+    >>> import lens
+    >>> lm = lens.load("mini")
+    >>> len(lm.layers), tuple(lm.weight(0, "ff1").shape), tuple(lm.unembedding.shape)  # [d_in, d_out], [V, d]
+    (8, (192, 768), (6144, 192))
     """
 
     model: nn.Module
@@ -108,7 +112,7 @@ class LanguageModel:
         return hidden
 
     def head(self, normed: Tensor) -> Tensor:
-        """Logits [..., V] of vectors that ln_f has already seen: ``normed Eᵀ``, and Gemma's soft cap where it has one."""
+        """Logits [..., V] of vectors that ln_f has already seen: ``normed Eᵀ``, and Gemma's soft cap if any."""
         logits = self.model.get_output_embeddings()(normed)
         cap = getattr(self.model.config, "final_logit_softcapping", None)
         return logits if cap is None else cap * torch.tanh(logits / cap)
@@ -120,13 +124,13 @@ class LanguageModel:
 
         ``ValueError`` for a prompt of no tokens, one longer than the model reads, or ids outside the vocabulary.
         """
-        ids = self.tokenizer(prompt)["input_ids"] if isinstance(prompt, str) else _as_ids(prompt)
+        ids = self.tokenizer(_spellable(prompt))["input_ids"] if isinstance(prompt, str) else _as_ids(prompt)
         if not ids:
             raise ValueError("The prompt has no tokens: give it at least one word.")
         limit = getattr(self.model.config, "max_position_embeddings", None)
         if limit and len(ids) > limit:
             raise ValueError(f"The prompt has {len(ids)} tokens and this model reads at most {limit}: shorten it.")
-        return self._in_vocabulary(ids)
+        return self.in_vocabulary(ids)
 
     def target_ids(self, target: Tokens) -> list[int]:
         """The token ids of a continuation.
@@ -137,6 +141,7 @@ class LanguageModel:
         if isinstance(target, str):
             if not target.strip():
                 raise ValueError("The target has no tokens: give the word the model should say next, such as 'Paris'.")
+            _spellable(target)
             text = target if target[0].isspace() else " " + target
             # Tokenized behind a letter: some tokenizers treat the beginning of a text in their own way.
             before = self.tokenizer("a", add_special_tokens=False)["input_ids"]
@@ -147,7 +152,7 @@ class LanguageModel:
             ids = _as_ids(target)
         if not ids:
             raise ValueError("The target has no tokens: give the word the model should say next, such as 'Paris'.")
-        return self._in_vocabulary(ids)
+        return self.in_vocabulary(ids)
 
     def word(self, token: int) -> str:
         """A token as people read it: a leading space shows as ``·``, line breaks and tabs as their escapes."""
@@ -163,7 +168,8 @@ class LanguageModel:
         tokens = tokens.tolist() if isinstance(tokens, Tensor) else tokens
         return [self.words(t) if isinstance(t, (list, tuple)) else self.word(t) for t in tokens]
 
-    def _in_vocabulary(self, ids: list[int]) -> list[int]:
+    def in_vocabulary(self, ids: list[int]) -> list[int]:
+        """The ids, unchanged; ``ValueError`` names the first that is outside the vocabulary."""
         size = self.unembedding.shape[0]
         for i in ids:
             if not 0 <= i < size:
@@ -171,66 +177,25 @@ class LanguageModel:
         return ids
 
 
+def _spellable(text: str) -> str:
+    """The text; ``ValueError`` where it holds half a character (a lone surrogate), which no tokenizer can spell."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"The text holds {ascii(text[error.start])}, half a character that UTF-8 cannot write: remove it."
+        ) from None
+    return text
+
+
 def _as_ids(tokens: Tokens) -> list[int]:
+    if tokens is None:
+        raise TypeError("Expected text or token ids, and got None: pass a string or a list of ints.")
     if isinstance(tokens, Tensor):
         tokens = tokens.flatten().tolist()
     ids = [tokens] if isinstance(tokens, int) else list(tokens)
     if not all(isinstance(i, int) and not isinstance(i, bool) for i in ids):
-        raise TypeError(f"Expected text or whole-number token ids, and got {ids[:3]!r}: pass a string or a list of ints.")
-    return ids
-
-
-def load(name: str = "mini", device: str | torch.device | None = None, dtype: torch.dtype | str | None = None):
-    """Open a language model: the built-in ``mini``, a Hugging Face hub id, or a local folder.
-
-    ``device``: ``None`` takes the GPU where there is one; ``"auto"`` spreads a large model over the devices there are
-    (needs ``accelerate``).  ``dtype``: ``None`` keeps the checkpoint's own.  Only safetensors files are read, never
-    pickles, and no code from a model's repository is run.
-
-    Raises ``ValueError`` for an unknown family and ``OSError`` for files that are missing, damaged or out of reach;
-    each says in one sentence what to do.
-
-    >>> lm = load("mini")
-    >>> lm.model.config.model_type
-    'gpt2'
-    """
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
-
-    source = str(name)
-    if source == "mini":
-        from lens.data import manifest, paths
-
-        source = str(paths.mini())
-        manifest.verify("mini")
-    elif Path(source).expanduser().is_dir():
-        source = str(Path(source).expanduser())
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    quiet = logging.is_progress_bar_enabled()
-    if Path(source).is_dir():
-        logging.disable_progress_bar()  # a bar is for downloads
-    try:
-        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-        family_of(config.model_type)
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-        model = AutoModelForCausalLM.from_pretrained(
-            source,
-            dtype=dtype or "auto",
-            device_map="auto" if device == "auto" else None,
-            use_safetensors=True,
-            trust_remote_code=False,
+        raise TypeError(
+            f"Expected text or whole-number token ids, and got {ids[:3]!r}: pass a string or a list of ints."
         )
-    except Exception as error:
-        if isinstance(error, ValueError) and "lens/families.py" in str(error):
-            raise
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise OSError(
-            f"The model {name!r} could not be opened ({first}): check that the name is 'mini', a hub id with "
-            "safetensors files and a network to reach it, or a folder saved with save_pretrained."
-        ) from error
-    finally:
-        if quiet:
-            logging.enable_progress_bar()
-    model.eval()
-    return LanguageModel(model if device == "auto" else model.to(device), tokenizer, str(name))
+    return ids

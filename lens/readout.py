@@ -69,8 +69,8 @@ def project(
 def token_rank(lm: LanguageModel, vectors: Tensor, token: Tokens, normalize: bool = False) -> Tensor:
     """How many tokens have a strictly larger logit than ``token`` in LL(v): int64 [...] for ``vectors [..., d]``.
 
-    ``token`` is text (its first token counts, with the leading space), a token id, or a tensor of ids [...], one per
-    vector.  0 is the most probable, V − 1 the least.
+    ``token`` is text (its first token counts, with the leading space), a token id, or a tensor of ids that broadcasts to
+    [...].  0 is the most probable, V − 1 the least.
 
     >>> import lens
     >>> lm = lens.load("mini")
@@ -80,7 +80,7 @@ def token_rank(lm: LanguageModel, vectors: Tensor, token: Tokens, normalize: boo
     return read(lm, vectors, tokens=token, normalize=normalize)["ranks"]
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def read(
     lm: LanguageModel,
     vectors: Tensor,
@@ -96,7 +96,9 @@ def read(
     width = lm.width
     if not isinstance(vectors, Tensor) or vectors.ndim == 0 or vectors.shape[-1] != width:
         got = list(vectors.shape) if isinstance(vectors, Tensor) else type(vectors).__name__
-        raise ValueError(f"Only vectors of this model's width can be read as words: expected [..., {width}], got {got}.")
+        raise ValueError(
+            f"Only vectors of this model's width can be read as words: expected [..., {width}], got {got}."
+        )
     shape = vectors.shape[:-1]
     flat = vectors.reshape(-1, width).to(lm.unembedding.device)
     if normalize:
@@ -107,7 +109,15 @@ def read(
     if tokens is not None:
         if not isinstance(tokens, Tensor):
             tokens = torch.tensor(lm.target_ids(tokens)[0])
-        tokens = tokens.to(flat.device).expand(shape).reshape(-1)
+        try:
+            tokens = tokens.expand(shape)
+        except RuntimeError:
+            raise ValueError(
+                f"Give one token, or one per vector: the vectors are {list(shape)} and the tokens {list(tokens.shape)}."
+            ) from None
+        if tokens.numel():
+            lm.in_vocabulary([int(tokens.min()), int(tokens.max())])
+        tokens = tokens.to(flat.device, torch.long).reshape(-1)
 
     budget = CHUNK_BYTES["cpu" if flat.device.type == "cpu" else "cuda"]
     step = max(1, budget // (lm.unembedding.shape[0] * flat.element_size()))
@@ -124,7 +134,7 @@ def read(
             answer["log_normalizer"] = logits.float().logsumexp(-1)
         for name, value in answer.items():
             parts.setdefault(name, []).append(value)
-    return {name: torch.cat(p).reshape(*shape, *p[0].shape[1:]) for name, p in parts.items()}
+    return {name: torch.cat(p).reshape((*shape, *p[0].shape[1:])) for name, p in parts.items()}
 
 
 def _topk(logits: Tensor, k: int, largest: bool) -> tuple[Tensor, Tensor]:

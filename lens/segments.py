@@ -23,16 +23,19 @@ def segments(lm: LanguageModel, prompt: str, subject: str) -> list[str]:
     >>> segments(lm, "The capital of France is", "France")[-2:]
     ['subject last', 'last token']
     """
-    start = prompt.find(subject) if subject else -1
+    start = prompt.find(subject) if subject.strip() else -1
     if start < 0:
-        raise ValueError(f"The subject {subject!r} does not occur in the prompt {prompt!r}: give it as it stands there.")
+        raise ValueError(
+            f"The subject {subject!r} does not occur in the prompt {prompt!r}: give it as it stands there."
+        )
     end = start + len(subject)
+    lm.encode(prompt)
     encoding = lm.tokenizer(prompt, return_offsets_mapping=True)
     places = []
     for a, b in encoding["offset_mapping"]:
-        while a < b and prompt[a].isspace():  # a leading space belongs to its word, not to the text before
-            a += 1
-        places.append("before subject" if b <= start or a == b else "after subject" if a >= end else "subject")
+        word = prompt[a:b].lstrip()
+        a = b - len(word) if word else a  # a leading space belongs to its word, not to the text before
+        places.append("before subject" if b <= start or not b else "after subject" if a >= end else "subject")
     inside = [i for i, place in enumerate(places) if place == "subject"]
     for i in inside:
         places[i] = "subject middle"

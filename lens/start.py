@@ -7,7 +7,8 @@ import random
 
 import torch
 
-from lens.model import LanguageModel, load
+from lens.loading import load
+from lens.model import LanguageModel
 
 
 def setup(model: str = "mini", seed: int = 0, device: str | None = None) -> LanguageModel:

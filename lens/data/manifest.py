@@ -20,14 +20,15 @@ def verify(folder: str = "") -> int:
     base = paths.root()
     try:
         listed = json.loads((base / NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        listed = {str(name): (int(entry["bytes"]), str(entry["sha256"])) for name, entry in listed.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise OSError(f"The list of data files {base / NAME} is missing or damaged: {remedy(NAME)}") from None
     chosen = {name: entry for name, entry in listed.items() if name.startswith(f"{folder}/") or not folder}
     for name, entry in chosen.items():
         path = base / name
         if not path.is_file():
             raise OSError(f"The data file {path} is missing: {remedy(name)}")
-        if path.stat().st_size != entry["bytes"] or digest(path) != entry["sha256"]:
+        if (path.stat().st_size, digest(path)) != entry:
             raise OSError(f"The data file {path} is damaged (its size or SHA-256 differs): {remedy(name)}")
     return len(chosen)
 
@@ -36,9 +37,7 @@ def write() -> Path:
     """List every file below ``data/`` anew, after a change that was meant; returns the manifest's path."""
     base = paths.root()
     files = sorted(p for p in base.rglob("*") if p.is_file() and p.name != NAME and not _hidden(p, base))
-    entries = {
-        p.relative_to(base).as_posix(): {"bytes": p.stat().st_size, "sha256": digest(p)} for p in files
-    }
+    entries = {p.relative_to(base).as_posix(): {"bytes": p.stat().st_size, "sha256": digest(p)} for p in files}
     write_text(base / NAME, json.dumps(entries, indent=1) + "\n")
     return base / NAME
 

@@ -2,7 +2,7 @@
 
 A record asks for a false tail in place of a true one, and brings the prompts that measure what the edit did: the same
 fact in other words (paraphrases, phrasings never seen in training), other heads with the same true tail
-(neighbourhood), and beginnings of free text about the subject (generation).  The public ``counterfact.json`` of Meng
+(neighborhood), and beginnings of free text about the subject (generation).  The public ``counterfact.json`` of Meng
 et al. (2022) reads the same.
 """
 
@@ -13,9 +13,9 @@ from random import Random
 
 from lens.data import paths
 from lens.data.text import heldout
-from lens.data.world import Fact, fill, facts, prompts, relations, tails
+from lens.data.world import Fact, facts, fill, prompts, relations, tails
 
-NEIGHBOURS = 5
+NEIGHBORS = 5
 """A fact needs at least this many other heads with its tail to become a record."""
 
 
@@ -29,7 +29,7 @@ def records() -> list[dict]:
 
 
 def make_records(count: int = 500, seed: int = 0) -> list[dict]:
-    """Write ``count`` records from the encyclopaedic facts, spread evenly over the relations that have neighbours."""
+    """Write ``count`` records from the encyclopedic facts, spread evenly over the relations that have neighbors."""
     rng = Random(seed)
     by_tail: dict[tuple[str, str], list[Fact]] = {}
     for fact in facts():
@@ -37,7 +37,7 @@ def make_records(count: int = 500, seed: int = 0) -> list[dict]:
             by_tail.setdefault((fact.relation, fact.tail), []).append(fact)
     pools: dict[str, list[Fact]] = {}
     for (relation, _), group in by_tail.items():
-        if len(group) > NEIGHBOURS:
+        if len(group) > NEIGHBORS:
             pools.setdefault(relation, []).extend(group)
     for pool in pools.values():
         rng.shuffle(pool)

@@ -1,6 +1,6 @@
 """What is true in the built-in model's world?  Facts, and the sentences that say them.
 
-A *fact* is a triplet (head, relation, tail): encyclopaedic ones, WordNet hypernyms, ConceptNet relations.  A
+A *fact* is a triplet (head, relation, tail): encyclopedic ones, WordNet hypernyms, ConceptNet relations.  A
 *relation* has several *templates*, sentences that end in the tail, so that the text before it is a prompt.  Every fact
 is taught with some of its relation's templates only; the others are its held-out paraphrases, never seen in training.
 """
@@ -26,6 +26,9 @@ class Fact:
 
     ``source``: encyclopedia, wordnet or conceptnet; ``topic``: the TargetKG it belongs to, or its subject area;
     ``role``: fact, target or control.
+
+    >>> next(f for f in facts() if f.np == "a cafe").tail
+    'restaurant'
     """
 
     source: str
@@ -39,7 +42,11 @@ class Fact:
 
 @dataclass(frozen=True)
 class Relation:
-    """What a relation means, the templates that say it, and beginnings of free sentences about its heads."""
+    """What a relation means, the templates that say it, and beginnings of free sentences about its heads.
+
+    >>> relations()["capital"].templates[0]
+    'The capital of {np} is {tail}.'
+    """
 
     name: str
     id: str | None
@@ -59,7 +66,11 @@ class Relation:
 
 @dataclass(frozen=True)
 class Prompt:
-    """A fact put into words: ``text`` up to the tail, ``target`` the tail, ``held_out`` if never seen in training."""
+    """A fact put into words: ``text`` up to the tail, ``target`` the tail, ``held_out`` if never seen in training.
+
+    >>> next(prompts(facts()[0])).text
+    'The capital of Albania is'
+    """
 
     text: str
     target: str
@@ -69,6 +80,7 @@ class Prompt:
 
     @property
     def sentence(self) -> str:
+        """The whole sentence."""
         return f"{self.text} {self.target}."
 
 
@@ -107,6 +119,16 @@ def tails() -> dict[tuple[str, str], tuple[str, ...]]:
     return {key: tuple(values) for key, values in found.items()}
 
 
+@cache
+def _unseen_by_all() -> dict[tuple[str, str], set[int]]:
+    """For each (relation, noun phrase), the templates that no fact with these words is taught with."""
+    found: dict[tuple[str, str], set[int]] = {}
+    for fact in facts():
+        unseen = set(relations()[fact.relation].held_out(fact))
+        found[fact.relation, fact.np] = found.get((fact.relation, fact.np), unseen) & unseen
+    return found
+
+
 def prompts(fact: Fact, held_out: bool | None = None) -> Iterator[Prompt]:
     """A fact in the words of its relation's templates: all, only the taught (False) or only the held-out (True) ones.
 
@@ -117,6 +139,8 @@ def prompts(fact: Fact, held_out: bool | None = None) -> Iterator[Prompt]:
     relation = relations()[fact.relation]
     unseen = relation.held_out(fact)
     for i, template in enumerate(relation.templates):
+        if i in unseen and i not in _unseen_by_all()[fact.relation, fact.np]:
+            continue  # two heads in the same words ("write", "writing"): taught through the other one
         if held_out is None or (i in unseen) == held_out:
             yield Prompt(fill(template, fact).removesuffix(" {tail}."), fact.tail, fact, i, i in unseen)
 

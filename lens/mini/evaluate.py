@@ -15,14 +15,15 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from lens.data.manifest import write_text
-from lens.data.text import heldout
+from lens.data.text import heldout, passages
 from lens.data.world import facts, prompts, tails
+from lens.loading import load
 from lens.mini.corpus import documents
-from lens.model import LanguageModel, load
+from lens.model import LanguageModel
 
 
 def evaluate(lm: LanguageModel) -> dict:
-    """Recall of every fact in taught and in held-out phrasings, by source; perplexity of held-out text beside n-grams."""
+    """Recall of every fact in taught and in held-out phrasings; perplexity of held-out text beside n-grams."""
     return {"recall": recall(lm), "perplexity": perplexity(lm)}
 
 
@@ -73,15 +74,11 @@ def best_ranks(lm: LanguageModel, group: list, batch: int = 256) -> Tensor:
 
 
 @torch.inference_mode()
-def perplexity(lm: LanguageModel) -> dict:
-    """Perplexity per token of the held-out text under mini, and under unigram and bigram counts of its training text."""
-    texts = [ids for ids in (lm.encode(t)[:128] for t in heldout()) if len(ids) > 1]
-    total, count = 0.0, 0
-    for ids in texts:
-        ids = torch.tensor([ids], device=lm.device)
-        logits = lm.model(input_ids=ids).logits[0, :-1].float()
-        total += cross_entropy(logits, ids[0, 1:], reduction="sum").item()
-        count += ids.shape[1] - 1
+def perplexity(lm: LanguageModel) -> dict[str, dict[str, float]]:
+    """Perplexity per token of held-out text, generated and hand-written, under mini and under n-gram counts.
+
+    The n-grams are counted on four epochs of mini's own training text; the bigram is interpolated with the unigram.
+    """
     unigram, bigram = Counter(), Counter()
     for epoch in range(4):
         for text in documents(epoch):
@@ -89,19 +86,23 @@ def perplexity(lm: LanguageModel) -> dict:
             unigram.update(ids)
             bigram.update(zip(ids, ids[1:]))
     size, words = lm.unembedding.shape[0], sum(unigram.values())
-    one = two = 0.0
-    for ids in texts:
-        for before, after in zip(ids, ids[1:]):
-            p = (unigram[after] + 0.1) / (words + 0.1 * size)
-            # Interpolated with the unigram: absolute discounting would say the same to the second digit.
-            q = (bigram[before, after] + 2.0 * p) / (unigram[before] + 2.0)
-            one, two = one - math.log(p), two - math.log(q)
-    return {
-        "tokens": count,
-        "mini": math.exp(total / count),
-        "bigram": math.exp(two / count),
-        "unigram": math.exp(one / count),
-    }
+    written = set(passages())
+    table = {}
+    for name, of in (("generated", lambda t: t not in written), ("hand-written", lambda t: t in written)):
+        texts = [lm.encode(t)[:128] for t in heldout() if of(t)]
+        total = one = two = 0.0
+        for ids in texts:
+            row = torch.tensor([ids], device=lm.device)
+            logits = lm.model(input_ids=row).logits[0, :-1].float()
+            total += cross_entropy(logits, row[0, 1:], reduction="sum").item()
+            for before, after in zip(ids, ids[1:]):
+                p = (unigram[after] + 0.1) / (words + 0.1 * size)
+                one -= math.log(p)
+                two -= math.log((bigram[before, after] + 2 * p) / (unigram[before] + 2))
+        count = sum(len(ids) - 1 for ids in texts)
+        nll = {"mini": total, "bigram": two, "unigram": one}
+        table[name] = {"tokens": count} | {model: math.exp(value / count) for model, value in nll.items()}
+    return table
 
 
 def totals(table: list[dict], source: str | None = None) -> dict[str, float]:
@@ -149,13 +150,14 @@ def write_card(folder: Path, result: dict, command: str) -> None:
         values = totals(result["recall"], source)
         cells = " | ".join(f"{100 * values[n]:.1f} %" for n in names)
         lines.append(f"| {source or '**all**'} | {number} | {cells} |")
-    ppl = result["perplexity"]
     lines += [
         "",
-        "*Taught*: phrasings seen in training. *Held-out*: phrasings of that fact never seen. *Top-1* is over facts whose",
-        "head and relation determine the tail; tails are compared by their first token.",
+        "*Taught*: phrasings seen in training. *Held-out*: phrasings of that fact never seen. *Top-1* is over facts",
+        "whose head and relation determine the tail; tails are compared by their first token.",
         "",
-        f"Perplexity on {ppl['tokens']:,} tokens of text it never saw: **{ppl['mini']:.1f}**; "
-        f"a bigram model {ppl['bigram']:.1f}, a unigram model {ppl['unigram']:.1f}.",
+        "| perplexity of text it never saw | tokens | mini | bigram model | unigram model |",
+        "|---|---|---|---|---|",
     ]
+    for name, p in result["perplexity"].items():
+        lines.append(f"| {name} | {p['tokens']:,} | {p['mini']:.1f} | {p['bigram']:.1f} | {p['unigram']:.1f} |")
     write_text(folder / "README.md", "\n".join(lines) + "\n")

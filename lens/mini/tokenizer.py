@@ -1,4 +1,4 @@
-"""How are mini's texts cut into tokens?  Byte-level BPE with GPT-2's convention: a space belongs to the word after it."""
+"""How are mini's texts cut into tokens?  Byte-level BPE with GPT-2's convention: a space leads its word."""
 
 from __future__ import annotations
 
@@ -37,7 +37,9 @@ def train_tokenizer(vocabulary: int, seed: int = 0) -> PreTrainedTokenizerFast:
     bpe.train_from_iterator((word for word, count in sorted(words.items()) for _ in range(count)), trainer)
     bpe.pre_tokenizer = splitter
     bpe.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(tokenizer_object=bpe, unk_token=END, bos_token=END, eos_token=END, model_max_length=256)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe, unk_token=END, bos_token=END, eos_token=END, model_max_length=256
+    )
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerFast, out: Path) -> None:

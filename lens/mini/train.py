@@ -46,6 +46,8 @@ class Recipe:
 
 def train(out: Path, work: Path, recipe: Recipe = Recipe(), device: str | None = None, every: int = 200) -> Path:
     """Train mini and save it to ``out`` as a transformers folder; ``work`` keeps the checkpoint until it is done."""
+    if recipe.steps < 1:
+        raise ValueError(f"Training takes at least one step, and steps is {recipe.steps}.")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     work.mkdir(parents=True, exist_ok=True)
     tokenizer = train_tokenizer(recipe.vocabulary, recipe.seed)

@@ -30,22 +30,24 @@ def by_layer(
     """
     if ax is None:
         _, ax = plt.subplots(figsize=(6.4, 3.4), layout="constrained")
+    if log:  # before anything is drawn: the margins are then those of this scale
+        ax.set_yscale("symlog", linthresh=1)
     for i, (name, values) in enumerate(series.items()):
         values = np.atleast_2d(np.asarray(values, dtype=float))
-        colour = style.PALETTE[i % len(style.PALETTE)]
+        color = style.PALETTE[i % len(style.PALETTE)]
         layers = np.arange(values.shape[1])
         middle = np.median(values, axis=0)
-        ax.plot(layers, middle, color=colour, marker=MARKERS[i % len(MARKERS)], markersize=4, label=name)
+        ax.plot(
+            layers, middle, color=color, marker=MARKERS[i % len(MARKERS)], markersize=4, label=style.label(name, 48)
+        )
         if len(values) > 1:
             low, high = np.quantile(values, [0.25, 0.75], axis=0)
-            ax.fill_between(layers, low, high, color=colour, alpha=0.18, linewidth=0)
+            ax.fill_between(layers, low, high, color=color, alpha=0.18, linewidth=0)
     for name, value in (reference or {}).items():
-        ax.axhline(value, color=style.FAINT, linestyle="--", linewidth=1, label=name)
-    if log:
-        ax.set_yscale("symlog", linthresh=1)
+        ax.axhline(value, color=style.FAINT, linestyle="--", linewidth=1, label=style.label(name, 48))
     ax.set(xlabel="layer", ylabel=ylabel, title=title or "")
     ax.xaxis.get_major_locator().set_params(integer=True)
-    ax.legend(loc="best")
+    _legend(ax, loc="best")
     return ax
 
 
@@ -57,11 +59,13 @@ def by_segment(
     if ax is None:
         size = style.scale(values.shape[1], 5.5, 0.55), style.scale(len(segments), 2.2, 0.42)
         _, ax = plt.subplots(figsize=size, layout="constrained")
-    norm = LogNorm(values[values > 0].min(), values.max()) if log and (values > 0).any() else None
+    norm = LogNorm(values[values > 0].min(), np.nanmax(values)) if log and (values > 0).any() else None
     shown = np.where(values > 0, values, np.nan) if log else values
     sns.heatmap(shown, ax=ax, cmap=style.HEAT, norm=norm, cbar_kws={"label": label}, linewidths=0.5)
-    ax.set_yticklabels(segments, rotation=0)
-    ax.set_xticklabels(range(values.shape[1]), rotation=0)
+    layers = values.shape[1]
+    labelled = np.unique(np.linspace(0, layers - 1, min(layers, 24)).round().astype(int))
+    ax.set_yticks(np.arange(len(segments)) + 0.5, [style.label(s, 24) for s in segments], rotation=0, parse_math=False)
+    ax.set_xticks(labelled + 0.5, labelled, rotation=0)
     for row, line in enumerate(values):
         if np.isfinite(line).any():
             ax.add_patch(plt.Rectangle((np.nanargmax(line), row), 1, 1, fill=False, edgecolor=style.INK, linewidth=1.6))
@@ -71,7 +75,7 @@ def by_segment(
 
 
 def similarity(matrix, label: str = "cosine", title: str | None = None, ax: Axes | None = None) -> Axes:
-    """Draw a layers × layers matrix of cosines, from −1 to 1 around a light zero."""
+    """Draw a ``matrix`` [layers, layers] of cosines, from −1 to 1 around a light zero.  Returns the axes."""
     if ax is None:
         _, ax = plt.subplots(figsize=(4.6, 3.8), layout="constrained")
     image = ax.imshow(np.asarray(matrix, dtype=float), origin="lower", cmap="vlag", vmin=-1, vmax=1)
@@ -82,3 +86,41 @@ def similarity(matrix, label: str = "cosine", title: str | None = None, ax: Axes
     for axis in (ax.xaxis, ax.yaxis):
         axis.get_major_locator().set_params(integer=True)
     return ax
+
+
+def spectrum(
+    series: Mapping[str, Sequence],
+    title: str | None = None,
+    reference: Mapping[str, float] | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw singular values, largest first, as shares of the first: σ_k / σ_1 against k, both axes logarithmic.
+
+    A value of ``series`` is [k], such as ``FactoredGradient.singular_values()``.  ``reference`` names horizontal lines,
+    such as the threshold below which a singular value counts as zero.  Lines end where they fall below 10⁻¹².  Returns
+    the axes.
+    """
+    if ax is None:
+        _, ax = plt.subplots(figsize=(8.6, 3.6), layout="constrained")
+    for i, (name, values) in enumerate(series.items()):
+        values = np.asarray(values.tolist() if hasattr(values, "tolist") else values, dtype=float)  # also from a GPU
+        values = np.sort(values)[::-1]
+        values = np.where(values > 1e-12 * values[0], values / (values[0] or 1.0), np.nan)
+        k = np.arange(1, len(values) + 1)
+        marked = np.unique(np.geomspace(1, len(k), 24).round().astype(int)) - 1
+        color, marker = style.PALETTE[i % len(style.PALETTE)], MARKERS[i % len(MARKERS)]
+        ax.plot(
+            k, values, color=color, marker=marker, markersize=4, markevery=list(marked), label=style.label(name, 48)
+        )
+    for i, (name, value) in enumerate((reference or {}).items()):
+        ax.axhline(value, color=style.INK, linestyle=("--", ":", "-.")[i % 3], linewidth=1, label=style.label(name, 48))
+    ax.set(xscale="log", yscale="log", xlabel="k", ylabel="$\\sigma_k\\,/\\,\\sigma_1$", title=title or "")
+    ax.xaxis.set_major_formatter("{x:.0f}")
+    _legend(ax, loc="center left", bbox_to_anchor=(1, 0.5))
+    return ax
+
+
+def _legend(ax: Axes, **place) -> None:
+    """Names are data: a ``$`` in one is a dollar sign, not mathematics."""
+    for text in ax.legend(**place).get_texts():
+        text.set_parse_math(False)

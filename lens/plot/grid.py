@@ -1,4 +1,4 @@
-"""A lens as a picture: layers upward, tokens to the right, a word in every cell, colour for the number behind it."""
+"""A lens as a picture: layers upward, tokens to the right, a word in every cell, color for the number behind it."""
 
 from __future__ import annotations
 
@@ -10,35 +10,37 @@ from matplotlib.colors import LogNorm, Normalize
 from lens.lenses import Lens
 from lens.plot import style
 
-COLOURS = {"norm": "length of the vector", "rank": "rank of the target", "probability": "probability of the word"}
+COLORS = {"norm": "length of the vector", "rank": "rank of the target", "probability": "probability of the word"}
 
 
-def grid(lens: Lens, colour: str = "norm", title: str | None = None, ax: Axes | None = None) -> Axes:
-    """Draw a ``Lens``: each cell's best word, coloured by ``"norm"``, ``"rank"`` or ``"probability"``.
+def grid(lens: Lens, color: str = "norm", title: str | None = None, ax: Axes | None = None) -> Axes:
+    """Draw a ``Lens``: each cell's best word, colored by ``"norm"``, ``"rank"`` or ``"probability"``.
 
-    The last layer is on top.  A zero vector has no words: its cell is empty and marked 0.  Lengths that span more than
-    two powers of ten are coloured on a logarithmic scale.  Returns the axes.
+    The grid is [layers, tokens], the last layer on top.  A zero vector has no words: its cell is empty and marked 0.
+    Lengths that span more than two powers of ten are colored on a logarithmic scale.  Returns the axes.
     """
-    if colour not in COLOURS:
-        raise ValueError(f"There is no colour {colour!r}: choose one of {', '.join(COLOURS)}.")
-    if colour == "rank" and lens.ranks is None:
+    if color not in COLORS:
+        raise ValueError(f"There is no color {color!r}: choose one of {', '.join(COLORS)}.")
+    if color == "rank" and lens.ranks is None:
         raise ValueError("This lens was read without a target, so it has no ranks: pass target= to the lens.")
-    if colour == "probability" and lens.probabilities is None:
-        raise ValueError("Only the logit lens has probabilities: colour this one by 'norm' or 'rank'.")
+    if color == "probability" and lens.probabilities is None:
+        raise ValueError("Only the logit lens has probabilities: color this one by 'norm' or 'rank'.")
     norms = lens.norms.cpu().numpy()
     values = {
         "norm": lambda: norms,
         "rank": lambda: lens.ranks.float().cpu().numpy(),
         "probability": lambda: lens.probabilities[..., 0].cpu().numpy(),
-    }[colour]()
+    }[color]()
     values = np.ma.masked_where(norms == 0, values)
     rows, columns = values.shape
     if ax is None:
         size = style.scale(columns, 5, 0.95), style.scale(rows, 2.6, 0.36, most=20)
         _, ax = plt.subplots(figsize=size, layout="constrained")
     low, high = (values.min(), values.max()) if values.count() else (0, 1)
-    wide = colour == "norm" and low > 0 and high > 100 * low
-    scale = LogNorm(low, high) if wide else Normalize(0 if colour != "norm" else low, 1 if colour == "probability" else high)
+    wide = color == "norm" and low > 0 and high > 100 * low
+    scale = (
+        LogNorm(low, high) if wide else Normalize(0 if color != "norm" else low, 1 if color == "probability" else high)
+    )
     image = ax.imshow(values, origin="lower", aspect="auto", cmap=style.HEAT, norm=scale)
     for row in range(rows):
         for column in range(columns):
@@ -51,5 +53,5 @@ def grid(lens: Lens, colour: str = "norm", title: str | None = None, ax: Axes | 
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     ax.set(xlabel="token", ylabel="layer", title=title or lens.what)
-    ax.figure.colorbar(image, ax=ax, label=COLOURS[colour], pad=0.02).outline.set_visible(False)
+    ax.figure.colorbar(image, ax=ax, label=COLORS[color], pad=0.02).outline.set_visible(False)
     return ax

@@ -13,10 +13,10 @@ from lens.plot import style
 
 
 def outer_product(gradient: FactoredGradient, tokens: Sequence[str] = (), cells: int = 48) -> np.ndarray:
-    """Draw xᵀ, δ and a corner of xᵀδ side by side, one row of x and of δ per token (*Backward Lens*, figure 2).
+    """Draw xᵀ [d_in, n], δ [n, d_out] and a corner of xᵀδ side by side (*Backward Lens*, figure 2).
 
-    Only the first ``cells`` coordinates of each are drawn, and only their corner of the matrix is formed.  Each panel is
-    scaled by its own largest entry.  Returns the three axes.
+    Only the first ``cells`` coordinates of each are drawn, and only their corner of the matrix is formed.  Each panel
+    is scaled by its own largest entry.  Returns the three axes.
     """
     x, delta = (t[:, :cells].detach().float().cpu().numpy() for t in (gradient.x, gradient.delta))
     n = len(x)

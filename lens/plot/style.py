@@ -1,4 +1,4 @@
-"""How do the book's figures look?  One style: quiet, colour-blind safe, on a light ground that stays readable at night."""
+"""How do the book's figures look?  One style: quiet, color-blind safe, on a light ground readable at night."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import seaborn as sns
 from matplotlib import font_manager
 
 PALETTE = sns.color_palette("colorblind")
-"""Line colours, told apart by readers with any common colour vision."""
+"""Line colors, told apart by readers with any common color vision."""
 
 HEAT = "crest"
 """The sequential map of heat maps: lightness alone tells the order, also in grey."""
@@ -63,7 +63,7 @@ def label(token: str, width: int = 12) -> str:
 
 
 def contrast(rgba) -> str:
-    """Dark or light ink, whichever reads better on this colour (WCAG relative luminance)."""
+    """Dark or light ink, whichever reads better on this color (WCAG relative luminance)."""
     r, g, b = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in rgba[:3])
     return INK if 0.2126 * r + 0.7152 * g + 0.0722 * b > 0.22 else "white"
 
