@@ -1,0 +1,189 @@
+"""How does a folder of notebooks become the book?
+
+    python book/build.py [--force]
+
+1. `execute.py` runs each chapter of `_toc.yml`, or reuses its executed copy (--force or CI: never).
+2. The executed chapters, the Markdown pages and the style are staged in `book/_build/source/`, where
+   the landing page gets its table of chapters and the status page its measured times.
+3. jupyter-book turns them into HTML with execution off and every warning an error.
+"""
+import base64
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from datetime import datetime, timezone
+from importlib.metadata import version
+
+import nbformat
+import yaml
+from address import AddressError, read_address
+from execute import BOOK, BUILD, ROOT, BuildError, execute_all, write
+
+SOURCE = BUILD / "source"
+LOG = BUILD / "sphinx.log"
+CITATION = re.compile(r"\[([^\]]+)\]\(bibliography\.md#([\w:-]+)\)")
+# Left out of every page: thebe, which would be fetched from the network, and font preloads, which browsers
+# refuse in local files.
+UNWANTED = re.compile(r'(?s)<link rel="preload"[^>]*crossorigin[^>]*>\s*|<link [^>]*sphinx-thebe\.css[^>]*>\s*|'
+                      r'<script[^>]*sphinx-thebe\.js[^>]*></script>\s*|<script>const THEBE_JS_URL.*?</script>\s*|'
+                      r'<script type="text/x-thebe-config">.*?</script>\s*')
+PACKAGES = ["torch", "transformers", "numpy", "matplotlib", "jupyter-book", "sphinx"]
+
+
+def pages(toc):
+    """Names of all pages of the table of contents, in order."""
+    return [toc["root"]] + [entry["file"] for part in toc["parts"] for entry in part["chapters"]]
+
+
+def check_sources(names):
+    for name in names:
+        if not any((BOOK / f"{name}{suffix}").exists() for suffix in (".ipynb", ".md")):
+            raise BuildError(f"_toc.yml names {name}, but there is neither book/{name}.ipynb nor book/{name}.md.")
+
+
+def heading_and_claim(notebook):
+    """A chapter's title and its first paragraph, which states its one claim."""
+    text = next(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    title, _, rest = text.strip().partition("\n")
+    claim = " ".join(rest.strip().split("\n\n")[0].split())
+    return title.lstrip("# "), claim
+
+
+def chapter_table(toc, executed):
+    rows = ["| part | chapter | what it shows | run time |", "|---|---|---|---|"]
+    for part in toc["parts"]:
+        for name in (entry["file"] for entry in part["chapters"] if entry["file"] in executed):
+            notebook, _ = executed[name]
+            title, claim = heading_and_claim(notebook)
+            seconds = notebook.metadata.lens_book.seconds
+            rows.append(f"| {part['caption']} | [{title}]({name}.ipynb) | {claim} | {seconds:.0f} s |")
+    return "\n".join(rows)
+
+
+def machine():
+    model = platform.processor() or platform.machine()
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            model = next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{model}, {cores} cores"
+
+
+def status_table(executed):
+    rows = ["| chapter | run time | code cells | executed | in this build |", "|---|---|---|---|---|"]
+    for name, (notebook, reused) in executed.items():
+        run = notebook.metadata.lens_book
+        title, _ = heading_and_claim(notebook)
+        origin = "reused" if reused else "run"
+        rows.append(f"| [{title}]({name}.ipynb) | {run.seconds:.1f} s | {run.cells} | {run.executed} | {origin} |")
+    total = sum(notebook.metadata.lens_book.seconds for notebook, _ in executed.values())
+    cells = sum(notebook.metadata.lens_book.cells for notebook, _ in executed.values())
+    rows.append(f"| all chapters | {total:.1f} s | {cells} | | |")
+    facts = [("machine", machine()), ("system", platform.platform(terse=True)), ("Python", platform.python_version())]
+    facts += [(name, version(name)) for name in PACKAGES]
+    facts += [("built", datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"))]
+    return "\n".join(rows) + "\n\n| built with | |\n|---|---|\n" + "\n".join(f"| {name} | {value} |" for name, value in facts)
+
+
+def link_citations(text, keys):
+    """Plain links to bibliography.md#key point to that entry of the built page."""
+    def link(match):
+        if match[2] not in keys:
+            raise BuildError(f"a text cites bibliography.md#{match[2]}, but references.bib has no entry {match[2]}.")
+        return f'<a class="citation" href="bibliography.html#{match[2]}">{match[1]}</a>'
+    return CITATION.sub(link, text)
+
+
+def mark_wide_figures(cell):
+    """A figure much wider than high gets the class that lets it scroll on a phone."""
+    for output in cell.outputs:
+        png = output.get("data", {}).get("image/png")
+        if png:
+            header = base64.b64decode(png[:64])
+            width, height = int.from_bytes(header[16:20], "big"), int.from_bytes(header[20:24], "big")
+            if width > 1.45 * height:
+                image = cell.metadata.setdefault("mystnb", {}).setdefault("image", {})
+                image["classes"] = (image.get("classes", "") + " wide").strip()
+
+
+def stage(toc, executed):
+    """Everything jupyter-book reads, in one generated folder."""
+    shutil.rmtree(SOURCE, ignore_errors=True)
+    SOURCE.mkdir(parents=True)
+    keys = set(re.findall(r"(?m)^@\w+\{([^,\s]+),", (BOOK / "references.bib").read_text(encoding="utf-8")))
+    tables = {"<!-- table of chapters -->": chapter_table(toc, executed),
+              "<!-- table of run times -->": status_table(executed)}
+    for name in pages(toc):
+        if name in executed:
+            notebook = executed[name][0]
+            for cell in notebook.cells:
+                if cell.cell_type == "code":
+                    mark_wide_figures(cell)
+                else:
+                    cell.source = link_citations(cell.source, keys)
+            write(SOURCE / f"{name}.ipynb", nbformat.writes(notebook))
+        else:
+            text = link_citations((BOOK / f"{name}.md").read_text(encoding="utf-8"), keys)
+            for marker, table in tables.items():
+                text = text.replace(marker, link_citations(table, keys))
+            write(SOURCE / f"{name}.md", text)
+    shutil.copytree(BOOK / "_static", SOURCE / "_static")
+    for name in ("_toc.yml", "references.bib"):
+        shutil.copy(BOOK / name, SOURCE / name)
+    config = yaml.safe_load((BOOK / "_config.yml").read_text(encoding="utf-8"))
+    config["repository"] = {"url": read_address(), "path_to_book": "book", "branch": "main"}
+    write(SOURCE / "_config.yml", yaml.safe_dump(config, allow_unicode=True, sort_keys=False))
+
+
+def render(root):
+    """jupyter-book, warnings as errors; its output is shown only if it fails."""
+    shutil.rmtree(BUILD / "html", ignore_errors=True)
+    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(SOURCE),
+               "--path-output", str(BOOK), "--all", "-W", "-n", "--keep-going"]
+    with LOG.open("w", encoding="utf-8") as log:
+        done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT)
+    text = re.sub(r"\x1b\[[\d;]*m", "", LOG.read_text(encoding="utf-8", errors="replace"))
+    write(LOG, text)
+    if done.returncode:
+        shown = [line for line in text.splitlines() if re.search("WARNING|ERROR|CRITICAL|Error:|Exception", line)]
+        raise BuildError("the pages could not be built:\n\n" + "\n".join(shown or [text])
+                         + f"\n\n  everything it said: {LOG}")
+    for page in (BUILD / "html").glob("*.html"):
+        write(page, UNWANTED.sub("", page.read_text(encoding="utf-8")))
+    write(BUILD / "html" / "index.html", '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+          '<title>Contents</title>'
+          f'<meta http-equiv="refresh" content="0; url={root}.html"></head>'
+          f'<body><a href="{root}.html">To the book</a></body></html>\n')
+
+
+def build(force=False):
+    toc = yaml.safe_load((BOOK / "_toc.yml").read_text(encoding="utf-8"))
+    names = pages(toc)
+    check_sources(names)
+    print("Executing the chapters", flush=True)
+    executed = execute_all([name for name in names if (BOOK / f"{name}.ipynb").exists()], force)
+    print("Building the pages", flush=True)
+    stage(toc, executed)
+    render(toc["root"])
+    print(f"The book is ready: {BUILD / 'html' / 'index.html'}")
+
+
+def main(arguments):
+    try:
+        build(force="--force" in arguments or bool(os.environ.get("CI")))
+    except (BuildError, AddressError) as error:
+        print(f"\nlens: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nlens: interrupted; run the same command again, finished chapters are kept.", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
