@@ -1,0 +1,148 @@
+"""Is the built book complete, readable with the network unplugged, and free of warnings?"""
+import os
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+BOOK = ROOT / "book"
+HTML = BOOK / "_build" / "html"
+TOC = yaml.safe_load((BOOK / "_toc.yml").read_text(encoding="utf-8"))
+PAGES = [TOC["root"]] + [entry["file"] for part in TOC["parts"] for entry in part["chapters"]]
+CHAPTERS = [name for name in PAGES if (BOOK / f"{name}.ipynb").exists()]
+FETCHED = {"script": ["src"], "img": ["src", "srcset"], "iframe": ["src"], "source": ["src"], "video": ["src", "poster"], "audio": ["src"],
+           "object": ["data"], "embed": ["src"]}
+
+pytestmark = pytest.mark.slow
+
+
+class Page(HTMLParser):
+    """The elements of a page as (tag, attributes), its ids and its language."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.elements = []
+        self.text = path.read_text(encoding="utf-8")
+        self.feed(self.text)
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, {name: value or "" for name, value in attributes}))
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.elements if name == tag]
+
+    def ids(self):
+        return {attributes["id"] for _, attributes in self.elements if "id" in attributes}
+
+    def fetched(self):
+        """Everything that a browser loads in order to show the page."""
+        for tag, attributes in self.elements:
+            if tag == "link" and set(attributes.get("rel", "").split()) & {"stylesheet", "icon", "preload", "modulepreload", "preconnect"}:
+                yield attributes.get("href", "")
+            for name in FETCHED.get(tag, []):
+                if attributes.get(name):
+                    yield attributes[name]
+
+
+@pytest.fixture(scope="module")
+def book():
+    """Build the book as `make book` does; every chapter is executed anew if CI is set."""
+    done = subprocess.run([sys.executable, str(BOOK / "build.py")], capture_output=True, text=True, env=dict(os.environ))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert str(HTML / "index.html") in done.stdout
+    return {name: Page(HTML / f"{name}.html") for name in PAGES}
+
+
+def test_every_page_is_there_and_names_its_language(book):
+    for name, page in book.items():
+        assert page.all("html")[0].get("lang") == "en", name
+        assert page.all("h1"), name
+    assert f"url={TOC['root']}.html" in (HTML / "index.html").read_text(encoding="utf-8")
+
+
+def test_sphinx_did_not_warn(book):
+    log = (BOOK / "_build" / "sphinx.log").read_text(encoding="utf-8")
+    assert "build succeeded" in log and "WARNING" not in log
+
+
+def test_pages_load_nothing_from_the_network(book):
+    for path in HTML.glob("*.html"):
+        for address in Page(path).fetched():
+            assert address.startswith("data:") or not urlsplit(address).netloc, f"{path.name} loads {address}"
+    for path in (HTML / "_static").glob("**/*.css"):
+        remote = re.findall(r"(?:url\(|@import)\s*['\"]?(?:https?:)?//[^)'\"]+", path.read_text(encoding="utf-8", errors="replace"))
+        assert not remote, f"{path.name} loads {remote}"
+
+
+def test_scripts_know_no_thebe_and_no_require(book):
+    for path in HTML.glob("*.html"):
+        assert "unpkg.com" not in path.read_text(encoding="utf-8") and "cdnjs" not in path.read_text(encoding="utf-8"), path.name
+
+
+def test_local_files_and_anchors_that_pages_point_to_exist(book):
+    ids = {path.name: Page(path).ids() for path in HTML.glob("*.html")}
+    for name, page in book.items():
+        targets = list(page.fetched()) + [attributes["href"] for attributes in page.all("a") if attributes.get("href")]
+        for target in targets:
+            parts = urlsplit(target)
+            if parts.scheme or parts.netloc:
+                continue
+            file = unquote(parts.path) or f"{name}.html"
+            assert (HTML / file).exists(), f"{name}.html points to {target}"
+            if file.endswith(".html") and parts.fragment:
+                assert unquote(parts.fragment) in ids[file], f"{name}.html points to {target}"
+
+
+def test_mathjax_is_local(book):
+    sources = [attributes["src"] for page in book.values() for attributes in page.all("script") if "mathjax" in attributes.get("src", "").lower()]
+    assert sources and all(source.startswith("_static/") for source in sources)
+    assert list((HTML / "_static").glob("**/output/chtml/fonts/woff-v2/*.woff")), "the fonts of the formulas are missing"
+
+
+def test_every_image_has_alt_text(book):
+    for name, page in book.items():
+        for image in page.all("img"):
+            assert image.get("alt", "").strip(), f"{name}.html: {image.get('src')}"
+            assert not image["alt"].startswith("_images/"), f"{name}.html: the alt text of {image['src']} is its file name"
+
+
+def test_every_chapter_opens_in_colab(book):
+    address = re.search(r'Repository = "https://github.com/([^"]+)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8"))[1]
+    for name in CHAPTERS:
+        links = [attributes.get("href") for attributes in book[name].all("a")]
+        assert f"https://colab.research.google.com/github/{address}/blob/main/book/{name}.ipynb" in links, name
+
+
+def test_every_chapter_shows_outputs_and_no_error(book):
+    for name in CHAPTERS:
+        assert "cell_output" in book[name].text, name
+        assert "Traceback (most recent call last)" not in book[name].text, name
+
+
+def test_landing_and_status_pages_name_every_chapter_with_its_measured_time(book):
+    for page in (TOC["root"], "status"):
+        rows = re.findall(r"(?s)<tr.*?</tr>", book[page].text)
+        for name in CHAPTERS:
+            assert any(f'href="{name}.html"' in row and re.search(r"<p>[\d.]+ s</p>", row) for row in rows), (page, name)
+    for fact in ("torch", "transformers", "numpy", "jupyter-book", "Python", "machine"):
+        assert f"<p>{fact}</p>" in book["status"].text
+
+
+def test_pages_can_be_searched_and_shown_in_the_dark(book):
+    assert (HTML / "searchindex.js").exists()
+    for name, page in book.items():
+        assert "theme-switch-button" in page.text and "search-button" in page.text, name
+
+
+def test_a_second_build_runs_no_chapter_again(book):
+    environment = {name: value for name, value in os.environ.items() if name != "CI"}
+    done = subprocess.run([sys.executable, "-c", "import sys; sys.path.insert(0, 'book'); import execute as e\n"
+                           f"for c in {CHAPTERS!r}: assert e.load(e.executed_copy(c), e.key(e.BOOK / (c + '.ipynb'))), c"],
+                          cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
