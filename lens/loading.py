@@ -7,6 +7,7 @@ tokenizer or some of its weights is refused: transformers would open it with an 
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import shorten
 
 import torch
 
@@ -65,7 +66,8 @@ def load(
     except Exception as error:
         if isinstance(error, ValueError) and "lens/families.py" in str(error):
             raise
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        first = shorten(first, 240, placeholder=" …")  # transformers 4 lists every model it knows
         raise OSError(
             f"The model {str(name)!r} could not be opened ({first.rstrip('.')}): check that the name is 'mini', a "
             "hub id with safetensors files and a network to reach it, or a folder saved with save_pretrained."
