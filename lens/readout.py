@@ -69,8 +69,8 @@ def project(
 def token_rank(lm: LanguageModel, vectors: Tensor, token: Tokens, normalize: bool = False) -> Tensor:
     """How many tokens have a strictly larger logit than ``token`` in LL(v): int64 [...] for ``vectors [..., d]``.
 
-    ``token`` is text (its first token counts, with the leading space), a token id, or a tensor of ids that broadcasts to
-    [...].  0 is the most probable, V − 1 the least.
+    ``token`` is text (its first token counts, with the leading space), a token id, or a tensor of ids that broadcasts
+    to [...].  0 is the most probable, V − 1 the least.
 
     >>> import lens
     >>> lm = lens.load("mini")
