@@ -17,7 +17,9 @@ def main(argv: list[str] | None = None) -> int:
         print(f"lens: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("lens: interrupted; the same command goes on where this one stopped.", file=sys.stderr)
+        print(
+            "lens: interrupted; run the same command again (mini train resumes from its checkpoint).", file=sys.stderr
+        )
         return 130
 
 

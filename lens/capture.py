@@ -136,7 +136,7 @@ def capture(
     share = torch.tensor([1 / len(t) for t in targets for _ in t], dtype=torch.float64)
 
     modules = {(layer, lm.family.sites[site].module): lm.site(layer, site) for layer in layers for site in sites}
-    with torch.enable_grad(), as_a_function(lm.model), _watch(modules) as seen:
+    with torch.enable_grad(), as_a_function(lm.model), watch(modules) as seen:
         embeddings = lm.model.get_input_embeddings()(ids.to(lm.device)).detach().requires_grad_()
         # Causal attention never looks right, so right padding needs no mask: pads are computed, and dropped below.
         hidden = lm.model.base_model(inputs_embeds=embeddings, use_cache=False).last_hidden_state  # [B, T, d]
@@ -208,14 +208,14 @@ def as_a_function(model: nn.Module):
 
 
 @contextmanager
-def _watch(modules: dict) -> Iterator[dict]:
+def watch(modules: dict) -> Iterator[dict]:
     """Collects (input, output) of each module's next call under the module's key; takes its hooks away again."""
     seen: dict = {}
     with ExitStack() as hooks:
         for key, module in modules.items():
 
             def look(_, args, output, key=key):
-                seen[key] = args[0], output
+                seen[key] = args[0] if args else None, output
 
             hooks.callback(module.register_forward_hook(look).remove)
         yield seen

@@ -13,7 +13,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from lens.capture import Trace, as_a_function
+from lens.capture import Trace, as_a_function, watch
 from lens.model import LanguageModel, Tokens
 from lens.readout import read
 
@@ -62,17 +62,9 @@ def logit_lens(lm: LanguageModel, prompt: Tokens, target: Tokens | None = None, 
     '·Paris'
     """
     ids = lm.encode(prompt)
-    streams = []
-    hooks = [
-        layer.register_forward_hook(lambda _, __, out: streams.append(out[0] if isinstance(out, tuple) else out))
-        for layer in lm.layers
-    ]
-    try:
-        with torch.no_grad(), as_a_function(lm.model):
-            lm.model.base_model(input_ids=torch.tensor([ids], device=lm.device), use_cache=False)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with torch.no_grad(), as_a_function(lm.model), watch(dict(enumerate(lm.layers))) as seen:
+        lm.model.base_model(input_ids=torch.tensor([ids], device=lm.device), use_cache=False)
+    streams = [out[0] if isinstance(out, tuple) else out for _, out in seen.values()]
     vectors = torch.stack([s[0].to(streams[-1].device) for s in streams])  # [L, n, d]
     return _lens(lm, "residual stream", range(len(streams)), lm.words(ids), vectors, k, target, probabilities=True)
 

@@ -110,7 +110,7 @@ def test_ctrl_c_exits_130_with_one_line(capsys, monkeypatch):
 
     monkeypatch.setattr(manifest, "verify", interrupted)
     assert main(["data", "verify"]) == 130
-    assert "same command goes on" in one_line_on_stderr(capsys)
+    assert "run the same command again" in one_line_on_stderr(capsys)
 
 
 def test_train_hands_its_arguments_to_the_recipe(capsys, monkeypatch, tmp_path):
@@ -165,7 +165,7 @@ def test_there_are_at_most_thirty_public_names_and_all_exist():
     assert len(lens.__all__) <= 30 and len(set(lens.__all__)) == len(lens.__all__)
     assert all(hasattr(lens, name) for name in lens.__all__)
     with pytest.raises(AttributeError, match="'lens' has no attribute 'fly'"):
-        lens.fly  # noqa: B018
+        lens.fly
 
 
 def public():

@@ -311,3 +311,20 @@ def test_every_record_asks_for_a_falsehood_in_place_of_a_truth():
 
 def test_the_shipped_records_are_what_the_code_makes():
     assert make_records() == data.records()
+
+
+def test_the_counts_in_the_data_readme_are_those_of_the_files():
+    import csv
+
+    rows = {}
+    for name in ("facts", "triplets", "dropped"):
+        with open(paths.world() / f"{name}.csv", encoding="utf-8", newline="") as file:
+            rows[name] = list(csv.DictReader(file))
+    text = (paths.root() / "README.md").read_text(encoding="utf-8")
+    relations = len({row["relation"] for row in rows["facts"]})
+    targets = sum(row["role"] == "target" for row in rows["triplets"])
+    left = sum(row["source"] == "conceptnet" for row in rows["dropped"])
+    assert f"{len(rows['facts'])} encyclopedic facts in {relations} relations" in text
+    assert f"{len(rows['triplets'])} triplets of the knowledge graphs: {targets} of the ten TargetKGs" in text
+    assert f"{len(rows['dropped'])} triplets left out" in text and f"{left} are ConceptNet's" in text
+    assert f"{len(data.records())} edits" in text
