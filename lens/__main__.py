@@ -18,7 +18,7 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         print(
-            "lens: interrupted; run the same command again (mini train resumes from its checkpoint).", file=sys.stderr
+            "lens: interrupted; run the same command again (mini train resumes).", file=sys.stderr
         )
         return 130
 
