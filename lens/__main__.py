@@ -116,7 +116,7 @@ def _evaluate(args) -> None:
 
 
 def _bench(args) -> None:
-    from lens.bench import bench_lens
+    from lens.bench.whole_lens import bench_lens
 
     for name, value in bench_lens(args.device).items():
         print(f"{name:36} {value:10.3f}")

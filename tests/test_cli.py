@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import lens
-from lens import bench
+from lens.bench import whole_lens as bench
 from lens.__main__ import main
 from lens.data import manifest, paths
 

@@ -6,13 +6,10 @@ times mean what they would mean on the real one and nothing has to be downloaded
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Callable
-
 import torch
 from torch.nn.functional import cross_entropy
 
+from lens.bench.measure import interleaved
 from lens.capture import as_a_function, capture
 from lens.lenses import backward_lens
 from lens.loading import load
@@ -60,7 +57,7 @@ def bench_lens(device: str | None = None, repeats: int = 9) -> dict[str, float]:
             lambda: capture(lm, one, want),
             lambda: whole_lens(lm, [one], [want]),
         ],
-        lm,
+        lm.device,
         repeats,
     )
 
@@ -78,7 +75,7 @@ def bench_lens(device: str | None = None, repeats: int = 9) -> dict[str, float]:
             lambda: singly(whole_lens),
             lambda: whole_lens(lm, prompts, targets),
         ],
-        lm,
+        lm.device,
         repeats=1,
         warm_up=False,
     )
@@ -95,17 +92,3 @@ def bench_lens(device: str | None = None, repeats: int = 9) -> dict[str, float]:
         f"whole lens, {PROMPTS} batched, s": lens_together,
         "whole lens, one by one / batched": lens_alone / lens_together,
     }
-
-
-def interleaved(tasks: list[Callable[[], None]], lm: LanguageModel, repeats: int, warm_up: bool = True) -> list[float]:
-    """Median seconds of each task, run in turn so that a machine that slows down slows them all."""
-    times: list[list[float]] = [[] for _ in tasks]
-    for turn in range(0 if warm_up else 1, repeats + 1):
-        for task, kept in zip(tasks, times):
-            start = time.perf_counter()
-            task()
-            if lm.device.type == "cuda":
-                torch.cuda.synchronize()
-            if turn:
-                kept.append(time.perf_counter() - start)
-    return [statistics.median(t) for t in times]

@@ -1,0 +1,75 @@
+"""How long does a call take, how much memory beyond its inputs, and on which machine?"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import platform
+import re
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+def interleaved(
+    tasks: Sequence[Callable[[], object]], device: torch.device, repeats: int, warm_up: bool = True
+) -> list[float]:
+    """Median seconds of each task, run in turn so that a machine that slows down slows them all."""
+    times: list[list[float]] = [[] for _ in tasks]
+    for turn in range(0 if warm_up else 1, repeats + 1):
+        for task, kept in zip(tasks, times):
+            start = time.perf_counter()
+            task()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            if turn:
+                kept.append(time.perf_counter() - start)
+    return [statistics.median(t) for t in times]
+
+
+def peak_bytes(task: Callable[[], object], device: torch.device) -> int | None:
+    """The most memory that one run of ``task`` holds at a time beyond what is there before; None where nobody can say.
+
+    On a GPU torch's allocator knows; on Linux the kernel remembers the largest resident size and can be told to forget.
+    """
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        task()
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated() - before
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+        CLEAR.write_text("5")
+        before = _resident("VmRSS")
+        task()
+        return max(_resident("VmHWM") - before, 0)
+    except (OSError, AttributeError, TypeError):
+        return None
+
+
+def _resident(field: str) -> int:
+    return 1024 * int(re.search(rf"{field}:\s*(\d+)", STATUS.read_text())[1])
+
+
+def machine(device: torch.device) -> str:
+    """The processor or GPU in words, such as ``NVIDIA H200`` or ``AMD EPYC, 2 threads``."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        name = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())[1]
+    except (OSError, TypeError):
+        name = platform.processor() or platform.machine()
+    return f"{re.sub(r'[(]R[)]|[(]TM[)]|@.*| CPU', '', name).strip()}, {torch.get_num_threads()} threads"
+
+
+def slug(text: str) -> str:
+    """A file name: ``AMD EPYC, 2 threads`` becomes ``amd-epyc-2-threads``."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")

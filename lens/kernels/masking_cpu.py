@@ -1,0 +1,156 @@
+"""The mask on a CPU: numba compiles these loops to vector instructions, and threads share the rows.
+
+The arithmetic is that of ``masking.py``, number by number, in float32 and without fused multiply-adds, so that the masks
+agree bit for bit.  A row is taken in pieces of 1,024 columns: first the random words of a piece into a buffer that
+stays in the first-level cache, then the mask of the piece.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numba
+import numpy as np
+import torch
+from numba import float32, int32, uint32, uint64
+from numba.extending import intrinsic
+from torch import Tensor
+
+from lens.kernels import noise
+from lens.kernels.noise import Key
+
+QUADS = 256
+"""Philox calls, of four words each, whose results are held at a time."""
+
+SHARE = 1 << 18
+"""Weights in one task of a thread."""
+
+M0, M1 = uint64(noise.M0), uint64(noise.M1)
+W0, W1 = uint32(noise.W0), uint32(noise.W1)
+
+
+@intrinsic
+def from_bits(context, bits):
+    """The float32 whose bits are those of an int32."""
+    return float32(int32), lambda context, builder, signature, args: builder.bitcast(
+        args[0], context.get_value_type(float32)
+    )
+
+
+@numba.njit(inline="always")
+def philox(c0, c1, c2, c3, k0, k1):
+    for _ in range(10):
+        p0, p1 = M0 * uint64(c0), M1 * uint64(c2)
+        c0, c1, c2, c3 = (
+            uint32(p1 >> uint64(32)) ^ c1 ^ k0,
+            uint32(p1),
+            uint32(p0 >> uint64(32)) ^ c3 ^ k1,
+            uint32(p0),
+        )
+        k0, k1 = uint32(k0 + W0), uint32(k1 + W1)
+    return c0, c1, c2, c3
+
+
+@numba.njit(inline="always")
+def exp_minus(score):
+    x = -min(max(score, float32(-60)), float32(60))
+    n = np.floor(x * float32(1.44269504) + float32(0.5))
+    r = (x - n * float32(0.693359375)) - n * float32(-2.12194440e-4)
+    p = float32(1.9875691500e-4)
+    p = p * r + float32(1.3981999507e-3)
+    p = p * r + float32(8.3334519073e-3)
+    p = p * r + float32(4.1665795894e-2)
+    p = p * r + float32(1.6666665459e-1)
+    p = p * r + float32(5.0000001201e-1)
+    return ((p * r) * r + r + float32(1)) * from_bits(int32((int32(n) + int32(127)) << int32(23)))
+
+
+@numba.njit(inline="always")
+def hard(odd, against):
+    return float32(1) if odd > against else float32(0)
+
+
+@numba.njit(inline="always")
+def soft(odd, against):
+    return odd / (odd + against)
+
+
+@numba.njit(inline="always")
+def slope(odd, against):
+    return (odd / (odd + against)) * (against / (odd + against))
+
+
+def over_pieces(entry, tempered=False, with_grad=False):
+    """The loop over rows and pieces around ``entry``: out = weight · (base + sign · entry), times grad if there is one.
+
+    The odds of m = 1 are odd : against.  A temperature τ ≠ 1 raises them to the power 1/τ, in a loop of its own, since
+    numba's logarithm is not a vector instruction.
+    """
+
+    @numba.njit(nogil=True, error_model="numpy")
+    def run(out, weight, grad, scores, base, sign, tau, first_row, step, site, k0, k1):
+        words = np.empty((QUADS, 4), np.uint32)
+        flat = words.reshape(-1)
+        rows, columns = weight.shape
+        quads = (columns + 3) // 4
+        for row in range(rows):
+            for start in range(0, quads, QUADS):
+                held = min(QUADS, quads - start)
+                for q in range(held):
+                    c = philox(uint32(start + q), uint32(first_row + row), step, site, k0, k1)
+                    words[q, 0], words[q, 1], words[q, 2], words[q, 3] = c
+                first = 4 * start
+                for j in range(min(4 * held, columns - first)):
+                    odd = float32((flat[j] >> uint32(9)) * uint32(2) + uint32(1))
+                    score = scores[row, first + j]
+                    against = (float32(16777216) - odd) * exp_minus(score)
+                    if tempered:
+                        against = odd * np.exp(min(np.log(against / odd) / tau, float32(60)))
+                    value = entry(odd, against)
+                    value = base + sign * (value if score == score else score)
+                    if with_grad:
+                        value = grad[row, first + j] * value
+                    out[row, first + j] = weight[row, first + j] * value
+
+    return run
+
+
+LOOPS = {  # compiled at the first call of each
+    ("hard", False): over_pieces(hard),
+    ("soft", False): over_pieces(soft),
+    ("soft", True): over_pieces(soft, tempered=True),
+    ("slope", False): over_pieces(slope, with_grad=True),
+    ("slope", True): over_pieces(slope, tempered=True, with_grad=True),
+}
+
+
+def fill(
+    out: Tensor,
+    entry: str,
+    weight: Tensor,
+    grad: Tensor | None,
+    scores: Tensor,
+    key: Key,
+    tau: float,
+    base: int,
+    sign: int,
+) -> None:
+    """out ← weight ∘ (base + sign · entry) ∘ grad, all [rows, columns], on as many threads as torch uses."""
+    rows, columns = out.shape
+    step = max(1, SHARE // max(columns, 1))
+    loop = LOOPS[entry, tau != 1 and entry != "hard"]
+    numbers = np.float32(base), np.float32(sign / tau if entry == "slope" else sign), np.float32(tau)
+    where = np.uint32(key.step), np.uint32(key.site), np.uint32(key.seed & noise.WORD), np.uint32(key.seed >> 32)
+
+    def share(start: int) -> None:
+        block = slice(start, start + step)
+        target = out[block]
+        buffer = target.float().contiguous()  # the rows themselves, where they are plain float32
+        w, scored = (t[block].detach().float().contiguous().numpy() for t in (weight, scores))
+        g = w if grad is None else grad[block].float().contiguous().numpy()
+        loop(buffer.numpy(), w, g, scored, *numbers, start, *where)
+        if buffer.data_ptr() != target.data_ptr():
+            target.copy_(buffer)
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+        list(threads.map(share, range(0, rows, step)))
