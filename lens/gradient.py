@@ -2,7 +2,7 @@
 
 For a linear map ``z = x W + b`` over n tokens, x [n, d_in], δ = ∂ℓ/∂z [n, d_out], the weight gradient is the sum of n
 outer products, so its rank is at most n (*Backward Lens*, Lemma 4.1).  Norm, rank and singular vectors all follow from
-the factors in O(n (d_in + d_out)) memory; the [d_in, d_out] matrix is built by ``dense()`` and by nothing else.
+the factors in O(n (d_in + d_out)) memory, by ``lens.kernels.factors``; ``dense()`` builds the [d_in, d_out] matrix.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from lens.kernels import factors
 
 
 @dataclass(frozen=True)
@@ -46,19 +48,16 @@ class FactoredGradient:
         return self.x.shape[1], self.delta.shape[1]
 
     def dense(self) -> Tensor:
-        """xᵀδ as a matrix [d_in, d_out].  The only method that allocates one."""
+        """xᵀδ as a matrix [d_in, d_out]."""
         return self.x.T @ self.delta
 
     def norm(self) -> Tensor:
         """Frobenius norm, a float64 scalar: ‖xᵀδ‖² = Σ (x xᵀ) ∘ (δ δᵀ), two n × n Gram matrices."""
-        x, delta = self.x.double(), self.delta.double()
-        if len(x) > min(self.shape):  # many tokens: the triangular factors are smaller than the Gram matrices
-            return torch.linalg.matrix_norm(self._core()[2])
-        return ((x @ x.T) * (delta @ delta.T)).sum().clamp(min=0).sqrt()
+        return factors.norms([self.x.double()], [self.delta.double()])[0]
 
     def singular_values(self) -> Tensor:
         """All min(n, d_in, d_out) possibly non-zero singular values, largest first, in float64."""
-        return torch.linalg.svdvals(self._core()[2])
+        return factors.singular_values(self.x, self.delta)
 
     def rank(self, tol: float | None = None) -> int:
         """Numerical rank: singular values above ``tol`` times the largest.
@@ -78,14 +77,4 @@ class FactoredGradient:
 
         QR of xᵀ and of δᵀ, then the SVD of the small matrix R_x R_δᵀ between them.
         """
-        q_x, q_delta, core = self._core()
-        u, s, vh = torch.linalg.svd(core, full_matrices=False)
-        k = len(s) if k is None else k
-        if k < 0:
-            raise ValueError(f"k is {k}: ask for at least 0 singular triplets.")
-        return q_x @ u[:, :k], s[:k], q_delta @ vh[:k].T
-
-    def _core(self) -> tuple[Tensor, Tensor, Tensor]:
-        q_x, r_x = torch.linalg.qr(self.x.double().T)
-        q_delta, r_delta = torch.linalg.qr(self.delta.double().T)
-        return q_x, q_delta, r_x @ r_delta.T
+        return factors.singular(self.x, self.delta, k)
