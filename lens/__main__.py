@@ -13,13 +13,11 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     try:
         return args.run(args) or 0
-    except (OSError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         print(f"lens: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(
-            "lens: interrupted; run the same command again (mini train resumes).", file=sys.stderr
-        )
+        print("lens: interrupted; run the same command again (mini train resumes).", file=sys.stderr)
         return 130
 
 
@@ -51,6 +49,10 @@ def parser() -> argparse.ArgumentParser:
     lens = bench.add_parser("lens", help="capture and backward lens against one bare pass")
     lens.add_argument("--device", help="cpu or cuda (default: the GPU where there is one)")
     lens.set_defaults(run=_bench)
+    kernels = bench.add_parser("kernels", help="each kernel against its baselines and the machine's floor")
+    kernels.add_argument("--device", help="cpu or cuda (default: the GPU where there is one)")
+    kernels.add_argument("--out", type=Path, help="result file (default: data/bench/<device>.csv)")
+    kernels.set_defaults(run=_bench_kernels)
     return top
 
 
@@ -59,12 +61,17 @@ def _info(_args) -> None:
     import transformers
 
     import lens
+    from lens import kernels
     from lens.data import paths
 
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     print(f"lens {lens.__version__}, Python {platform.python_version()}, {platform.platform()}")
     print(f"torch {torch.__version__}, transformers {transformers.__version__}, threads {torch.get_num_threads()}")
     print(f"GPU: {gpu}\ndata: {paths.root()}")
+    devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+    for device in devices:
+        for operation, path, reason in kernels.paths.table(device):
+            print(f"{operation:8} on {device:4} {path:6} {f'({reason})' if reason else ''}".rstrip())
 
 
 def _verify(_args) -> None:
@@ -120,6 +127,19 @@ def _bench(args) -> None:
 
     for name, value in bench_lens(args.device).items():
         print(f"{name:36} {value:10.3f}")
+
+
+def _bench_kernels(args) -> None:
+    from lens.bench.kernels import bench_kernels
+    from lens.bench.measure import slug
+    from lens.data import manifest, paths
+
+    report = bench_kernels(args.device)
+    out = args.out or paths.root() / "bench" / f"{slug(report.machine)}.csv"
+    manifest.write_text(out, report.text())
+    if out.is_relative_to(paths.root()):
+        manifest.write()
+    print(f"The results are in {out}.")
 
 
 if __name__ == "__main__":

@@ -111,11 +111,15 @@ class LanguageModel:
                 hidden = module(hidden)
         return hidden
 
+    @property
+    def softcap(self) -> float | None:
+        """c where logits are bounded by c·tanh(z/c), as Gemma's are; None elsewhere."""
+        return getattr(self.model.config, "final_logit_softcapping", None)
+
     def head(self, normed: Tensor) -> Tensor:
         """Logits [..., V] of vectors that ln_f has already seen: ``normed Eᵀ``, and Gemma's soft cap if any."""
         logits = self.model.get_output_embeddings()(normed)
-        cap = getattr(self.model.config, "final_logit_softcapping", None)
-        return logits if cap is None else cap * torch.tanh(logits / cap)
+        return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
 
     # --- tokens ----------------------------------------------------------------------------------------------------
 

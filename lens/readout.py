@@ -16,13 +16,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from lens import kernels
 from lens.model import LanguageModel, Tokens
-
-CHUNK_BYTES = {"cpu": 1 << 25, "cuda": 1 << 28}
-"""Logits held at one time; on a CPU, what stays near the cache."""
-
-TILE = 64
-"""Columns whose maximum decides whether top-k looks at them (CPU only)."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +75,6 @@ def token_rank(lm: LanguageModel, vectors: Tensor, token: Tokens, normalize: boo
     return read(lm, vectors, tokens=token, normalize=normalize)["ranks"]
 
 
-@torch.no_grad()
 def read(
     lm: LanguageModel,
     vectors: Tensor,
@@ -119,35 +113,15 @@ def read(
             lm.in_vocabulary([int(tokens.min()), int(tokens.max())])
         tokens = tokens.to(flat.device, torch.long).reshape(-1)
 
-    budget = CHUNK_BYTES["cpu" if flat.device.type == "cpu" else "cuda"]
-    step = max(1, budget // (lm.unembedding.shape[0] * flat.element_size()))
-    parts: dict[str, list[Tensor]] = {}
-    for start in range(0, max(len(flat), 1), step):
-        logits = lm.head(lm.norm(flat[start : start + step]))  # [rows, V]
-        answer = {}
-        if k:
-            answer["logits"], answer["ids"] = _topk(logits, k, largest)
-        if tokens is not None:
-            own = logits.gather(1, tokens[start : start + step, None])
-            answer["token_logits"], answer["ranks"] = own[:, 0], (logits > own).sum(1)
-        if log_normalizer:
-            answer["log_normalizer"] = logits.float().logsumexp(-1)
-        for name, value in answer.items():
-            parts.setdefault(name, []).append(value)
-    return {name: torch.cat(p).reshape((*shape, *p[0].shape[1:])) for name, p in parts.items()}
-
-
-def _topk(logits: Tensor, k: int, largest: bool) -> tuple[Tensor, Tensor]:
-    """``torch.topk``, exactly, but on a CPU only among tiles whose best entry is among the k best tiles."""
-    rows, size = logits.shape
-    tiles = size // TILE
-    if logits.device.type != "cpu" or k * 4 > tiles:
-        return logits.topk(k, dim=-1, largest=largest)
-    tiled = logits[:, : tiles * TILE].view(rows, tiles, TILE)
-    best = tiled.amax(-1) if largest else tiled.amin(-1)
-    tile = best.topk(k, dim=-1, largest=largest).indices  # [rows, k]
-    columns = (tile[..., None] * TILE + torch.arange(TILE)).flatten(1)
-    tail = torch.arange(tiles * TILE, size).expand(rows, -1)
-    columns = torch.cat([columns, tail], dim=1)
-    values, index = logits.gather(1, columns).topk(k, dim=-1, largest=largest)
-    return values, columns.gather(1, index)
+    out = kernels.project(
+        flat,
+        lm.unembedding,
+        norm=lm.norm,
+        bias=getattr(lm.model.get_output_embeddings(), "bias", None),
+        softcap=lm.softcap,
+        k=k,
+        largest=largest,
+        tokens=tokens,
+        log_normalizer=log_normalizer,
+    )
+    return {name: t.reshape((*shape, *t.shape[1:])) for name, t in out.items()}

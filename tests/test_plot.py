@@ -10,6 +10,7 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -164,8 +165,42 @@ def test_one_layers_mechanism_is_drawn_for_any_family_and_any_words(tiny, kind):
 
 
 def test_every_public_figure_is_drawn_here():
-    drawn = "by_layer by_segment grid imprint_and_shift mlp_pass outer_product similarity spectrum"
+    drawn = "by_layer by_segment grid imprint_and_shift mlp_pass outer_product roofline similarity spectrum"
     assert set(plot.__all__) == set(drawn.split()), "a new figure needs its test"
+
+
+def results(dtype: str = "float32") -> pd.DataFrame:
+    """A made-up machine of 10 GB/s and 100 GFLOP/s: two operations bound by bytes, one by arithmetic."""
+    names = ("mask", TOKENS[2], TOKENS[1])
+    rows = []
+    for name, moved, flop in zip(names, (100.0, 50.0, 10.0), (0.0, 0.1, 20.0)):
+        floor = max(moved / 10, 10 * flop)
+        for way, slower in (("lens", 2.0), ("naive", 5.0), (TOKENS[3], 0.5)):
+            rows.append((name, "any", dtype, way, "torch", slower * floor, floor, slower, moved, flop, None))
+    columns = "operation work dtype way path milliseconds floor_milliseconds floor_ratio moved_MB gigaflop extra_MB"
+    return pd.DataFrame(rows, columns=columns.split())
+
+
+def test_a_roofline_has_the_machines_two_limits_and_a_point_for_every_way():
+    left, right = plot.roofline(results(), title="any $machine")
+    intensity, roof = left.lines[0].get_data()
+    assert np.allclose(roof, np.minimum(10, 100 / np.maximum(intensity, 1e-9)))
+    assert [float(line.get_ydata()[0]) for line in left.lines[1:]] == [5, 5, 0.025]  # half of each limit
+    assert sum(len(line.get_xdata()) for line in right.lines if line.get_marker() != "None") == 9
+    assert [t.get_text()[-1] for t in right.get_yticklabels()] == list("abc")
+
+
+def test_a_roofline_without_arithmetic_is_flat_and_fits_given_axes():
+    _, axes = plt.subplots(1, 2, layout="constrained")
+    bytes_only = results()[:6].assign(gigaflop=0.0)
+    left, right = plot.roofline(bytes_only, axes=axes)
+    assert left is axes[0] and right is axes[1]
+    assert np.allclose(left.lines[0].get_ydata(), 10)
+
+
+def test_a_roofline_of_two_dtypes_is_refused(refuses):
+    with refuses(ValueError, "float32, bfloat16"):
+        plot.roofline(pd.concat([results(), results("bfloat16")]))
 
 
 def test_similarity_and_outer_product_return_their_axes():

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 import lens
-from lens import readout
+from lens import kernels
+from lens.kernels import vocabulary
 
 V, D = 300, 24
 
@@ -119,14 +120,14 @@ def test_a_zero_vector_reads_as_finite_numbers_with_and_without_normalize(lm):
 def test_chunks_do_not_change_the_answer(lm, vectors, monkeypatch, rows):
     many = vectors.repeat(3, 1).view(2, 9, D)
     want = lens.project(lm, many, k=5), lens.token_rank(lm, many, torch.arange(18).view(2, 9))
-    monkeypatch.setitem(readout.CHUNK_BYTES, "cpu", rows * V * 8)
-    monkeypatch.setitem(readout.CHUNK_BYTES, "cuda", rows * V * 8)
+    monkeypatch.setitem(kernels.CHUNK_BYTES, "cpu", rows * V * 8)
+    monkeypatch.setitem(kernels.CHUNK_BYTES, "cuda", rows * V * 8)
     got = lens.project(lm, many, k=5), lens.token_rank(lm, many, torch.arange(18).view(2, 9))
     assert torch.equal(got[0].ids, want[0].ids) and torch.equal(got[1], want[1])
 
 
 def test_never_more_than_a_chunk_of_logits_is_held(lm, vectors, monkeypatch, record):
-    monkeypatch.setitem(readout.CHUNK_BYTES, "cpu", 2 * V * 8)
+    monkeypatch.setitem(kernels.CHUNK_BYTES, "cpu", 2 * V * 8)
     with record() as sizes:
         lens.project(lm, vectors.repeat(10, 1), k=5)
     assert max(sizes) <= max(2 * V, 60 * D)
@@ -143,7 +144,7 @@ def test_two_stage_top_k_is_torch_topk(size, largest):
         torch.full((4, size), -torch.inf),
     ):
         for k in {1, min(3, size), min(10, size), size}:
-            values, ids = readout._topk(logits, k, largest)
+            values, ids = vocabulary.topk(logits, k, largest)
             assert torch.equal(values, logits.topk(k, largest=largest).values)
             assert torch.equal(logits.gather(1, ids), values)
             assert all(len(set(row)) == k for row in ids.tolist()), "one token named twice"

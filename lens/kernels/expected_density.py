@@ -19,7 +19,7 @@ CHUNK = 1 << 20
 def density(scores: Tensor) -> Tensor:
     """Mean of σ(l) over all ``scores`` (any shape, at least one entry): a float32 scalar (float64 for float64 scores).
 
-    Partial sums are added in float64.  Raises ``ValueError`` for no scores at all.
+    Sums of a million scores each are added in float64.  Raises ``ValueError`` for no scores at all.
 
     >>> density(torch.zeros(3, 5))
     tensor(0.5000)
@@ -40,7 +40,7 @@ class _Density(torch.autograd.Function):
             total = gpu.sigmoid_sum_kernel(flat)
         else:
             wide = torch.promote_types(flat.dtype, torch.float32)
-            total = sum(chunk.to(wide).sigmoid().sum(dtype=torch.float64) for chunk in flat.split(CHUNK))
+            total = sum(chunk.to(wide).sigmoid().sum().double() for chunk in flat.split(CHUNK))
         return (total / len(flat)).to(torch.promote_types(scores.dtype, torch.float32))
 
     @staticmethod
@@ -57,6 +57,9 @@ class _Density(torch.autograd.Function):
         else:
             wide = torch.promote_types(flat.dtype, torch.float32)
             for target, chunk in zip(out.split(CHUNK), flat.split(CHUNK)):
-                s = chunk.to(wide).sigmoid()
-                target.copy_(torch.ops.aten.sigmoid_backward(scale.to(wide), s))
+                s = target if target.dtype == wide else torch.empty_like(target, dtype=wide)
+                torch.sigmoid(chunk.to(wide), out=s)
+                torch.ops.aten.sigmoid_backward.grad_input(scale.to(wide), s, grad_input=s)
+                if s is not target:
+                    target.copy_(s)
         return out.reshape(scores.shape)

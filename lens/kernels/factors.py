@@ -19,8 +19,7 @@ factors computed, in float64.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -47,11 +46,11 @@ def norms(xs: Sequence[Tensor], deltas: Sequence[Tensor]) -> Tensor:
     if xs and choose("norms", *xs, *deltas) == "triton":
         return _gram(xs, deltas, xs, deltas).clamp(min=0).sqrt()
     out = torch.empty(len(xs), dtype=torch.float64, device=xs[0].device if xs else None)
-    for sites, x, delta in _batches(xs, deltas):
-        if _many(x, delta):
-            out[sites] = torch.linalg.vector_norm(x.mT @ delta, dim=(1, 2), dtype=torch.float64)
-        else:
-            out[sites] = _dot(x @ x.mT, delta @ delta.mT).clamp(min=0).sqrt()
+    many, few = _by_size(xs, deltas)
+    for site in many:
+        out[site] = torch.linalg.vector_norm(_wide(xs[site].mT) @ _wide(deltas[site]), dtype=torch.float64)
+    thin = [xs[site] for site in few] + [deltas[site] for site in few]
+    out[few] = _dots(_products(thin, thin)).clamp(min=0).sqrt()
     return out
 
 
@@ -79,13 +78,15 @@ def inner(xs: Sequence[Tensor], deltas: Sequence[Tensor], ys: Sequence[Tensor], 
     if xs and choose("norms", *xs, *deltas, *ys, *epsilons) == "triton":
         return _gram(xs, deltas, ys, epsilons)
     out = torch.empty(len(xs), dtype=torch.float64, device=xs[0].device if xs else None)
-    for sites, x, delta, y, epsilon in _batches(xs, deltas, ys, epsilons):
-        if x.shape[1] < y.shape[1]:
+    many, few = _by_size(xs, deltas, ys)
+    for site in many:
+        x, delta, y, epsilon = (_wide(factors[site]) for factors in (xs, deltas, ys, epsilons))
+        if len(x) < len(y):
             x, delta, y, epsilon = y, epsilon, x, delta
-        if _many(x, delta):
-            out[sites] = _dot(y @ (x.mT @ delta), epsilon)
-        else:
-            out[sites] = _dot(x @ y.mT, delta @ epsilon.mT)
+        out[site] = ((y @ (x.mT @ delta)).double() * epsilon).sum()
+    left = [xs[site] for site in few] + [deltas[site] for site in few]
+    right = [ys[site] for site in few] + [epsilons[site] for site in few]
+    out[few] = _dots(_products(left, right))
     return out
 
 
@@ -99,11 +100,8 @@ def token_norms(xs: Sequence[Tensor], deltas: Sequence[Tensor]) -> list[Tensor]:
     [tensor([5., 1.], dtype=torch.float64)]
     """
     xs, deltas = _sites("x", xs, "delta", deltas)
-    out = {}
-    for sites, x, delta in _batches(xs, deltas):
-        lengths = (torch.linalg.vector_norm(t, dim=-1, dtype=torch.float64) for t in (x, delta))  # [sites, n]
-        out.update(zip(sites, math.prod(lengths).unbind()))
-    return [out[site] for site in range(len(xs))]
+    length = torch.linalg.vector_norm
+    return [length(_wide(x), dim=1).double() * length(_wide(delta), dim=1) for x, delta in zip(xs, deltas)]
 
 
 def singular(x: Tensor, delta: Tensor, k: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
@@ -140,7 +138,7 @@ def singular_values(x: Tensor, delta: Tensor) -> Tensor:
 
 def check_factors(name: str, x: Tensor, other: str, delta: Tensor) -> None:
     """``ValueError`` where x [n, d_in] and delta [n, d_out] do not belong to the same n tokens."""
-    if x.ndim != 2 or delta.ndim != 2 or len(x) != len(delta):
+    if x.ndim != 2 or delta.ndim != 2 or x.shape[0] != delta.shape[0]:
         raise ValueError(
             f"A site needs {name} [n, d_in] and {other} [n, d_out] over the same n tokens, and got {list(x.shape)} and "
             f"{list(delta.shape)}."
@@ -168,28 +166,50 @@ def _sites(name: str, xs: Sequence[Tensor], other: str, deltas: Sequence[Tensor]
     return xs, deltas
 
 
-def _batches(*lists: list[Tensor]) -> Iterator[tuple]:
-    """Sites of equal shapes together: (their indices, one stacked float32 or float64 tensor [sites, n, d] a list)."""
+def _by_size(xs: list[Tensor], deltas: list[Tensor], ys: list[Tensor] | None = None) -> tuple[list[int], list[int]]:
+    """Sites of many tokens, where xᵀδ is smaller than its wider factor, and sites of few."""
+    many: list[int] = []
+    few: list[int] = []
+    for site, (x, delta, y) in enumerate(zip(xs, deltas, ys or xs)):
+        (n, d_in), (_, d_out), (m, _) = x.shape, delta.shape, y.shape
+        (many if max(n, m) > min(d_in, d_out) else few).append(site)
+    return many, few
+
+
+def _products(lefts: list[Tensor], rights: list[Tensor]) -> list[Tensor]:
+    """a bᵀ [n, m] of each pair; pairs of equal shapes, of whatever sites, are multiplied in one batch."""
     groups: dict[tuple, list[int]] = {}
-    for site, factors in enumerate(zip(*lists)):
-        groups.setdefault(tuple(t.shape for t in factors), []).append(site)
-    for shapes, sites in groups.items():
-        step = max(1, BATCH // max(1, *(math.prod(shape) for shape in shapes)))
-        for i in range(0, len(sites), step):
-            part = sites[i : i + step]
-            stacks = [torch.stack([factors[site] for site in part]) for factors in lists]
-            wide = torch.float64 if any(t.dtype == torch.float64 for t in stacks) else torch.float32
-            yield part, *(t.to(wide) for t in stacks)
+    for i, (a, b) in enumerate(zip(lefts, rights)):
+        groups.setdefault((a.shape, b.shape), []).append(i)
+    out = list(lefts)
+    for members in groups.values():
+        step = max(1, BATCH // max(1, lefts[members[0]].numel(), rights[members[0]].numel()))
+        for start in range(0, len(members), step):
+            part = members[start : start + step]
+            a = _wide(torch.stack([lefts[i] for i in part]))
+            b = a if rights is lefts else _wide(torch.stack([rights[i] for i in part]))
+            for i, product in zip(part, (a @ b.mT).unbind()):
+                out[i] = product
+    return out
 
 
-def _dot(a: Tensor, b: Tensor) -> Tensor:
-    """Σ a ∘ b of each site, [sites] in float64, for a and b [sites, ·, ·]."""
-    return (a.double() * b).sum((1, 2))
+def _dots(tables: list[Tensor]) -> Tensor:
+    """Σ K ∘ L of each site, [S] in float64, for K of every site and then L of every site."""
+    count = len(tables) // 2
+    out = [torch.empty(0, dtype=torch.float64)] * count
+    groups: dict[tuple, list[int]] = {}
+    for site in range(count):
+        groups.setdefault(tables[site].shape, []).append(site)
+    for sites in groups.values():
+        k, other = (torch.stack([tables[offset + site] for site in sites]).double() for offset in (0, count))
+        for site, total in zip(sites, (k * other).sum((1, 2)).unbind()):
+            out[site] = total
+    return torch.stack(out) if out else torch.empty(0, dtype=torch.float64)
 
 
-def _many(x: Tensor, delta: Tensor) -> bool:
-    """Is xᵀδ, for x [sites, n, d_in], smaller than its wider factor?"""
-    return x.shape[1] > min(x.shape[2], delta.shape[2])
+def _wide(t: Tensor) -> Tensor:
+    """Half precision as float32."""
+    return t if t.dtype == torch.float64 else t.float()
 
 
 def _gram(xs: list[Tensor], deltas: list[Tensor], ys: list[Tensor], epsilons: list[Tensor]) -> Tensor:

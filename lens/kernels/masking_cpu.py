@@ -1,8 +1,8 @@
 """The mask on a CPU: numba compiles these loops to vector instructions, and threads share the rows.
 
-The arithmetic is that of ``masking.py``, number by number, in float32 and without fused multiply-adds, so that the masks
-agree bit for bit.  A row is taken in pieces of 1,024 columns: first the random words of a piece into a buffer that
-stays in the first-level cache, then the mask of the piece.
+The arithmetic is that of ``masking.py``, number by number, in float32 and without fused multiply-adds, so that the
+masks agree bit for bit.  A row is taken in pieces of 1,024 columns: first the random words of a piece into a buffer
+that stays in the first-level cache, then the mask of the piece.
 """
 
 from __future__ import annotations
@@ -99,18 +99,20 @@ def over_pieces(entry, tempered=False, with_grad=False):
                 for q in range(held):
                     c = philox(uint32(start + q), uint32(first_row + row), step, site, k0, k1)
                     words[q, 0], words[q, 1], words[q, 2], words[q, 3] = c
-                first = 4 * start
-                for j in range(min(4 * held, columns - first)):
-                    odd = float32((flat[j] >> uint32(9)) * uint32(2) + uint32(1))
-                    score = scores[row, first + j]
-                    against = (float32(16777216) - odd) * exp_minus(score)
+                first, last = 4 * start, min(4 * (start + held), columns)
+                # Views of one dimension: a sum of indices might be negative, and numba then reads one number at a time.
+                w, g, score = weight[row, first:last], grad[row, first:last], scores[row, first:last]
+                target = out[row, first:last]
+                for j in range(last - first):
+                    odd = float32(2) * float32(int32(flat[j] >> uint32(9))) + float32(1)
+                    against = (float32(16777216) - odd) * exp_minus(score[j])
                     if tempered:
                         against = odd * np.exp(min(np.log(against / odd) / tau, float32(60)))
                     value = entry(odd, against)
-                    value = base + sign * (value if score == score else score)
+                    value = base + sign * (value if score[j] == score[j] else score[j])
                     if with_grad:
-                        value = grad[row, first + j] * value
-                    out[row, first + j] = weight[row, first + j] * value
+                        value = g[j] * value
+                    target[j] = w[j] * value
 
     return run
 

@@ -82,12 +82,14 @@ def choose(operation: str, *tensors: Tensor) -> str:
     """The path of one call: the forced one, or the fastest that this device and these dtypes allow."""
     device = tensors[0].device
     wanted = _forced or (TABLE[operation].cpu if device.type == "cpu" else "triton")
-    reason = obstacle(wanted, operation, device, tuple(t.dtype for t in tensors))
+    dtypes = tuple(t.dtype for t in tensors)
+    reason = obstacle(wanted, operation, device, dtypes)
     if reason is None:
         return wanted
     if _forced:
         raise RuntimeError(f"{operation!r} cannot take the path {wanted!r}: {reason}.")
-    _say_once(f"{TABLE[operation].what}: torch instead of {wanted}, because {reason}.")
+    if not _dtypes(dtypes):  # float64 is asked for on purpose, and only torch has it
+        _say_once(f"{TABLE[operation].what}: torch instead of {wanted}, because {reason}.")
     return "torch"
 
 

@@ -31,20 +31,27 @@ def _sigmoid_slope_kernel(out, scores, scale, n, BLOCK: tl.constexpr):
 def sigmoid_sum_kernel(flat):
     """Σ σ(l) of a contiguous vector, a float64 scalar."""
     partial = torch.empty(triton.cdiv(len(flat), BLOCK), dtype=torch.float32, device=flat.device)
-    _sigmoid_sum_kernel[partial.shape](flat, partial, len(flat), BLOCK=BLOCK, num_warps=4)
+    with torch.cuda.device_of(flat):
+        _sigmoid_sum_kernel[partial.shape](flat, partial, len(flat), BLOCK=BLOCK, num_warps=4, enable_fp_fusion=True)
     return partial.sum(dtype=torch.float64)
 
 
 def sigmoid_slope_kernel(out, flat, scale) -> None:
     """out ← scale · σ(l)(1 − σ(l)), contiguous vectors; ``scale`` is a scalar tensor."""
-    _sigmoid_slope_kernel[(triton.cdiv(len(flat), BLOCK),)](out, flat, scale, len(flat), BLOCK=BLOCK, num_warps=4)
+    grid = (triton.cdiv(len(flat), BLOCK),)
+    with torch.cuda.device_of(flat):
+        _sigmoid_slope_kernel[grid](out, flat, scale, len(flat), BLOCK=BLOCK, num_warps=4, enable_fp_fusion=True)
 
 
 SIGNATURES = {
-    "_sigmoid_sum_kernel": ({"scores": "*T", "partial": "*fp32", "n": "i64"}, {"BLOCK": BLOCK}, {"num_warps": 4}),
+    "_sigmoid_sum_kernel": (
+        {"scores": "*T", "partial": "*fp32", "n": "i64"},
+        {"BLOCK": BLOCK},
+        {"num_warps": 4, "enable_fp_fusion": True},
+    ),
     "_sigmoid_slope_kernel": (
         {"out": "*T", "scores": "*T", "scale": "*fp32", "n": "i64"},
         {"BLOCK": BLOCK},
-        {"num_warps": 4},
+        {"num_warps": 4, "enable_fp_fusion": True},
     ),
 }

@@ -18,7 +18,7 @@ cores multiply float16 and bfloat16 exactly into them); their product is taken i
 The sites are matrices of many sizes at many addresses, so the kernel is handed a table of addresses, strides and sizes,
 a row a site, and a program reads its own row.  Prompts are short: with up to 16 tokens one program does a whole site,
 and 16 × 16, the smallest tile that tl.dot takes, is the right one.  Longer prompts get tiles of 32 or 64, so that a
-factor is read n/64 times and not n/16.  A step along the features is 2048/BLOCK of them wide: two blocks of 8 kB in
+factor is read n/64 times and not n/16.  A step along the features is 1024/BLOCK of them wide: two blocks of 4 kB in
 float32, small enough for the next ones to be on their way.  Bytes, for up to 64 tokens: each factor once,
 4 n (d_in + d_out) a site in float32; the gradient would take 4 d_in d_out.
 """
@@ -95,7 +95,9 @@ def gram_kernel(xs, deltas, ys, epsilons):
         device=table.device,
     )
     with torch.cuda.device_of(table):
-        _gram_kernel[partials.shape](table, xs[0], partials, BLOCK=block, D=2048 // block, num_warps=WARPS[block])
+        _gram_kernel[partials.shape](
+            table, xs[0], partials, BLOCK=block, D=1024 // block, num_warps=WARPS[block], enable_fp_fusion=True
+        )
     return partials.sum((1, 2))
 
 
@@ -113,8 +115,8 @@ def _row(*factors):
 SIGNATURES = {
     f"_gram_kernel:{block}": (
         {"table": "*i64", "example": "*T", "partials": "*fp64"},
-        {"BLOCK": block, "D": 2048 // block},
-        {"num_warps": WARPS[block]},
+        {"BLOCK": block, "D": 1024 // block},
+        {"num_warps": WARPS[block], "enable_fp_fusion": True},
     )
     for block in WARPS
 }

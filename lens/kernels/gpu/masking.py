@@ -18,6 +18,7 @@ so no logarithm is needed at τ = 1.  Bytes: 12 a weight forward in float32 (W, 
 arithmetic, about 60 integer and 40 float operations a weight, hides behind them.
 """
 
+import torch
 import triton
 import triton.language as tl
 
@@ -63,13 +64,14 @@ def fill(out, entry, weight, grad, scores, key, tau, base, sign) -> None:
     g = weight if grad is None else grad
     tile = 32, 64
     grid = (triton.cdiv(rows, tile[0]) * triton.cdiv(columns, tile[1]),)
-    _mask_kernel[grid](
-        out, weight, g, scores,
-        *out.stride(), *weight.stride(), *g.stride(), *scores.stride(),
-        rows, columns, key.seed, key.step, key.site, float(base), sign / tau if entry == "slope" else float(sign), tau,
-        ENTRY=entry, TEMPERED=tau != 1 and entry != "hard", ROWS=tile[0], COLUMNS=tile[1],
-        num_warps=4, enable_fp_fusion=False,
-    )  # fmt: skip
+    with torch.cuda.device_of(out):
+        _mask_kernel[grid](
+            out, weight, g, scores,
+            *out.stride(), *weight.stride(), *g.stride(), *scores.stride(),
+            rows, columns, key.seed, key.step, key.site, float(base), sign / tau if entry == "slope" else float(sign),
+            tau, ENTRY=entry, TEMPERED=tau != 1 and entry != "hard", ROWS=tile[0], COLUMNS=tile[1],
+            num_warps=4, enable_fp_fusion=False,
+        )  # fmt: skip
 
 
 _ARGUMENTS = {

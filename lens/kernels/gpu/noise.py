@@ -1,4 +1,4 @@
-"""Noise inside a Triton kernel: four neighboring columns a Philox call, and e⁻ˡ with the roundings of ``masking.py``."""
+"""Noise inside a Triton kernel: four neighboring columns a Philox call, and e⁻ˡ rounded as in ``masking.py``."""
 
 import triton
 import triton.language as tl

@@ -63,7 +63,7 @@ def update_kernel(weight, x, delta, eta):
     with torch.cuda.device_of(weight):
         _update_kernel[grid](
             weight, old, x, delta, eta, rows, columns, len(x), *weight.stride(), *x.stride(), *delta.stride(),
-            ROWS=ROWS, COLUMNS=COLUMNS, num_warps=4,
+            ROWS=ROWS, COLUMNS=COLUMNS, num_warps=4, enable_fp_fusion=True,
         )  # fmt: skip
     return old
 
@@ -76,6 +76,6 @@ SIGNATURES = {
             "x_token": "i32", "x_row": 1, "delta_token": "i32", "delta_column": 1,
         },
         {"ROWS": ROWS, "COLUMNS": COLUMNS},
-        {"num_warps": 4},
+        {"num_warps": 4, "enable_fp_fusion": True},
     ),
 }  # fmt: skip

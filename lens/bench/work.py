@@ -1,0 +1,58 @@
+"""What is timed?  Work of GPT-2 small's size, done in several ways, with a check that comes before the clock.
+
+A case names the ways (``lens``, ``naive`` torch, ``torch.compile`` of it, ``chunked torch``, the formula ``as
+published``), the bytes that any of them must move and the operations that any must do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Size:
+    """GPT-2 small, a prompt of 8 tokens and the vectors of 10 layers × 24 tokens to read."""
+
+    layers: int = 12
+    width: int = 768
+    inner: int = 3072
+    vocabulary: int = 50257
+    tokens: int = 8
+    vectors: int = 240
+
+    def sites(self) -> list[tuple[int, int]]:
+        """[d_in, d_out] of q, k, v, out, FF1 and FF2 in every layer."""
+        d, m = self.width, self.inner
+        return [(d, d)] * 4 * self.layers + [(d, m)] * self.layers + [(m, d)] * self.layers
+
+
+@dataclass(frozen=True)
+class Case:
+    """One operation on one size of work; ``moved`` bytes and ``flop`` operations are the floor of any method.
+
+    ``kernel``: its row of ``lens.kernels.paths.TABLE``.  ``once``: ways too slow to be timed more than once.
+    """
+
+    kernel: str
+    operation: str
+    work: str
+    moved: int
+    flop: int
+    ways: dict[str, Callable[[], object]]
+    check: Callable[[], None] = field(repr=False)
+    once: tuple[str, ...] = ()
+
+
+class Wrong(Exception):
+    """A kernel's result is not the reference's."""
+
+
+def same(what: str, got: Tensor, want: Tensor, tolerance: float) -> None:
+    """``Wrong`` where the largest difference, relative to the largest entry wanted, is above ``tolerance``."""
+    got, want = got.detach().double(), want.detach().double()
+    error = float((got - want).abs().max() / want.abs().max())
+    if not error <= tolerance:
+        raise Wrong(f"{what!r} is off by {error:.2g} where {tolerance:.2g} is allowed")

@@ -1,0 +1,116 @@
+"""How are logits made where all of them do not fit?  A chunk of rows at a time, into one buffer that is used again.
+
+    z = h Eᵀ + b,   and with Gemma's soft cap  z ← c·tanh(z/c)                                  [N, V]
+
+For 240 vectors of GPT-2 small z is 48 MB, for 100 prompts 4 GB, and nobody wants z itself: only the best words, a rank,
+a sum.  So a chunk of rows goes into a buffer of ``CHUNK_BYTES``, is read while it is near the cores, and is overwritten
+by the next chunk.  On a CPU the chunk itself is made a block of ``BLOCK`` columns at a time:
+
+              columns ──►     BLOCK     BLOCK    …     last (starts early: BLOCK wide like all others)
+            ┌──────────────┬─────────┬─────────┬─────┬───────╔═╗
+      rows  │ made, used   │ being   │                        ║║
+        │   │              │ made    │                        ║║
+        ▼   └──────────────┴─────────┴─────────┴─────┴───────╚═╝
+
+Two gains.  The product is faster, because a block of E (768 rows of GPT-2 small's: 2.4 MB) stays in the L2 caches while
+all rows of h pass it: 115 instead of 176 ms for 240 vectors on two quiet cores.  And whoever iterates over ``blocks``
+reads each logit while it is still in the cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+CHUNK_BYTES = {"cpu": 1 << 25, "cuda": 1 << 25}
+"""Bytes of logits held at one time: 32 MB, near the size of a CPU's last cache and of a data-center GPU's L2."""
+
+UNIT = 192
+"""Blocks are a multiple of this wide.
+
+Words that have equal rows of E must have equal logits, bit for bit, or their ranks would depend on rounding.  But a
+processor's matrix product computes the last columns of an odd-sized matrix by other code, which rounds differently: in
+a plain product of a few vectors with GPT-2's 50,257 words they come out unequal.  In blocks of one width, which its
+inner loops divide (MKL's take 16, 24, 32, 48 or 64 columns), there are no last columns.  This holds where rows of E are
+a multiple of 64 bytes long, as every model's are.
+"""
+
+BLOCK = 4 * UNIT
+
+
+def check(vectors: Tensor, unembedding: Tensor, bias: Tensor | None = None, what: str = "vectors") -> None:
+    """``ValueError`` where [N, d], [V, d] and [V], one dtype and one device, is not what was given."""
+    n, v = list(vectors.shape), list(unembedding.shape)
+    if len(n) != 2 or len(v) != 2 or n[1] != v[1] or not v[0] or (bias is not None and list(bias.shape) != v[:1]):
+        tail = "" if bias is None else f" and a bias {list(bias.shape)}"
+        raise ValueError(f"The {what} must be [N, d], the unembedding [V, d] and a bias [V], and got {n}, {v}{tail}.")
+    given = [vectors, unembedding] if bias is None else [vectors, unembedding, bias]
+    if len({(t.dtype, t.device) for t in given}) > 1:
+        got = " and ".join(f"{t.dtype} on {t.device}" for t in given)
+        raise ValueError(f"The {what}, the unembedding and a bias must share dtype and device: convert one of {got}.")
+
+
+def buffers(rows: int, unembedding: Tensor, count: int = 1) -> list[Tensor]:
+    """``count`` buffers [step, V] that fit ``CHUNK_BYTES`` together; ``step`` ≥ 1 splits ``rows`` into even chunks.
+
+    Their rows begin 64 numbers apart or a multiple of it, so that a GPU reads and writes them in whole vectors
+    although GPT-2's vocabulary is odd.
+    """
+    size = unembedding.shape[0]
+    width = -(-size // 64) * 64
+    budget = CHUNK_BYTES["cpu" if unembedding.device.type == "cpu" else "cuda"]
+    most = max(1, budget // (count * width * unembedding.element_size()))
+    chunks = max(1, -(-rows // most))
+    return list(unembedding.new_empty(count, max(1, -(-rows // chunks)), width)[:, :, :size])
+
+
+def blocks(
+    hidden: Tensor, unembedding: Tensor, bias: Tensor | None, softcap: float | None, out: Tensor
+) -> Iterator[Tensor]:
+    """Fill ``out [rows, V]`` with the logits of ``hidden [rows, d]`` and yield its columns, left to right, as it fills.
+
+    On a GPU all at once.  ``out`` is whole only when the iteration has ended.
+    """
+    size = unembedding.shape[0]
+    width = size
+    if out.device.type == "cpu" and size >= UNIT:
+        width = min(BLOCK, size // UNIT * UNIT)
+    done = 0
+    while done < size:
+        start = min(done, size - width)
+        z = out[:, start : start + width]
+        columns = unembedding[start : start + width].T  # [d, width]
+        if bias is None:
+            torch.mm(hidden, columns, out=z)
+        else:
+            torch.addmm(bias[start : start + width], hidden, columns, out=z)
+        if softcap is not None:
+            z.div_(softcap).tanh_().mul_(softcap)
+        yield z[:, done - start :]
+        done = start + width
+
+
+def statistics(dtype: torch.dtype) -> torch.dtype:
+    """Sums over the vocabulary are taken in float32, of half-precision logits too, and in float64 of float64."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def mass(z: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """m = max z and s = Σ eᶻ⁻ᵐ of each row of a block [rows, columns], and the block's z − m and eᶻ⁻ᵐ.
+
+    m is kept apart from log s, because their sum would be rounded at the size of m.  An infinite m is not subtracted.
+    """
+    z = z.to(statistics(z.dtype))
+    m = z.amax(1, keepdim=True)
+    z = z - m.masked_fill(m.isinf(), 0)
+    e = z.exp()
+    return m[:, 0], e.sum(1), z, e
+
+
+def together(m: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+    """M = max m [rows, 1] and s·eᵐ⁻ᴹ, which add up to Σ eᶻ⁻ᴹ, of ``m`` and ``s`` [rows, blocks]; M is 0 if infinite."""
+    top = m.amax(1, keepdim=True)
+    top = top.masked_fill(top.isinf(), 0)
+    return top, s * (m - top).exp()

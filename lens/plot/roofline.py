@@ -1,0 +1,80 @@
+"""How close to the machine's limits does a kernel come, and how close do the other ways of doing the same?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from string import ascii_lowercase
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from lens.plot import style
+from lens.plot.curves import MARKERS
+
+
+def roofline(table: pd.DataFrame, title: str | None = None, axes: Sequence[Axes] | None = None) -> np.ndarray:
+    """Draw the results of ``python -m lens bench kernels``, rows of one device and one dtype, on two axes.
+
+    Left, the roofline turned on its side: GB/s of the bytes that must move, over the operations that must be done to
+    each byte.  The roof is min(bandwidth, rate / operations per byte), both read off the table's floors; a point is
+    the way ``lens``, with its operation's letter.  Right: time ÷ floor of every way, so the roof is at 1 and left of
+    it is faster.  ``table`` has the columns of ``data/bench/*.csv``; one color, one operation.  Raises ``ValueError``
+    for several dtypes, whose roofs differ.  Returns the two axes.
+    """
+    if table["dtype"].nunique() > 1:
+        raise ValueError(f"One roof holds for one dtype, and there are {', '.join(table['dtype'].unique())}.")
+    operations = list(dict.fromkeys(table["operation"]))
+    names = [f"{style.label(name, 48)}   {ascii_lowercase[i % 26]}" for i, name in enumerate(operations)]
+    if axes is None:
+        size = 10.5, style.scale(len(operations), 3.2, 0.46)
+        _, axes = plt.subplots(1, 2, figsize=size, layout="constrained", width_ratios=(1, 1.35))
+    left, right = axes
+    _roof(left, table)
+    ours = table[table["way"] == "lens"]
+    for row in ours.itertuples():
+        i = operations.index(row.operation)
+        x, y = 1e3 * row.gigaflop / row.moved_MB, row.moved_MB / row.milliseconds
+        left.plot(x, y, "o", color=_color(i), markersize=7, markeredgecolor=style.INK, markeredgewidth=0.6)
+        place = (-10, -3) if i % 2 else (6, -3)  # neighbors on both sides of points at one x
+        left.annotate(ascii_lowercase[i % 26], (x, y), place, textcoords="offset points", fontsize=9)
+    left.set(xlabel="operations per byte", ylabel="GB/s of bytes that must move", title=title or "")
+
+    ways = [way for way in dict.fromkeys(table["way"]) if way != "lens"]
+    for k, way in enumerate(ways):
+        rows = table[table["way"] == way]
+        at = [operations.index(name) for name in rows["operation"]]
+        faint = {"color": style.FAINT, "markerfacecolor": "white", "markersize": 5, "linestyle": "none"}
+        right.plot(rows["floor_ratio"], at, marker=MARKERS[(k + 1) % len(MARKERS)], label=style.label(way, 32), **faint)
+    right.plot([], [], "o", color=style.INK, markersize=7, label="lens")
+    for row in ours.itertuples():
+        i = operations.index(row.operation)
+        right.plot(
+            row.floor_ratio, i, "o", color=_color(i), markersize=7, markeredgecolor=style.INK, markeredgewidth=0.6
+        )
+    right.axvline(1, color=style.INK, linewidth=1)
+    right.set(xscale="log", xlabel="time ÷ floor", ylim=(len(operations) - 0.5, -0.5))
+    right.set_yticks(range(len(operations)), names, parse_math=False)
+    right.xaxis.set_major_formatter("{x:g}")
+    right.tick_params(axis="y", length=0)
+    for text in right.legend(loc="upper left", bbox_to_anchor=(1, 1)).get_texts():
+        text.set_parse_math(False)
+    return np.array([left, right])
+
+
+def _roof(ax: Axes, table: pd.DataFrame) -> None:
+    """The two limits: a floor is the larger of bytes/bandwidth and operations/rate, so each is the best any implies."""
+    bandwidth = (table["moved_MB"] / table["floor_milliseconds"]).max()  # GB/s
+    rate = (1e3 * table["gigaflop"] / table["floor_milliseconds"]).max()  # GFLOP/s
+    ridge = rate / bandwidth
+    most = max(10 * ridge, 2e3 * (table["gigaflop"] / table["moved_MB"]).max(), 10)
+    x = np.concatenate([[0], np.geomspace(0.1, most, 400)])
+    ax.plot(x, np.minimum(bandwidth, rate / np.maximum(x, 1e-9)) if rate else 0 * x + bandwidth, color=style.INK)
+    ax.set_xscale("symlog", linthresh=1)
+    ax.set(yscale="log", xlim=(-0.4, most))
+    ax.xaxis.set_major_formatter("{x:g}")
+
+
+def _color(i: int):
+    return style.PALETTE[i % len(style.PALETTE)]
