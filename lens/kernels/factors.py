@@ -14,17 +14,22 @@ A Gram matrix squares what it measures, so its small directions drown in roundin
 thin QR of both factors, xᵀ = Q_x R_x and δᵀ = Q_δ R_δ, then the SVD of the small matrix R_x R_δᵀ between them.
 
 Dot products are taken in float32, or in float64 for float64 factors; Gram matrices are combined, and triangular
-factors computed, in float64.
+factors computed, in float64.  All sites go into one launch on a GPU, and into one loop of numba's on a CPU while prompts
+are short; torch stacks sites of equal shapes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from lens.kernels.paths import choose
+
+TOKENS = 64
+"""Beyond so many tokens a CPU is busy enough with torch's matrix products."""
 
 BATCH = 1 << 20
 """Numbers of one factor that the torch path stacks at a time: 4 MB, so they are still in cache when multiplied."""
@@ -43,14 +48,15 @@ def norms(xs: Sequence[Tensor], deltas: Sequence[Tensor]) -> Tensor:
     tensor([4., 4.], dtype=torch.float64)
     """
     xs, deltas = _sites("x", xs, "delta", deltas)
-    if xs and choose("norms", *xs, *deltas) == "triton":
-        return _gram(xs, deltas, xs, deltas).clamp(min=0).sqrt()
+    path = choose("norms", *xs, *deltas) if xs else "torch"
+    if path == "triton" or (path == "numba" and _short(xs)):
+        return _compiled(path, xs, deltas, xs, deltas).clamp(min=0).sqrt()
     out = torch.empty(len(xs), dtype=torch.float64, device=xs[0].device if xs else None)
-    many, few = _by_size(xs, deltas)
-    for site in many:
-        out[site] = torch.linalg.vector_norm(_wide(xs[site].mT) @ _wide(deltas[site]), dtype=torch.float64)
-    thin = [xs[site] for site in few] + [deltas[site] for site in few]
-    out[few] = _dots(_products(thin, thin)).clamp(min=0).sqrt()
+    for sites, x, delta in _batches(xs, deltas):
+        if _many(x, delta):
+            out[sites] = torch.linalg.vector_norm(x.mT @ delta, dim=(1, 2), dtype=torch.float64)
+        else:
+            out[sites] = _dot(x @ x.mT, delta @ delta.mT).clamp(min=0).sqrt()
     return out
 
 
@@ -75,18 +81,17 @@ def inner(xs: Sequence[Tensor], deltas: Sequence[Tensor], ys: Sequence[Tensor], 
                 f"{[x.shape[1], delta.shape[1]]} and {[y.shape[1], epsilon.shape[1]]}."
             )
     one_device(*xs, *ys)
-    if xs and choose("norms", *xs, *deltas, *ys, *epsilons) == "triton":
-        return _gram(xs, deltas, ys, epsilons)
+    path = choose("norms", *xs, *deltas, *ys, *epsilons) if xs else "torch"
+    if path == "triton" or (path == "numba" and _short(xs) and _short(ys)):
+        return _compiled(path, xs, deltas, ys, epsilons)
     out = torch.empty(len(xs), dtype=torch.float64, device=xs[0].device if xs else None)
-    many, few = _by_size(xs, deltas, ys)
-    for site in many:
-        x, delta, y, epsilon = (_wide(factors[site]) for factors in (xs, deltas, ys, epsilons))
-        if len(x) < len(y):
+    for sites, x, delta, y, epsilon in _batches(xs, deltas, ys, epsilons):
+        if x.shape[1] < y.shape[1]:
             x, delta, y, epsilon = y, epsilon, x, delta
-        out[site] = ((y @ (x.mT @ delta)).double() * epsilon).sum()
-    left = [xs[site] for site in few] + [deltas[site] for site in few]
-    right = [ys[site] for site in few] + [epsilons[site] for site in few]
-    out[few] = _dots(_products(left, right))
+        if _many(x, delta):
+            out[sites] = _dot(y @ (x.mT @ delta), epsilon)
+        else:
+            out[sites] = _dot(x @ y.mT, delta @ epsilon.mT)
     return out
 
 
@@ -100,8 +105,11 @@ def token_norms(xs: Sequence[Tensor], deltas: Sequence[Tensor]) -> list[Tensor]:
     [tensor([5., 1.], dtype=torch.float64)]
     """
     xs, deltas = _sites("x", xs, "delta", deltas)
-    length = torch.linalg.vector_norm
-    return [length(_wide(x), dim=1).double() * length(_wide(delta), dim=1) for x, delta in zip(xs, deltas)]
+    out = {}
+    for sites, x, delta in _batches(xs, deltas):
+        lengths = (torch.linalg.vector_norm(t, dim=-1, dtype=torch.float64) for t in (x, delta))  # [sites, n]
+        out.update(zip(sites, math.prod(lengths).unbind()))
+    return [out[site] for site in range(len(xs))]
 
 
 def singular(x: Tensor, delta: Tensor, k: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
@@ -166,59 +174,46 @@ def _sites(name: str, xs: Sequence[Tensor], other: str, deltas: Sequence[Tensor]
     return xs, deltas
 
 
-def _by_size(xs: list[Tensor], deltas: list[Tensor], ys: list[Tensor] | None = None) -> tuple[list[int], list[int]]:
-    """Sites of many tokens, where xᵀδ is smaller than its wider factor, and sites of few."""
-    many: list[int] = []
-    few: list[int] = []
-    for site, (x, delta, y) in enumerate(zip(xs, deltas, ys or xs)):
-        (n, d_in), (_, d_out), (m, _) = x.shape, delta.shape, y.shape
-        (many if max(n, m) > min(d_in, d_out) else few).append(site)
-    return many, few
-
-
-def _products(lefts: list[Tensor], rights: list[Tensor]) -> list[Tensor]:
-    """a bᵀ [n, m] of each pair; pairs of equal shapes, of whatever sites, are multiplied in one batch."""
+def _batches(*lists: list[Tensor]) -> Iterator[tuple]:
+    """Sites of equal shapes together: (their indices, one stacked float32 or float64 tensor [sites, n, d] a list)."""
     groups: dict[tuple, list[int]] = {}
-    for i, (a, b) in enumerate(zip(lefts, rights)):
-        groups.setdefault((a.shape, b.shape), []).append(i)
-    out = list(lefts)
-    for members in groups.values():
-        step = max(1, BATCH // max(1, lefts[members[0]].numel(), rights[members[0]].numel()))
-        for start in range(0, len(members), step):
-            part = members[start : start + step]
-            a = _wide(torch.stack([lefts[i] for i in part]))
-            b = a if rights is lefts else _wide(torch.stack([rights[i] for i in part]))
-            for i, product in zip(part, (a @ b.mT).unbind()):
-                out[i] = product
-    return out
+    for site, factors in enumerate(zip(*lists)):
+        groups.setdefault(tuple(t.shape for t in factors), []).append(site)
+    for shapes, sites in groups.items():
+        step = max(1, BATCH // max(1, *(math.prod(shape) for shape in shapes)))
+        for i in range(0, len(sites), step):
+            part = sites[i : i + step]
+            stacks = [torch.stack([factors[site] for site in part]) for factors in lists]
+            wide = torch.float64 if any(t.dtype == torch.float64 for t in stacks) else torch.float32
+            yield part, *(t.to(wide) for t in stacks)
 
 
-def _dots(tables: list[Tensor]) -> Tensor:
-    """Σ K ∘ L of each site, [S] in float64, for K of every site and then L of every site."""
-    count = len(tables) // 2
-    out = [torch.empty(0, dtype=torch.float64)] * count
-    groups: dict[tuple, list[int]] = {}
-    for site in range(count):
-        groups.setdefault(tables[site].shape, []).append(site)
-    for sites in groups.values():
-        k, other = (torch.stack([tables[offset + site] for site in sites]).double() for offset in (0, count))
-        for site, total in zip(sites, (k * other).sum((1, 2)).unbind()):
-            out[site] = total
-    return torch.stack(out) if out else torch.empty(0, dtype=torch.float64)
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    """Σ a ∘ b of each site, [sites] in float64, for a and b [sites, ·, ·]."""
+    return (a.double() * b).sum((1, 2))
 
 
-def _wide(t: Tensor) -> Tensor:
-    """Half precision as float32."""
-    return t if t.dtype == torch.float64 else t.float()
+def _many(x: Tensor, delta: Tensor) -> bool:
+    """Is xᵀδ, for x [sites, n, d_in], smaller than its wider factor?"""
+    return x.shape[1] > min(x.shape[2], delta.shape[2])
 
 
-def _gram(xs: list[Tensor], deltas: list[Tensor], ys: list[Tensor], epsilons: list[Tensor]) -> Tensor:
-    from lens.kernels.gpu import factors as gpu
+def _short(xs: list[Tensor]) -> bool:
+    """Are these few enough tokens that calls, not arithmetic, would take torch's time?"""
+    return all(x.shape[0] <= TOKENS for x in xs)
 
-    lists = xs, deltas, ys, epsilons
+
+def _compiled(path: str, *lists: list[Tensor]) -> Tensor:
+    """⟨xᵀδ, yᵀε⟩ of every site, in one call to numba or one launch of Triton."""
+    if path == "numba":
+        from lens.kernels.factors_cpu import inner_products
+
+        return inner_products(*lists)
+    from lens.kernels.gpu.factors import gram_kernel
+
     if len({t.dtype for factors in lists for t in factors}) > 1:  # one launch reads one type of number
         lists = tuple([t.float() for t in factors] for factors in lists)
-    return gpu.gram_kernel(*lists)
+    return gram_kernel(*lists)
 
 
 def _core(x: Tensor, delta: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -36,7 +36,7 @@ class Rule:
 
 
 TABLE = {
-    "norms": Rule("norms and inner products of factored gradients", cpu="torch", capability=80),
+    "norms": Rule("norms and inner products of factored gradients", cpu="numba", capability=80),
     "update": Rule("low-rank update W += η xᵀδ", cpu="torch", capability=75),
     "project": Rule("reading vectors as words", cpu="torch", capability=75),
     "mask": Rule("Gumbel-sigmoid mask, forward and backward", cpu="numba", capability=75),
