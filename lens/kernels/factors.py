@@ -14,8 +14,8 @@ A Gram matrix squares what it measures, so its small directions drown in roundin
 thin QR of both factors, xᵀ = Q_x R_x and δᵀ = Q_δ R_δ, then the SVD of the small matrix R_x R_δᵀ between them.
 
 Dot products are taken in float32, or in float64 for float64 factors; Gram matrices are combined, and triangular
-factors computed, in float64.  All sites go into one launch on a GPU, and into one loop of numba's on a CPU while prompts
-are short; torch stacks sites of equal shapes.
+factors computed, in float64.  All sites go into one launch on a GPU, and into one loop of numba's on a CPU while
+prompts are short; torch stacks sites of equal shapes.
 """
 
 from __future__ import annotations

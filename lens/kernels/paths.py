@@ -13,6 +13,7 @@ import logging
 import os
 from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 
 import torch
 from torch import Tensor
@@ -148,7 +149,13 @@ def _dtypes(dtypes: tuple[torch.dtype, ...]) -> str | None:
 
 @cache
 def _no_triton() -> str | None:
-    return None if importlib.util.find_spec("triton") else "Triton is not installed"
+    if importlib.util.find_spec("triton") is None:
+        return "Triton is not installed"
+    try:
+        found = version("triton")
+    except PackageNotFoundError:  # a build under another name says no version without being imported
+        return None
+    return f"Triton {found} is older than 3.2" if tuple(map(int, found.split(".")[:2])) < (3, 2) else None
 
 
 @cache

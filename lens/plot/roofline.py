@@ -21,7 +21,7 @@ def roofline(table: pd.DataFrame, title: str | None = None, axes: Sequence[Axes]
     each byte.  The roof is min(bandwidth, rate / operations per byte), both read off the table's floors; a point is
     the way ``lens``, with its operation's letter.  Right: time ÷ floor of every way, so the roof is at 1 and left of
     it is faster.  ``table`` has the columns of ``data/bench/*.csv``; one color, one operation.  Raises ``ValueError``
-    for several dtypes, whose roofs differ.  Returns the two axes.
+    for several dtypes, whose roofs differ.  Returns the two axes, an array [2].
     """
     if table["dtype"].nunique() > 1:
         raise ValueError(f"One roof holds for one dtype, and there are {', '.join(table['dtype'].unique())}.")

@@ -105,3 +105,11 @@ def test_the_torch_path_is_there_without_numba(monkeypatch):
     monkeypatch.setattr(paths, "_no_numba", lambda: "numba cannot be imported (too old)")
     paths._say_once.cache_clear()
     assert kernels.choose("mask", torch.zeros(1)) == "torch"
+
+
+@pytest.mark.parametrize("found, refused", [("3.0.0", True), ("3.1.0", True), ("3.2.0", False), ("4.0.0+git1", False)])
+def test_a_triton_too_old_for_these_kernels_is_left_alone(monkeypatch, found, refused):
+    monkeypatch.setattr(paths, "version", lambda name: found)
+    monkeypatch.setattr(paths.importlib.util, "find_spec", lambda name: object())
+    reason = paths._no_triton.__wrapped__()
+    assert (reason is not None) == refused and (not refused or found in reason)
