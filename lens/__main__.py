@@ -137,7 +137,7 @@ def _bench_kernels(args) -> None:
     report = bench_kernels(args.device)
     out = args.out or paths.root() / "bench" / f"{slug(report.machine)}.csv"
     manifest.write_text(out, report.text())
-    if out.is_relative_to(paths.root()):
+    if out.resolve().is_relative_to(paths.root().resolve()):
         manifest.write()
     print(f"The results are in {out}.")
 

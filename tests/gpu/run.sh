@@ -14,5 +14,5 @@ mkdir -p "$out"
 "$python" -m pytest -q -m gpu tests
 name=$("$python" -c "import torch; from lens.bench.measure import machine, slug; print(slug(machine(torch.device('cuda'))))")
 "$python" -m lens bench kernels --out "$out/$name.csv"
-"$python" -m lens bench lens | tee "$out/$name-lens.txt"
-echo "Commit $out/$name.csv after 'python -m lens data verify' has been made true with a new MANIFEST (bench kernels writes it for data/bench)."
+"$python" -m lens bench lens
+echo "Now commit $out/$name.csv, and data/MANIFEST.json where it changed."
