@@ -69,6 +69,28 @@ def test_the_bits_do_not_depend_on_neighbors_or_storage(place, random):
         assert torch.equal(sample(joint[:, 10:93], KEY), whole)
 
 
+def test_the_bits_do_not_depend_on_how_the_work_is_cut(place, random, monkeypatch):
+    scores = random(37, 150, device=place.device)
+    with place():
+        want = sample(scores, KEY)
+        if place.path == "triton":
+            from lens.kernels.gpu import masking as cut
+
+            sizes = [dict(ROWS=1, COLUMNS=16), dict(ROWS=8, COLUMNS=256)]
+        elif place.path == "numba":
+            from lens.kernels import masking_cpu as cut
+
+            sizes = [dict(SHARE=1), dict(SHARE=1000)]
+        else:
+            from lens.kernels import masking as cut
+
+            sizes = [dict(ROWS=1), dict(ROWS=700)]
+        for size in sizes:
+            for name, value in size.items():
+                monkeypatch.setattr(cut, name, value)
+            assert torch.equal(sample(scores, KEY), want), size
+
+
 def test_strided_weights_scores_and_gradients_give_what_contiguous_ones_do(place, dtype, random):
     make = lambda: random(67, 35, dtype=dtype, device=place.device).T  # noqa: E731
     weight, upstream, scores = make(), make(), make()

@@ -24,6 +24,8 @@ import triton.language as tl
 
 from lens.kernels.gpu.noise import exp_minus, odd_numbers
 
+ROWS, COLUMNS = 32, 64
+
 
 @triton.jit(do_not_specialize=["seed", "step", "site"])  # one compilation for every step
 def _mask_kernel(
@@ -62,14 +64,13 @@ def fill(out, entry, weight, grad, scores, key, tau, base, sign) -> None:
     """out ← weight ∘ (base + sign · entry) ∘ grad, all [rows, columns]; rows and columns may be strided."""
     rows, columns = out.shape
     g = weight if grad is None else grad
-    tile = 32, 64
-    grid = (triton.cdiv(rows, tile[0]) * triton.cdiv(columns, tile[1]),)
+    grid = (triton.cdiv(rows, ROWS) * triton.cdiv(columns, COLUMNS),)
     with torch.cuda.device_of(out):
         _mask_kernel[grid](
             out, weight, g, scores,
             *out.stride(), *weight.stride(), *g.stride(), *scores.stride(),
             rows, columns, key.seed, key.step, key.site, float(base), sign / tau if entry == "slope" else float(sign),
-            tau, ENTRY=entry, TEMPERED=tau != 1 and entry != "hard", ROWS=tile[0], COLUMNS=tile[1],
+            tau, ENTRY=entry, TEMPERED=tau != 1 and entry != "hard", ROWS=ROWS, COLUMNS=COLUMNS,
             num_warps=4, enable_fp_fusion=False,
         )  # fmt: skip
 
@@ -84,7 +85,7 @@ _ARGUMENTS = {
 SIGNATURES = {
     f"_mask_kernel:{entry}": (
         _ARGUMENTS,
-        {"ENTRY": entry, "TEMPERED": False, "ROWS": 32, "COLUMNS": 64},
+        {"ENTRY": entry, "TEMPERED": False, "ROWS": ROWS, "COLUMNS": COLUMNS},
         {"num_warps": 4, "enable_fp_fusion": False},
     )
     for entry in ("hard", "soft", "slope")
