@@ -92,8 +92,7 @@ def test_the_bits_do_not_depend_on_how_the_work_is_cut(place, random, monkeypatc
 
 
 def test_strided_weights_scores_and_gradients_give_what_contiguous_ones_do(place, dtype, random):
-    make = lambda: random(67, 35, dtype=dtype, device=place.device).T  # noqa: E731
-    weight, upstream, scores = make(), make(), make()
+    weight, upstream, scores = (random(67, 35, dtype=dtype, device=place.device).T for _ in range(3))
     results = []
     for w, g, scored in ((weight, upstream, scores), (weight.contiguous(), upstream.contiguous(), scores.contiguous())):
         scored = scored.detach().requires_grad_()
