@@ -11,7 +11,7 @@ from lens.kernels import Key, naive
 
 
 def mask_cases(size: Size, device, dtype) -> list[Case]:
-    shapes = size.sites()[::2]  # the upper half of the layers
+    shapes = size.sites()[::2]  # as many of each as the upper half of the layers has
     weights = [torch.randn(s, device=device, dtype=dtype) for s in shapes]
     scores = [torch.randn(s, device=device).requires_grad_() for s in shapes]
     upstream = [torch.randn(s, device=device, dtype=dtype) for s in shapes]

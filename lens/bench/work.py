@@ -1,6 +1,6 @@
 """What is timed?  Work of GPT-2 small's size, done in several ways, with a check that comes before the clock.
 
-A case names the ways (``lens``, ``naive`` torch, ``torch.compile`` of it, ``chunked torch``, the formula ``as
+A case names the ways (``lens``, ``naive`` torch, ``torch.compile``, ``chunked torch``, the formula ``as
 published``), the bytes that any of them must move and the operations that any must do.
 """
 

@@ -4,7 +4,7 @@
 
 A site of eight tokens is so little work that torch spends most of its time on calls and copies.  So all sites go into
 one call, as on a GPU: a table with a row a site, of four addresses and four sizes, and numba's compiled loop reads the
-factors where they lie.  Each is read from memory once and stays in the first-level cache for all its pairs.
+factors where they lie.  Each is read from memory once and stays in a cache for all its pairs.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from lens.kernels import naive
 from lens.kernels.noise import Key, odd, words
 from lens.kernels.paths import choose
 
-ROWS = 1 << 18
+CHUNK = 1 << 18
 """Weights that the torch path treats at a time."""
 
 PARTS = {"remaining": (1, -1), "subnetwork": (0, 1)}
@@ -124,7 +124,7 @@ def _entries(entry: str, weight, grad, scores, key: Key, tau: float, base: int, 
 
 def _fill(out, entry, weight, grad, scores, key, tau, base, sign) -> None:
     rows, columns = out.shape
-    step = max(1, ROWS // columns)
+    step = max(1, CHUNK // columns)
     for start in range(0, rows, step):
         block = slice(start, min(start + step, rows))
         w, score = weight[block], scores[block]

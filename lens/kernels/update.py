@@ -20,7 +20,7 @@ from lens.kernels.factors import check_factors, one_device
 from lens.kernels.paths import choose
 
 TOKENS = 64
-"""Beyond so many tokens a matrix product is faster than the Triton kernel, whose work per weight grows with them."""
+"""Beyond so many tokens the Triton kernel, whose work per weight grows with them, leaves it to a matrix product."""
 
 BATCH = 1 << 20
 """Half-precision weights that the torch path widens to float32 at a time: 4 MB."""

@@ -69,7 +69,10 @@ def dtype(request) -> torch.dtype:
 
 @pytest.fixture
 def random():
-    """``random(3, 4, dtype=…, device=…)``: fresh normal numbers, another draw at each call, the same in each run."""
+    """``random(3, 4, dtype=…, device=…)``: fresh normal numbers, another draw at each call, the same in each run.
+
+    With FRESH set in the environment, other numbers in each run.
+    """
     generator = torch.Generator().manual_seed(int.from_bytes(os.urandom(4), "big") if os.environ.get("FRESH") else 7)
 
     def draw(*shape, dtype=torch.float32, device="cpu", scale=1.0):

@@ -84,7 +84,7 @@ def test_the_bits_do_not_depend_on_how_the_work_is_cut(place, random, monkeypatc
         else:
             from lens.kernels import masking as cut
 
-            sizes = [dict(ROWS=1), dict(ROWS=700)]
+            sizes = [dict(CHUNK=1), dict(CHUNK=700)]
         for size in sizes:
             for name, value in size.items():
                 monkeypatch.setattr(cut, name, value)

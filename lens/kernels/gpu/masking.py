@@ -14,8 +14,8 @@ stores.  With a = 2k + 1 and u = a/2²⁴, the odds of m = 1 are a : (2²⁴ −
 
     m = 1[a > b],    s = a/(a + b),    s(1 − s) = a/(a + b) · b/(a + b)        with b = (2²⁴ − a)·e⁻ˡ
 
-so no logarithm is needed at τ = 1.  Bytes: 12 a weight forward in float32 (W, l, out), 16 backward (W, l, G, ∂l); the
-arithmetic, about 60 integer and 40 float operations a weight, hides behind them.
+so no logarithm is needed at τ = 1.  Bytes: 12 a weight forward in float32 (W, l, out), 16 backward (W, l, G, ∂l).  The
+arithmetic is meant to hide behind them.
 """
 
 import torch

@@ -15,9 +15,9 @@ to a tile in registers; W waits until the tile is done:
 Bytes: 12 a weight in float32 (W read, old and W written); a copy of W first and an update after it would move 16.  x
 and δ come from cache: a tile of 16 × 128 shares 144 of their numbers, per token, among its 2,048 weights.  C is the
 side whose entries are neighbors in memory, so every warp reads and writes whole lines.  2,048 weights in 128 threads
-are 16 registers each, as many again for the tile, and enough are left for other programs, which hide the wait.  Up to
-about 64 tokens the bytes take longer than the arithmetic; beyond, a matrix product on tensor cores is the better tool.
-There is none here, so the kernel also runs on a T4.
+are 16 registers each, as many again for the tile, and enough are left for other programs, to hide the wait.  By
+count, the bytes take longer than the arithmetic up to about 64 tokens; beyond, a matrix product on tensor cores should
+be the better tool.  There is none here, so the kernel is also compiled for a T4.
 """
 
 import torch
