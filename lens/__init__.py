@@ -9,8 +9,9 @@ tensor(True)
 
 from importlib import import_module
 
-from lens import data
+from lens import data, edit
 from lens.capture import Trace, capture
+from lens.edit import Request
 from lens.gradient import FactoredGradient
 from lens.lenses import Lens, backward_lens, logit_lens
 from lens.loading import load
@@ -27,10 +28,12 @@ __all__ = [
     "LanguageModel",
     "Lens",
     "Projection",
+    "Request",
     "Trace",
     "backward_lens",
     "capture",
     "data",
+    "edit",
     "load",
     "logit_lens",
     "plot",

@@ -85,11 +85,12 @@ def _build(_args) -> None:
 
     from lens.data import manifest, paths
     from lens.data.records import make_records
+    from lens.files import write_text
     from lens.mini.corpus import heldout_paragraphs
 
-    manifest.write_text(paths.world() / "heldout.txt", "\n\n".join(heldout_paragraphs()) + "\n")
+    write_text(paths.world() / "heldout.txt", "\n\n".join(heldout_paragraphs()) + "\n")
     records = make_records()
-    manifest.write_text(paths.world() / "records.json", json.dumps(records, indent=1) + "\n")
+    write_text(paths.world() / "records.json", json.dumps(records, indent=1) + "\n")
     print(f"Wrote {len(records)} records, heldout.txt and {manifest.write()}.")
 
 
@@ -133,10 +134,11 @@ def _bench_kernels(args) -> None:
     from lens.bench.kernels import bench_kernels
     from lens.bench.measure import slug
     from lens.data import manifest, paths
+    from lens.files import write_text
 
     report = bench_kernels(args.device)
     out = args.out or paths.root() / "bench" / f"{slug(report.machine)}.csv"
-    manifest.write_text(out, report.text())
+    write_text(out, report.text())
     if out.resolve().is_relative_to(paths.root().resolve()):
         manifest.write()
     print(f"The results are in {out}.")

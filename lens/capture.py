@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from lens.batch import teacher_forced
 from lens.gradient import FactoredGradient
 from lens.model import LanguageModel, Tokens
 
@@ -123,37 +124,29 @@ def capture(
             lm.check(layer, site)
     layers = tuple(sorted({layer % depth for layer in layers}))
 
-    # A target of m tokens is predicted from the prompt's last position and from its own first m − 1 tokens.
-    rows = [lm.encode(p + t[:-1]) for p, t in zip(prompts, targets)]
-    lengths = tuple(map(len, rows))
-    ids = torch.zeros(len(rows), max(lengths), dtype=torch.long)
-    for row, tokens in zip(ids, rows):
-        row[: len(tokens)] = torch.tensor(tokens)
-    real = torch.arange(ids.shape[1]) < torch.tensor(lengths)[:, None]  # [B, T]; padding is on the right
-    where = [(b, len(p) - 1 + j) for b, (p, t) in enumerate(zip(prompts, targets)) for j in range(len(t))]
-    batch, position = torch.tensor(where).T
-    labels = torch.tensor([i for t in targets for i in t])
-    share = torch.tensor([1 / len(t) for t in targets for _ in t], dtype=torch.float64)
+    for prompt, target in zip(prompts, targets):
+        lm.encode(prompt + target[:-1])  # together they must fit the model
+    batch = teacher_forced(prompts, targets)
 
     modules = {(layer, lm.family.sites[site].module): lm.site(layer, site) for layer in layers for site in sites}
     with torch.enable_grad(), as_a_function(lm.model), watch(modules) as seen:
-        embeddings = lm.model.get_input_embeddings()(ids.to(lm.device)).detach().requires_grad_()
-        # Causal attention never looks right, so right padding needs no mask: pads are computed, and dropped below.
+        embeddings = lm.model.get_input_embeddings()(batch.ids.to(lm.device)).detach().requires_grad_()
         hidden = lm.model.base_model(inputs_embeds=embeddings, use_cache=False).last_hidden_state  # [B, T, d]
-        logits = lm.head(hidden[batch.to(hidden.device), position.to(hidden.device)])  # only where they are scored
+        scored = hidden[batch.row.to(hidden.device), batch.position.to(hidden.device)]  # [K, d]
+        logits = lm.head(scored)
         if logits.dtype in (torch.float16, torch.bfloat16):
             logits = logits.float()
-        nll = cross_entropy(logits, labels.to(logits.device), reduction="none") * share.to(logits)
+        nll = cross_entropy(logits, batch.label.to(logits.device), reduction="none") * batch.share.to(logits)
         deltas = torch.autograd.grad(nll.sum(), [z for _, z in seen.values()])
 
-    losses = torch.zeros(len(rows), dtype=nll.dtype, device=nll.device)
-    losses.index_add_(0, batch.to(nll.device), nll.detach())
-    keep = None if len(rows) == 1 else real.flatten().nonzero()[:, 0]
+    losses = torch.zeros(len(prompts), dtype=nll.dtype, device=nll.device)
+    losses.index_add_(0, batch.row.to(nll.device), nll.detach())
+    keep = None if len(prompts) == 1 else batch.real.flatten().nonzero()[:, 0]
     heads = lm.model.config.num_attention_heads
     flat: dict[int, Tensor] = {}  # q, k and v read one x: keep it once
 
     def compact(t: Tensor) -> Tensor:
-        t = t.detach().reshape(real.numel(), -1)
+        t = t.detach().reshape(batch.real.numel(), -1)
         return t if keep is None else t[keep.to(t.device)]
 
     factors = {}
@@ -164,9 +157,9 @@ def capture(
         for site in sites:
             if lm.family.sites[site].module == path:
                 factors[layer, site] = shared, lm.family.sites[site].slice(delta, heads)
-    ids = ids[real]
+    ids = batch.ids[batch.real]
     tokens = tuple(lm.words(ids))
-    return Trace(ids, tokens, tuple(map(tuple, targets)), lengths, losses, layers, sites, factors, depth)
+    return Trace(ids, tokens, tuple(map(tuple, targets)), batch.lengths, losses, layers, sites, factors, depth)
 
 
 def _pair(lm: LanguageModel, prompt, target) -> tuple[list[list[int]], list[list[int]]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import sha256
 
 import torch
 from torch import Tensor, nn
@@ -98,6 +99,20 @@ class LanguageModel:
             raise IndexError(f"There is no layer {layer}: this model has {depth} layers, 0 to {depth - 1}.")
         if site not in self.family.sites:
             raise ValueError(f"There is no site {site!r} in this model: choose one of {', '.join(self.sites)}.")
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Which model is this?  SHA-256 over every parameter's name, shape, dtype and 64 of its values, evenly spread.
+
+        It is taken once, at the first question: an edit asks before it changes anything, so that it is the fingerprint
+        of the model as it was loaded.
+        """
+        digest = sha256(self.model.config.model_type.encode())
+        for name, p in self.model.named_parameters():
+            flat = p.detach().reshape(-1)
+            some = flat[:: max(1, flat.numel() // 64)][:64].to("cpu", torch.float64)
+            digest.update(f"{name} {tuple(p.shape)} {p.dtype}".encode() + some.numpy().tobytes())
+        return digest.hexdigest()
 
     # --- the way out: hidden vector → logits -----------------------------------------------------------------------
 

@@ -23,6 +23,30 @@ def segments(lm: LanguageModel, prompt: str, subject: str) -> list[str]:
     >>> segments(lm, "The capital of France is", "France")[-2:]
     ['subject last', 'last token']
     """
+    inside, places = _inside(lm, prompt, subject)
+    for i in inside:
+        places[i] = "subject middle"
+    places[inside[0]] = "subject first"
+    places[inside[-1]] = "subject last"
+    places[-1] = "last token"
+    return places
+
+
+def subject_last(lm: LanguageModel, prompt: str, subject: str) -> int:
+    """The index of the subject's last token among ``lm.encode(prompt)``: the token where ROME and MEMIT write.
+
+    Of a subject that occurs more than once the first occurrence counts.  Raises ``ValueError`` where it does not occur.
+
+    >>> import lens
+    >>> lm = lens.load("mini")
+    >>> lm.words(lm.encode("The capital of France is"))[subject_last(lm, "The capital of France is", "France")]
+    '·France'
+    """
+    return _inside(lm, prompt, subject)[0][-1]
+
+
+def _inside(lm: LanguageModel, prompt: str, subject: str) -> tuple[list[int], list[str]]:
+    """The tokens inside the subject, and for every token whether it is before, inside or after it."""
     start = prompt.find(subject) if subject.strip() else -1
     if start < 0:
         raise ValueError(
@@ -36,10 +60,4 @@ def segments(lm: LanguageModel, prompt: str, subject: str) -> list[str]:
         word = prompt[a:b].lstrip()
         a = b - len(word) if word else a  # a leading space belongs to its word, not to the text before
         places.append("before subject" if b <= start or not b else "after subject" if a >= end else "subject")
-    inside = [i for i, place in enumerate(places) if place == "subject"]
-    for i in inside:
-        places[i] = "subject middle"
-    places[inside[0]] = "subject first"
-    places[inside[-1]] = "subject last"
-    places[-1] = "last token"
-    return places
+    return [i for i, place in enumerate(places) if place == "subject"], places

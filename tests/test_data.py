@@ -8,7 +8,7 @@ import shutil
 
 import pytest
 
-from lens import data
+from lens import data, files
 from lens.data import manifest, paths
 from lens.data.prose import paragraphs
 from lens.data.records import make_records
@@ -122,16 +122,16 @@ def test_loading_mini_checks_it_first(copy, refuses):
 
 def test_a_text_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     file = tmp_path / "new folder" / "text.txt"
-    manifest.write_text(file, "first\n")
+    files.write_text(file, "first\n")
     with pytest.raises(UnicodeEncodeError):
-        manifest.write_text(file, "x" * 100_000 + "\ud800")
+        files.write_text(file, "x" * 100_000 + "\ud800")
     assert file.read_bytes() == b"first\n"
-    monkeypatch.setattr(manifest.os, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(files.os, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        manifest.write_text(file, "second\n")
+        files.write_text(file, "second\n")
     assert file.read_bytes() == b"first\n"
     monkeypatch.undo()
-    manifest.write_text(file, "third é\n")
+    files.write_text(file, "third é\n")
     assert file.read_bytes() == "third é\n".encode()
 
 

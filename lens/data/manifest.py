@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 
 from lens.data import paths
+from lens.files import write_text
 
 NAME = "MANIFEST.json"
 
@@ -40,14 +40,6 @@ def write() -> Path:
     entries = {p.relative_to(base).as_posix(): {"bytes": p.stat().st_size, "sha256": digest(p)} for p in files}
     write_text(base / NAME, json.dumps(entries, indent=1) + "\n")
     return base / NAME
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a whole file or none: to a temporary name beside it, then rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8", newline="\n")
-    os.replace(temporary, path)
 
 
 def digest(path: Path) -> str:

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from lens.data.manifest import write_text
+from lens.batch import pad
 from lens.data.text import heldout, passages
 from lens.data.world import facts, prompts, tails
+from lens.files import write_text
 from lens.loading import load
 from lens.mini.corpus import documents
 from lens.model import LanguageModel
@@ -61,9 +62,7 @@ def best_ranks(lm: LanguageModel, group: list, batch: int = 256) -> Tensor:
     for start in range(0, len(group), batch):
         part = group[start : start + batch]
         rows = [lm.encode(p.text) for p in part]
-        ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
-        for row, tokens in zip(ids, rows):
-            row[: len(tokens)] = torch.tensor(tokens)
+        ids, _ = pad(rows)
         last = torch.tensor([len(r) - 1 for r in rows])
         hidden = lm.model.base_model(input_ids=ids.to(lm.device), use_cache=False).last_hidden_state
         logits = lm.head(hidden[torch.arange(len(rows)), last])

@@ -9,8 +9,8 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from lens.data.manifest import write_text
 from lens.data.world import facts
+from lens.files import write_text
 from lens.mini.corpus import documents
 
 END = "<|endoftext|>"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from lens.data.manifest import write_text
+from lens.files import whole, write_text
 from lens.mini.corpus import documents
 from lens.mini.tokenizer import save_tokenizer, train_tokenizer
 
@@ -177,9 +176,8 @@ def export(model, tokenizer, out: Path, recipe: Recipe) -> None:
         for name, w in model.state_dict().items()
         if name != "lm_head.weight" and not name.endswith((".attn.bias", ".attn.masked_bias"))
     }
-    temporary = out / ".model.safetensors"
-    temporary.write_bytes(save(weights, metadata={"format": "pt"}))
-    os.replace(temporary, out / "model.safetensors")
+    with whole(out / "model.safetensors") as temporary:
+        temporary.write_bytes(save(weights, metadata={"format": "pt"}))
     write_text(out / "recipe.json", json.dumps(asdict(recipe), indent=1) + "\n")
 
 
@@ -190,9 +188,8 @@ def _fingerprint(recipe: Recipe, tokenizer) -> str:
 
 
 def _save(path: Path, model, optimizer, step: int) -> None:
-    temporary = path.with_suffix(".tmp")
-    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step}, temporary)
-    os.replace(temporary, path)
+    with whole(path) as temporary:
+        torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step}, temporary)
 
 
 def _resume(path: Path, model, optimizer, device: str) -> int:

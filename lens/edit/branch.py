@@ -1,0 +1,85 @@
+"""How is a model run with edits that are not written into it?  As thin branches beside the matrices.
+
+    z = a W + b + (a xᵀ) δ
+
+The rows of one batch may carry different edits: a hundred edited models are evaluated in one pass, and only the
+branches differ.  The weights are never touched.  In half precision the result can differ by a rounding from the edit
+applied: ``W + xᵀδ`` is rounded to the weight's dtype, a branch is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import Tensor
+
+from lens.edit.edit import Change
+from lens.model import LanguageModel
+
+
+def thin(lm: LanguageModel, changes: Sequence[Change]) -> bool:
+    """Can these changes run as branches?  Only those with factors, at sites that have a matrix of their own."""
+    return all(c.x is not None and lm.family.sites[c.site].part is None for c in changes)
+
+
+@contextmanager
+def branches(
+    lm: LanguageModel, edits: Sequence[Sequence[Change]], rows: Tensor | Sequence[int] | None = None
+) -> Iterator[None]:
+    """Inside the block, row b of every batch is computed as if ``edits[rows[b]]`` were applied.
+
+    ``edits``: the changes of each edit, all of them ``thin``.  ``rows`` [B]: which edit each row carries; by default
+    every row carries ``edits[0]``.  The batch may be repeated from call to call but must keep B rows.
+
+    >>> import lens
+    >>> lm = lens.load("mini")
+    >>> edit = lens.edit.shift(lm, lens.Request("The capital of {} is", "France", "Rome"))
+    >>> with branches(lm, [edit.changes]):
+    ...     lens.logit_lens(lm, "The capital of France is").words[-1][-1][0]
+    '·Rome'
+    """
+    rows = None if rows is None else torch.as_tensor(rows)
+    found: dict[tuple[int, str], list[list[Change]]] = {}
+    for i, changes in enumerate(edits):
+        if not thin(lm, changes):
+            raise ValueError("An edit without factors, or of a joint q, k, v matrix, cannot run as a branch: apply it.")
+        for change in changes:
+            key = change.layer % len(lm.layers), change.site
+            found.setdefault(key, [[] for _ in edits])[i].append(change)
+    with ExitStack() as hooks:
+        for (layer, site), carried in found.items():
+            xs, deltas = (_side_by_side(carried, name) for name in ("x", "delta"))
+            hook = lm.site(layer, site).register_forward_hook(_branch(xs, deltas, rows))
+            hooks.callback(hook.remove)
+        yield
+
+
+def _branch(xs: Tensor, deltas: Tensor, rows: Tensor | None):
+    """A forward hook that adds (a xᵀ) δ: ``xs`` [edits, r, d_in], ``deltas`` [edits, r, d_out]."""
+    if rows is not None:
+        rows = rows.to(xs.device)
+        xs, deltas = xs[rows], deltas[rows]  # [B, r, ·]
+
+    def hook(_module, args, z):
+        a = args[0].to(xs.dtype)  # [B, T, d_in], or [B·T, d_in] where a family flattens it
+        flat = a.reshape(len(xs), -1, a.shape[-1]) if rows is not None else a.reshape(1, -1, a.shape[-1])
+        more = torch.baddbmm(z.to(xs.dtype).reshape(len(flat), -1, z.shape[-1]), flat @ xs.mT, deltas)
+        return more.reshape(z.shape).to(z.dtype)
+
+    return hook
+
+
+def _side_by_side(carried: list[list[Change]], name: str) -> Tensor:
+    """One factor of every edit, [edits, r, d], with rows of zeros where an edit's rank is below the largest."""
+    rows = [[getattr(change, name) for change in changes] for changes in carried]
+    sample = next(t for r in rows for t in r)
+    rank = max(sum(len(t) for t in r) for r in rows)
+    wide = torch.promote_types(sample.dtype, torch.float32)
+    out = sample.new_zeros(len(rows), rank, sample.shape[1], dtype=wide)
+    for place, r in zip(out, rows):
+        if r:
+            both = torch.cat(r)
+            place[: len(both)] = both
+    return out

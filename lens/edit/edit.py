@@ -1,0 +1,159 @@
+"""What is an edit, once it is made?  A few thin factors that can be put into a model and taken out again exactly.
+
+    W ← W + xᵀδ        x [r, d_in], δ [r, d_out], at each changed site
+
+Every editor of this folder returns an ``Edit`` and leaves the model alone; ``with edit:`` is what changes it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
+
+from torch import Tensor, nn
+
+from lens.edit.request import Request
+from lens.kernels import update_
+from lens.kernels.update import Undo
+from lens.model import LanguageModel
+
+
+@dataclass(frozen=True)
+class Change:
+    """What is added to the weight of one site: ``xᵀδ`` of ``x`` [r, d_in] and ``delta`` [r, d_out].
+
+    Where an editor has no factors (fine-tuning with Adam), ``x`` is None and ``delta`` [d_in, d_out] is added itself.
+    """
+
+    layer: int
+    site: str
+    x: Tensor | None
+    delta: Tensor
+
+    def dense(self) -> Tensor:
+        """ΔW [d_in, d_out]."""
+        return self.delta if self.x is None else self.x.T @ self.delta
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes its tensors take."""
+        return sum(t.numel() * t.element_size() for t in (self.x, self.delta) if t is not None)
+
+
+@dataclass(frozen=True, eq=False)
+class Edit:
+    """An edit of one model: ``changes`` at some sites, to be applied and undone.
+
+    ``editor`` is the method's name, ``requests`` what it was asked, ``settings`` the hyperparameters it used, and
+    ``seconds`` the wall time it took; ``note`` says in a sentence where it did nothing.
+
+    ``with edit: …`` changes the weights inside the block; ``apply()`` and ``undo()`` do the same by hand.  Undoing puts
+    back every weight bit for bit.  Edits may lie on top of each other: the end of a ``with`` block also takes back what
+    was applied on top inside it, ``undo()`` refuses while a later edit lies on the same weight.
+
+    >>> import lens
+    >>> lm = lens.load("mini")
+    >>> edit = lens.edit.shift(lm, lens.Request("The capital of {} is", "France", "Rome"))
+    >>> with edit:
+    ...     lens.logit_lens(lm, "The capital of France is").words[-1][-1][0]
+    '·Rome'
+    >>> lens.logit_lens(lm, "The capital of France is").words[-1][-1][0]
+    '·Paris'
+    """
+
+    editor: str
+    requests: tuple[Request, ...]
+    changes: tuple[Change, ...]
+    settings: dict
+    seconds: float
+    lm: LanguageModel = field(repr=False)
+    note: str | None = None
+
+    def __repr__(self) -> str:
+        what = ", ".join(f"{r.subject} → {r.target_new}" for r in self.requests[:2])
+        what += f" and {len(self.requests) - 2} more" if len(self.requests) > 2 else ""
+        where = ", ".join(f"layer {c.layer} {c.site}" for c in self.changes) or "nowhere"
+        return f"Edit({self.editor}: {what}; {where}; {self.nbytes:,} bytes, {1000 * self.seconds:.0f} ms)"
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes its factors take: what ``save`` writes, but for a short header."""
+        return sum(change.nbytes for change in self.changes)
+
+    @property
+    def applied(self) -> bool:
+        """Is the model changed by it at this moment?"""
+        return any(edit is self for edit, _ in _stack(self.lm))
+
+    def apply(self) -> Edit:
+        """Change the model's weights, and return the edit; ``RuntimeError`` where it is applied already."""
+        if self.applied:
+            raise RuntimeError(f"This edit is applied already ({self!r}): undo it before it is applied again.")
+        self.lm.fingerprint  # of the model before anything changes
+        weights = [_written(self.lm, change) for change in self.changes]
+        thin = [(w, c.x, c.delta) for w, c in zip(weights, self.changes) if c.x is not None]
+        undo = update_(*zip(*thin), eta=1.0) if thin else Undo()
+        try:
+            for weight, change in zip(weights, self.changes):
+                if change.x is None:
+                    undo.keep(weight, weight.clone())
+                    weight.add_(change.delta)
+            _stack(self.lm).append((self, undo))
+        except BaseException:
+            undo.undo()
+            raise
+        return self
+
+    def undo(self) -> None:
+        """Put back the weights as they were before ``apply``; nothing happens where it is not applied.
+
+        Raises ``RuntimeError`` where a later edit lies on the same weight: undo that one first.
+        """
+        if not self.applied:
+            return
+        for later in self._above():
+            raise RuntimeError(f"A later edit lies on the same weight ({later!r}): undo that one first.")
+        self._take_back()
+
+    def __enter__(self) -> Edit:
+        return self.apply()
+
+    def __exit__(self, *_) -> None:
+        if self.applied:
+            for later in self._above():
+                later.__exit__()
+            self._take_back()
+
+    def _take_back(self) -> None:
+        stack = _stack(self.lm)
+        place = next(i for i, (edit, _) in enumerate(stack) if edit is self)
+        stack[place][1].undo()
+        del stack[place]
+
+    def _above(self) -> list[Edit]:
+        """The edits applied later to a weight of this one, last first."""
+        edits = [edit for edit, _ in _stack(self.lm)]
+        place = next(i for i, edit in enumerate(edits) if edit is self)
+        return [edit for edit in reversed(edits[place + 1 :]) if edit._modules() & self._modules()]
+
+    def _modules(self) -> set[int]:
+        return {id(self.lm.site(c.layer, c.site).weight) for c in self.changes}
+
+
+_applied: WeakKeyDictionary[nn.Module, list[tuple[Edit, Undo]]] = WeakKeyDictionary()
+
+
+def _stack(lm: LanguageModel) -> list[tuple[Edit, Undo]]:
+    """The edits applied to a model at this moment, first to last."""
+    return _applied.setdefault(lm.model, [])
+
+
+def _written(lm: LanguageModel, change: Change) -> Tensor:
+    """The weight [d_in, d_out] of a change's site, as a view that can be written through."""
+    weight = lm.weight(change.layer, change.site).detach()
+    if weight.untyped_storage().data_ptr() != lm.site(change.layer, change.site).weight.untyped_storage().data_ptr():
+        raise ValueError(
+            f"Site {change.site!r} shares its matrix with others in a way that cannot be edited in place: "
+            "choose attn_out, ff1 or ff2."
+        )
+    return weight

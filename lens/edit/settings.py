@@ -1,0 +1,69 @@
+"""Which hyperparameters does an editor use?  Published ones where there are some, else scaled by rule, and it says so.
+
+``data/editors.json`` holds one entry per editor and model.  For a model that has none, GPT-2 XL's entry is taken and
+each layer is moved to the same relative depth, ``round(layer / 48 · depth)``; ``source`` in the result says which of
+these it was.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import PurePosixPath
+
+from lens.data import paths
+from lens.model import LanguageModel
+
+REFERENCE = "gpt2-xl"
+
+
+@cache
+def _table() -> dict:
+    return json.loads((paths.root() / "editors.json").read_text(encoding="utf-8"))
+
+
+def settings(lm: LanguageModel, editor: str, **given) -> dict:
+    """The hyperparameters of ``editor`` for this model; what is ``given`` (and not None) takes precedence.
+
+    ``layer`` or ``layers`` may count from the end.  Raises ``ValueError`` for an editor or a hyperparameter that does
+    not exist, and ``IndexError`` for an unknown layer.
+
+    >>> import lens
+    >>> settings(lens.load("mini"), "shift", eta=0.5)["eta"]
+    0.5
+    """
+    table = _table()
+    if editor not in table:
+        raise ValueError(f"There is no editor {editor!r}: choose one of {', '.join(table)}.")
+    entries, depth = table[editor], len(lm.layers)
+    name = PurePosixPath(lm.name.replace("\\", "/")).name
+    if name in entries:
+        chosen = dict(entries[name])
+    else:
+        chosen = dict(entries[REFERENCE])
+        for key in ("layer", "layers"):
+            if key in chosen:
+                chosen[key] = _scaled(chosen[key], depth)
+        chosen["source"] = f"scaled by depth from {REFERENCE} ({entries[REFERENCE]['source']})"
+    for key, value in given.items():
+        if key not in chosen:
+            known = ", ".join(k for k in chosen if k != "source")
+            raise ValueError(f"The editor {editor!r} has no hyperparameter {key!r}: it has {known}.")
+        if value is not None:
+            chosen[key] = value
+    for key in ("layer", "layers"):
+        if key in chosen:
+            several = isinstance(chosen[key], (list, tuple))
+            layers = list(chosen[key]) if several else [chosen[key]]
+            for layer in layers:
+                lm.check(layer, "ff2")
+            layers = [layer % depth for layer in layers]
+            chosen[key] = layers if several else layers[0]
+    return chosen
+
+
+def _scaled(layer: int | list[int], depth: int) -> int | list[int]:
+    """GPT-2 XL's layer, or layers without repetition, at the same relative depth."""
+    if isinstance(layer, list):
+        return sorted({_scaled(one, depth) for one in layer})
+    return min(round(layer / 48 * depth), depth - 1)

@@ -1,0 +1,102 @@
+"""How probable is each target behind its prompt, and would the model say it?  Many pairs in few passes.
+
+For a target t of m tokens, teacher-forced,
+
+    nll = −(1/m) Σ_j log p(t_j | prompt, t_1 … t_{j−1}),        correct = every t_j is the argmax.
+
+Pairs that run over the same tokens (two one-token targets behind one prompt) share a row of the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lens.batch import teacher_forced
+from lens.capture import as_a_function
+from lens.edit.branch import branches
+from lens.edit.edit import Change
+from lens.model import LanguageModel, Tokens
+
+TOKENS = 4096
+"""How many tokens run through the model at a time, padding included."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """``nll`` [N] float32: the mean −log p of each target's tokens; ``correct`` [N] bool: all are the argmax."""
+
+    nll: Tensor
+    correct: Tensor
+
+
+@torch.no_grad()
+def score(
+    lm: LanguageModel,
+    prompts: Sequence[Tokens],
+    targets: Sequence[Tokens],
+    *,
+    edits: Sequence[Sequence[Change]] | None = None,
+    rows: Sequence[int] | None = None,
+    tokens: int = TOKENS,
+) -> Scores:
+    """Score ``targets[i]`` behind ``prompts[i]``, N pairs.
+
+    ``edits`` and ``rows`` [N] run pair i as if ``edits[rows[i]]`` were applied (see ``lens.edit.branches``).
+    ``tokens`` bounds the size of a batch.  Raises ``ValueError`` where the lists differ in length or a prompt or target
+    does not fit the model.
+
+    >>> import lens
+    >>> lm = lens.load("mini")
+    >>> score(lm, ["The capital of France is"] * 2, ["Paris", "Rome"]).correct.tolist()
+    [True, False]
+    """
+    if len(prompts) != len(targets) or (rows is not None and len(rows) != len(prompts)):
+        raise ValueError(f"Got {len(prompts)} prompts and {len(targets)} targets: give one target per prompt.")
+    pairs = [(tuple(lm.encode(p)), tuple(lm.target_ids(t))) for p, t in zip(prompts, targets)]
+    carried = [0] * len(pairs) if rows is None else list(rows)
+    # One row per distinct (edit, tokens that run); a prompt too long with its target is refused by encode.
+    places: dict[tuple, list[int]] = {}
+    for i, ((prompt, target), edit) in enumerate(zip(pairs, carried)):
+        lm.encode([*prompt, *target[:-1]])
+        places.setdefault((edit, prompt + target[:-1]), []).append(i)
+    order = sorted(places, key=lambda key: len(key[1]))
+
+    nll = torch.zeros(len(pairs), device=lm.unembedding.device)
+    correct = torch.ones(len(pairs), dtype=torch.bool, device=lm.unembedding.device)
+    for chunk in _chunks(order, tokens):
+        # A row's pairs may cut it differently into prompt and target: each place is a position and a label of its own.
+        batch = teacher_forced([key[1] for key in chunk], [[0]] * len(chunk))
+        where = [
+            (r, len(pairs[i][0]) - 1 + j, token, i)
+            for r, key in enumerate(chunk)
+            for i in places[key]
+            for j, token in enumerate(pairs[i][1])
+        ]
+        row, position, label, pair = torch.tensor(where).T.to(nll.device)
+        inside = [key[0] for key in chunk]
+        with as_a_function(lm.model), branches(lm, edits or [], inside if edits else None):
+            hidden = lm.model.base_model(input_ids=batch.ids.to(lm.device), use_cache=False).last_hidden_state
+            logits = lm.head(hidden[row.to(hidden.device), position.to(hidden.device)]).float()  # [K, V]
+        logits = logits.to(nll.device)
+        at = logits.gather(1, label[:, None])[:, 0]
+        share = torch.tensor([1 / len(pairs[i][1]) for *_, i in where], device=nll.device)
+        nll.index_add_(0, pair, (logits.logsumexp(1) - at) * share)
+        wrong = torch.zeros_like(nll).index_add_(0, pair, (logits.argmax(1) != label).float())
+        correct &= wrong == 0
+    return Scores(nll, correct)
+
+
+def _chunks(order: list[tuple], tokens: int):
+    """Runs of rows, shortest first, of at most ``tokens`` places each with the padding (but at least one row)."""
+    chunk: list[tuple] = []
+    for key in order:
+        if chunk and (len(chunk) + 1) * len(key[1]) > tokens:
+            yield chunk
+            chunk = []
+        chunk.append(key)
+    if chunk:
+        yield chunk

@@ -1,0 +1,58 @@
+"""How is only the upper part of a model run again?  One full pass that remembers how each layer was called.
+
+An edit or a mask in layer l leaves every layer below as it was, so a search that tries many versions of one edit pays
+for the lower layers once: ``h_l`` is computed, kept, and the layers from l on are called again as often as needed,
+
+    logits = head(ln_f(f_{L−1}(… f_l(h_l)))).
+
+Each family hands its layers other things besides h (masks, rotary angles); they are kept from the first pass.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+import torch
+from torch import Tensor
+
+from lens.capture import as_a_function
+from lens.model import LanguageModel
+
+
+class UpperLayers:
+    """The layers of ``lm`` from ``layer`` on, as a function of what enters them, for the prompts ``ids`` [B, T].
+
+    ``hidden`` [B, T, d] is what entered ``layer`` in the first pass.  Calling the object runs the layers from there on
+    (hooks and all) and gives ln_f's output [B, T, d], ready for ``lm.head``; autograd follows, the weights do not
+    collect gradients.
+
+    >>> import lens
+    >>> lm = lens.load("mini")
+    >>> ids = torch.tensor([lm.encode("The capital of France is")])
+    >>> lm.word(lm.head(UpperLayers(lm, ids, layer=5)()[0, -1]).argmax())
+    '·Paris'
+    """
+
+    def __init__(self, lm: LanguageModel, ids: Tensor, layer: int):
+        lm.check(layer, "ff2")
+        self._lm = lm
+        self._layers = lm.layers[layer % len(lm.layers) :]
+        self._calls: list[tuple[tuple, dict]] = []
+        with ExitStack() as hooks, torch.no_grad(), as_a_function(lm.model):
+            for module in self._layers:
+                hook = module.register_forward_pre_hook(lambda _, *call: self._calls.append(call), with_kwargs=True)
+                hooks.callback(hook.remove)
+            lm.model.base_model(input_ids=ids.to(lm.device), use_cache=False)
+        args, kwargs = self._calls[0]
+        self.hidden: Tensor = args[0] if args else kwargs["hidden_states"]
+        # What a layer is given besides h; the h's of the layers above are dropped.
+        self._calls = [(a[1:], {k: v for k, v in kw.items() if k != "hidden_states"}) for a, kw in self._calls]
+
+    def __call__(self, hidden: Tensor | None = None) -> Tensor:
+        """ln_f's output [B, T, d] when ``hidden`` [B, T, d] (default: what did) enters the first of these layers."""
+        hidden = self.hidden if hidden is None else hidden
+        with as_a_function(self._lm.model):
+            for module, (args, kwargs) in zip(self._layers, self._calls):
+                out = module(hidden, *args, **kwargs)
+                hidden = out[0] if isinstance(out, tuple) else out
+            return self._lm.norm(hidden)
