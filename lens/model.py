@@ -126,6 +126,20 @@ class LanguageModel:
                 hidden = module(hidden)
         return hidden
 
+    def toward(self, tokens: Tensor) -> Tensor:
+        """E[t] as directions of the residual stream: [K, d] for token ids [K].
+
+        These are rows of E, but where a family has a linear map between ln_f and E (OPT-350m): there E[t] is carried
+        back through it, so that the direction is the one along which the logit of t grows.
+        """
+        rows = self.unembedding.detach()[tokens.to(self.unembedding.device)]
+        for path in reversed(self.family.final):
+            module = self.model.get_submodule(path.rpartition(".")[0])
+            module = getattr(module, path.rpartition(".")[2], None)
+            if isinstance(module, nn.Linear):
+                rows = rows @ module.weight.detach()
+        return rows
+
     @property
     def softcap(self) -> float | None:
         """c where logits are bounded by c·tanh(z/c), as Gemma's are; None elsewhere."""

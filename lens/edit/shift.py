@@ -49,7 +49,7 @@ def shift(lm: LanguageModel, request: Requests, *, layer: int | None = None, eta
         said = lm.head(hidden[row, position]).argmax(-1) == label  # [K]
     a = seen["ff2"][0]
     a = a.reshape(*batch.ids.shape, a.shape[-1])[row.to(a.device), position.to(a.device)]  # [K, d_m]
-    embedding = lm.unembedding.detach()[label.to(lm.unembedding.device)].to(a.device)  # [K, d]
+    embedding = lm.toward(label).to(a.device)  # [K, d]
     wanted = ~said.to(a.device)
     changes, note = (), None
     if wanted.any():
