@@ -49,6 +49,9 @@ def parser() -> argparse.ArgumentParser:
     lens = bench.add_parser("lens", help="capture and backward lens against one bare pass")
     lens.add_argument("--device", help="cpu or cuda (default: the GPU where there is one)")
     lens.set_defaults(run=_bench)
+    edit = bench.add_parser("edit", help="a forward-pass shift against one forward pass, in GPT-2 XL's shape")
+    edit.add_argument("--device", help="cpu or cuda (default: the GPU where there is one)")
+    edit.set_defaults(run=_bench_edit)
     kernels = bench.add_parser("kernels", help="each kernel against its baselines and the machine's floor")
     kernels.add_argument("--device", help="cpu or cuda (default: the GPU where there is one)")
     kernels.add_argument("--out", type=Path, help="result file (default: data/bench/<device>.csv)")
@@ -128,6 +131,13 @@ def _bench(args) -> None:
 
     for name, value in bench_lens(args.device).items():
         print(f"{name:36} {value:10.3f}")
+
+
+def _bench_edit(args) -> None:
+    from lens.bench.edit_cost import bench_edit
+
+    for name, value in bench_edit(args.device).items():
+        print(f"{name:42} {value:12.3f}")
 
 
 def _bench_kernels(args) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import lens
+from lens.bench import edit_cost
 from lens.bench import whole_lens as bench
 from lens.__main__ import main
 from lens.data import manifest, paths
@@ -129,13 +130,22 @@ def test_bench_prints_the_ratios(capsys, monkeypatch, tiny):
     import torch
 
     lm = tiny("gpt2", torch.float32, vocab_size=6000)
-    monkeypatch.setattr(bench, "gpt2_small", lambda device=None: lm)
+    monkeypatch.setattr(bench, "random_gpt2", lambda device=None: lm)
     monkeypatch.setattr(bench, "PROMPTS", 4)
     assert main(["bench", "lens"]) == 0
     lines = [line.rsplit(None, 1) for line in capsys.readouterr().out.splitlines()]
     rows = {name.strip(): float(value) for name, value in lines}
     assert {"capture / bare pass", "whole lens / bare pass"} <= set(rows)
     assert any(name.endswith("one by one / batched") for name in rows) and all(value > 0 for value in rows.values())
+
+
+def test_bench_edit_prints_what_a_shift_costs_beside_a_forward_pass(capsys, monkeypatch):
+    monkeypatch.setattr(edit_cost.bench_edit, "__defaults__", (2, {"n_embd": 50, "n_layer": 2, "n_head": 2}))
+    assert main(["bench", "edit", "--device", "cpu"]) == 0
+    rows = dict(line.rsplit(None, 1) for line in capsys.readouterr().out.splitlines())
+    rows = {name.strip(): float(value) for name, value in rows.items()}
+    assert rows["kept with the edit, bytes"] == 4 * (4 * 50 + 50)
+    assert all(value > 0 for name, value in rows.items() if not name.startswith("extra memory"))
 
 
 def test_the_benchs_bare_pass_leaves_the_model_alone(tiny, state):

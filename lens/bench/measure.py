@@ -13,6 +13,9 @@ from pathlib import Path
 
 import torch
 
+from lens.loading import load
+from lens.model import LanguageModel
+
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
@@ -57,6 +60,19 @@ def peak_bytes(task: Callable[[], object], device: torch.device) -> int | None:
 
 def _resident(field: str) -> int:
     return 1024 * int(re.search(rf"{field}:\s*(\d+)", STATUS.read_text())[1])
+
+
+def random_gpt2(device: str | None = None, name: str = "GPT-2 small", **shape) -> LanguageModel:
+    """A GPT-2 of the given shape (small's by default) with random weights; mini's tokenizer spells its token ids.
+
+    Times mean what they would mean on the real model, and nothing has to be downloaded.
+    """
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    model = GPT2LMHeadModel(GPT2Config(**shape)).eval().to(device)
+    return LanguageModel(model, load("mini", device="cpu").tokenizer, f"{name}'s shape, random weights")
 
 
 def machine(device: torch.device) -> str:

@@ -9,24 +9,13 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import cross_entropy
 
-from lens.bench.measure import interleaved
+from lens.bench.measure import interleaved, random_gpt2
 from lens.capture import as_a_function, capture
 from lens.lenses import backward_lens
-from lens.loading import load
 from lens.model import LanguageModel
 
 TOKENS = 8
 PROMPTS = 100
-
-
-def gpt2_small(device: str | None = None) -> LanguageModel:
-    """A model of GPT-2 small's shape with random weights; its token ids are spelled with mini's tokenizer."""
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    torch.manual_seed(0)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    model = GPT2LMHeadModel(GPT2Config()).eval().to(device)
-    return LanguageModel(model, load("mini", device="cpu").tokenizer, "GPT-2 small's shape, random weights")
 
 
 def bare_pass(lm: LanguageModel, ids: list[int], target: int) -> None:
@@ -46,7 +35,7 @@ def whole_lens(lm: LanguageModel, prompts: list[list[int]], targets: list[list[i
 
 def bench_lens(device: str | None = None, repeats: int = 9) -> dict[str, float]:
     """Milliseconds and ratios of capture and of the whole backward lens, one prompt and many."""
-    lm = gpt2_small(device)
+    lm = random_gpt2(device)
     generator = torch.Generator().manual_seed(1)
     prompts = torch.randint(1, 6000, (PROMPTS, TOKENS), generator=generator).tolist()
     targets = torch.randint(1, 6000, (PROMPTS, 1), generator=generator).tolist()
