@@ -1,5 +1,5 @@
 #!/bin/sh
-# On a machine with an NVIDIA GPU: the GPU tests, then both benchmarks.
+# On a machine with an NVIDIA GPU: the GPU tests, then the benchmarks.
 #   tests/gpu/run.sh [FOLDER]     result files go to FOLDER (default: data/bench)
 # Uses .venv where `make` made one, else python3; set PYTHON to choose. Stops at the first failure.
 set -e
@@ -15,4 +15,5 @@ mkdir -p "$out"
 name=$("$python" -c "import torch; from lens.bench.measure import machine, slug; print(slug(machine(torch.device('cuda'))))")
 "$python" -m lens bench kernels --out "$out/$name.csv"
 "$python" -m lens bench lens
+"$python" -m lens bench edit
 echo "Now commit $out/$name.csv, and data/MANIFEST.json where it changed."
