@@ -9,7 +9,7 @@ tensor(True)
 
 from importlib import import_module
 
-from lens import data, edit
+from lens import data, edit, evaluate
 from lens.capture import Trace, capture
 from lens.edit import Request
 from lens.gradient import FactoredGradient
@@ -34,6 +34,7 @@ __all__ = [
     "capture",
     "data",
     "edit",
+    "evaluate",
     "load",
     "logit_lens",
     "plot",

@@ -7,17 +7,19 @@ import platform
 import sys
 from pathlib import Path
 
+from lens.commands import evaluate as evaluation
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; errors meant for people are one sentence on stderr and exit status 1."""
     args = parser().parse_args(argv)
     try:
         return args.run(args) or 0
-    except (OSError, RuntimeError, ValueError) as error:
+    except (IndexError, OSError, RuntimeError, ValueError) as error:
         print(f"lens: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("lens: interrupted; run the same command again (mini train resumes).", file=sys.stderr)
+        print("lens: interrupted; run the same command again (mini train and mend train resume).", file=sys.stderr)
         return 130
 
 
@@ -44,6 +46,26 @@ def parser() -> argparse.ArgumentParser:
     evaluate = mini.add_parser("evaluate", help="measure it and rewrite its card")
     evaluate.add_argument("--model", type=Path, help="folder of the model (default: data/mini)")
     evaluate.set_defaults(run=_evaluate)
+
+    editing = commands.add_parser("edit", help="editors").add_subparsers(required=True, metavar="ACTION")
+    statistics = editing.add_parser("statistics", help="take the second moment of FF2's inputs, for ROME and MEMIT")
+    statistics.add_argument("--model", default="mini", help="built-in, hub id or folder (default: mini)")
+    statistics.add_argument("--layers", type=int, nargs="+", help="default: those that ROME and MEMIT edit")
+    statistics.add_argument("--count", type=int, default=100_000, help="tokens of ordinary text (default: 100000)")
+    statistics.add_argument("--device", help="cpu or cuda (default: the GPU where there is one)")
+    statistics.add_argument("--out", type=Path, help="take them anew, into this folder (default: the cache folder)")
+    statistics.set_defaults(run=_statistics)
+
+    mend = commands.add_parser("mend", help="the editor MEND").add_subparsers(required=True, metavar="ACTION")
+    train = mend.add_parser("train", help="train its network for a model; resumes a run that was stopped")
+    train.add_argument("--model", default="mini", help="built-in, hub id or folder (default: mini)")
+    train.add_argument("--out", type=Path, help="file for the network (default for mini: the shipped one)")
+    train.add_argument("--steps", type=int, help="training steps (default: the recipe's)")
+    train.add_argument("--seed", type=int, help="of the initial weights and the examples (default: the recipe's)")
+    train.add_argument("--device", help="cpu or cuda (default: the GPU where there is one)")
+    train.set_defaults(run=_mend_train)
+
+    evaluation.add(commands)
 
     bench = commands.add_parser("bench", help="measure speed").add_subparsers(required=True, metavar="WHAT")
     lens = bench.add_parser("lens", help="capture and backward lens against one bare pass")
@@ -123,6 +145,35 @@ def _evaluate(args) -> None:
         print(f"{'perplexity, ' + name + ' text':40} {row['mini']:6.1f} (bigram {row['bigram']:.1f})")
     write_card(folder, result, "python -m lens mini evaluate")
     if folder == paths.mini():
+        manifest.write()
+
+
+def _statistics(args) -> None:
+    from lens.data import manifest, paths
+    from lens.edit import covariance, settings
+    from lens.edit.statistics import again
+    from lens.loading import load
+
+    lm = load(args.model, args.device)
+    layers = args.layers or sorted({settings(lm, "rome")["layer"], *settings(lm, "memit")["layers"]})
+    taken = again(lm, layers, args.out, count=args.count) if args.out else covariance(lm, layers, count=args.count)
+    for layer, one in taken.items():
+        print(f"Layer {layer}: C [{len(one.C)}, {len(one.C)}] over {one.count} tokens.")
+    if args.out and args.out.resolve().is_relative_to(paths.root().resolve()):
+        manifest.write()
+
+
+def _mend_train(args) -> None:
+    from lens.data import manifest, paths
+    from lens.edit.mend_training import recipe_for, train
+    from lens.loading import load
+
+    if args.out is None and args.model != "mini":
+        raise ValueError(f"Say with --out FILE where the network for {args.model!r} should go.")
+    out = args.out or paths.root() / "mend" / "mini.safetensors"
+    lm = load(args.model, args.device)
+    print(f"The network is in {train(lm, out, recipe_for(lm, steps=args.steps, seed=args.seed))}.")
+    if out.resolve().is_relative_to(paths.root().resolve()):
         manifest.write()
 
 

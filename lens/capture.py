@@ -200,6 +200,26 @@ def as_a_function(model: nn.Module):
             m.training = True
 
 
+class _Enough(Exception):
+    """Raised by ``up_to`` to leave a forward pass, and caught there."""
+
+
+@contextmanager
+def up_to(module: nn.Module) -> Iterator[None]:
+    """A forward pass inside the block ends, and the block with it, when ``module`` has been run."""
+
+    def leave(*_):
+        raise _Enough
+
+    hook = module.register_forward_hook(leave)
+    try:
+        yield
+    except _Enough:
+        pass
+    finally:
+        hook.remove()
+
+
 @contextmanager
 def watch(modules: dict) -> Iterator[dict]:
     """Collects (input, output) of each module's next call under the module's key; takes its hooks away again."""

@@ -22,9 +22,9 @@ from lens.model import LanguageModel
 class UpperLayers:
     """The layers of ``lm`` from ``layer`` on, as a function of what enters them, for the prompts ``ids`` [B, T].
 
-    ``hidden`` [B, T, d] is what entered ``layer`` in the first pass.  Calling the object runs the layers from there on
-    (hooks and all) and gives ln_f's output [B, T, d], ready for ``lm.head``; autograd follows, the weights do not
-    collect gradients.
+    ``hidden`` [B, T, d] is what entered ``layer`` in the first pass, ``normed`` [B, T, d] ln_f's output in that pass.
+    Calling the object runs the layers from there on (hooks and all) and gives ln_f's output [B, T, d], ready for
+    ``lm.head``; autograd follows, the weights do not collect gradients.
 
     >>> import lens
     >>> lm = lens.load("mini")
@@ -42,7 +42,7 @@ class UpperLayers:
             for module in self._layers:
                 hook = module.register_forward_pre_hook(lambda _, *call: self._calls.append(call), with_kwargs=True)
                 hooks.callback(hook.remove)
-            lm.model.base_model(input_ids=ids.to(lm.device), use_cache=False)
+            self.normed: Tensor = lm.model.base_model(input_ids=ids.to(lm.device), use_cache=False).last_hidden_state
         args, kwargs = self._calls[0]
         self.hidden: Tensor = args[0] if args else kwargs["hidden_states"]
         # What a layer is given besides h; the h's of the layers above are dropped.

@@ -1,7 +1,19 @@
 """The built-in world: its facts and templates, CounterFact-style records, ordinary text, and the files they live in."""
 
-from lens.data.records import records
+from lens.data.records import load_records, records
 from lens.data.text import heldout, passages
 from lens.data.world import Fact, Prompt, Relation, facts, prompts, relations, tails
 
-__all__ = ["Fact", "Prompt", "Relation", "facts", "heldout", "passages", "prompts", "records", "relations", "tails"]
+__all__ = [
+    "Fact",
+    "Prompt",
+    "Relation",
+    "facts",
+    "heldout",
+    "load_records",
+    "passages",
+    "prompts",
+    "records",
+    "relations",
+    "tails",
+]

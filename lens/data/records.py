@@ -9,6 +9,8 @@ et al. (2022) reads the same.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from random import Random
 
 from lens.data import paths
@@ -19,13 +21,111 @@ NEIGHBORS = 5
 """A fact needs at least this many other heads with its tail to become a record."""
 
 
-def records() -> list[dict]:
-    """The built-in CounterFact-style records.
+SPLITS = ("test", "validation")
 
-    >>> records()[0]["requested_rewrite"]["target_true"].keys()
-    dict_keys(['str', 'id'])
+FIELDS = {
+    "prompt": "requested_rewrite.prompt",
+    "subject": "requested_rewrite.subject",
+    "target_new": "requested_rewrite.target_new.str",
+    "target_true": "requested_rewrite.target_true.str",
+}
+PROMPTS = ("paraphrase_prompts", "neighborhood_prompts")
+OPTIONAL = ("attribute_prompts", "generation_prompts")
+
+
+def records(split: str | None = None) -> list[dict]:
+    """The built-in CounterFact-style records: all 500, or the 400 of "test" or the 100 of "validation".
+
+    The split is by subject, so that no subject is in both: of the subjects in the order of the file, each where it is
+    first named, the first and every fifth after it are for validation, with all of their records.
+
+    >>> len(records()), len(records("test")), len(records("validation"))
+    (500, 400, 100)
     """
-    return json.loads((paths.world() / "records.json").read_text(encoding="utf-8"))
+    everything = json.loads((paths.world() / "records.json").read_text(encoding="utf-8"))
+    if split is None:
+        return everything
+    if split not in SPLITS:
+        raise ValueError(f"There is no split {split!r}: choose {' or '.join(map(repr, SPLITS))}, or None for all.")
+    subjects = list(dict.fromkeys(r["requested_rewrite"]["subject"] for r in everything))
+    chosen = set(subjects[::5])
+    return [r for r in everything if (r["requested_rewrite"]["subject"] in chosen) == (split == "validation")]
+
+
+def load_records(path: str | Path) -> list[dict]:
+    """The records of a JSON file in CounterFact's format: the public ``counterfact.json``, or one of your own.
+
+    A Hugging Face hub dataset id ("owner/name") is taken too where the dataset holds a file ``counterfact.json`` and
+    there is a network.  Raises ``OSError`` where there is no such file, and ``ValueError`` where it holds no records,
+    or one lacks a field; the sentence names the record and the field.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "mine.json"
+    ...     _ = path.write_text(json.dumps(records()[:3]))
+    ...     len(load_records(path))
+    3
+    """
+    file = Path(path).expanduser()
+    if not file.is_file():
+        file = _from_hub(str(path))
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        raise ValueError(f"The file {file} is no whole JSON: download or make it again.") from None
+    if not isinstance(found, list):
+        raise ValueError(
+            f"The file {file} holds no list of records but a {type(found).__name__}: see lens.data.records."
+        )
+    return check_records(found)
+
+
+def check_records(found: Sequence[Mapping]) -> Sequence[Mapping]:
+    """The records, unchanged; ``ValueError`` in one sentence for the first that is none of CounterFact's format."""
+    if not found:
+        raise ValueError("There are no records: give at least one.")
+    seen: dict[int, int] = {}
+    for i, record in enumerate(found):
+        if not isinstance(record, Mapping):
+            raise ValueError(f"Record number {i} is no record but a {type(record).__name__}: see lens.data.records.")
+        case = record.get("case_id")
+        if not isinstance(case, int) or isinstance(case, bool) or not 0 <= case < 1 << 32:
+            raise ValueError(
+                f"Record number {i} has the case_id {case!r}: it needs a whole number from 0 to 2**32 - 1."
+            )
+        if case in seen:
+            raise ValueError(f"Records number {seen[case]} and {i} have the same case_id, {case}: give each its own.")
+        seen[case] = i
+        for field in FIELDS.values():
+            value = record
+            for key in field.split("."):
+                value = value.get(key) if isinstance(value, Mapping) else None
+            if not isinstance(value, str) or not value.strip():
+                raise ValueError(f"The record with case_id {case} has no text in {field} ({value!r}): it needs one.")
+        prompt = record["requested_rewrite"]["prompt"]
+        if prompt.count("{}") != 1:
+            raise ValueError(
+                f"The record with case_id {case} has the prompt {prompt!r}: write {{}} where its subject stands, once."
+            )
+        for field in (*PROMPTS, *(name for name in OPTIONAL if name in record)):
+            value = record.get(field)
+            if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+                raise ValueError(f"The record with case_id {case} has no list of texts in {field}: it needs one.")
+    return found
+
+
+def _from_hub(name: str) -> Path:
+    """``counterfact.json`` of a hub dataset, downloaded; ``OSError`` where ``name`` is none or it cannot be reached."""
+    missing = f"There is no file {name}: check the path, or give a hub dataset id that holds a counterfact.json"
+    if name.count("/") != 1 or name.endswith((".json", "/")) or name.startswith((".", "/")):
+        raise OSError(f"{missing}.")
+    try:
+        from huggingface_hub import hf_hub_download
+
+        return Path(hf_hub_download(name, "counterfact.json", repo_type="dataset"))
+    except Exception as error:
+        first = next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
+        raise OSError(f"{missing}, with a network to reach it ({first}).") from None
 
 
 def make_records(count: int = 500, seed: int = 0) -> list[dict]:

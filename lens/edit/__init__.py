@@ -3,14 +3,37 @@
 forward pass        shift            one forward pass
 gradient            sgd_step         one step of gradient descent
                     finetune         Adam on one matrix
+                    mend             a trained network makes the edit of the gradient
+key and value       rome             one fact, one matrix, least disturbance by ``covariance``
+                    memit            many facts, several layers
 """
 
 from lens.edit.branch import branches
 from lens.edit.edit import Change, Edit
 from lens.edit.finetune import finetune
+from lens.edit.memit import memit
+from lens.edit.mend import mend
 from lens.edit.request import Request
+from lens.edit.rome import rome
 from lens.edit.settings import settings
 from lens.edit.shift import sgd_step, shift
+from lens.edit.statistics import Statistics, covariance
 from lens.edit.storage import load, save
 
-__all__ = ["Change", "Edit", "Request", "branches", "finetune", "load", "save", "settings", "sgd_step", "shift"]
+__all__ = [
+    "Change",
+    "Edit",
+    "Request",
+    "Statistics",
+    "branches",
+    "covariance",
+    "finetune",
+    "load",
+    "memit",
+    "mend",
+    "rome",
+    "save",
+    "settings",
+    "sgd_step",
+    "shift",
+]

@@ -47,7 +47,9 @@ def branches(
             raise ValueError("An edit without factors, or of a joint q, k, v matrix, cannot run as a branch: apply it.")
         for change in changes:
             key = change.layer % len(lm.layers), change.site
-            found.setdefault(key, [[] for _ in edits])[i].append(change)
+            if key not in found:
+                found[key] = [[] for _ in edits]
+            found[key][i].append(change)
     with ExitStack() as hooks:
         for (layer, site), carried in found.items():
             xs, deltas = (_side_by_side(carried, name) for name in ("x", "delta"))
@@ -78,8 +80,8 @@ def _side_by_side(carried: list[list[Change]], name: str) -> Tensor:
     rank = max(sum(len(t) for t in r) for r in rows)
     wide = torch.promote_types(sample.dtype, torch.float32)
     out = sample.new_zeros(len(rows), rank, sample.shape[1], dtype=wide)
-    for place, r in zip(out, rows):
+    for i, r in enumerate(rows):
         if r:
             both = torch.cat(r)
-            place[: len(both)] = both
+            out[i, : len(both)] = both  # autograd follows, so that an editor can be trained through its edits
     return out

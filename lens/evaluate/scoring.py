@@ -24,6 +24,9 @@ from lens.model import LanguageModel, Tokens
 TOKENS = 4096
 """How many tokens run through the model at a time, padding included."""
 
+PADDING = 512
+"""How much padding a batch may have: where more is due, another batch costs less."""
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -91,12 +94,15 @@ def score(
 
 
 def _chunks(order: list[tuple], tokens: int):
-    """Runs of rows, shortest first, of at most ``tokens`` places each with the padding (but at least one row)."""
+    """Runs of rows, shortest first, of at most ``tokens`` places and ``PADDING`` empty ones (but at least one row)."""
     chunk: list[tuple] = []
+    real = 0
     for key in order:
-        if chunk and (len(chunk) + 1) * len(key[1]) > tokens:
+        places = (len(chunk) + 1) * len(key[1])
+        if chunk and (places > tokens or places - real - len(key[1]) > PADDING):
             yield chunk
-            chunk = []
+            chunk, real = [], 0
         chunk.append(key)
+        real += len(key[1])
     if chunk:
         yield chunk

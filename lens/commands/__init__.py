@@ -1,0 +1,1 @@
+"""Groups of commands of ``python -m lens``: each module adds its own to the parser."""

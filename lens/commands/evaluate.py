@@ -1,0 +1,108 @@
+"""``python -m lens counterfact`` and ``python -m lens tune``: how good is an editor, and with which settings?"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+
+def add(commands) -> None:
+    """Add the two commands to the parser's ``commands``."""
+    run = commands.add_parser("counterfact", help="edit with each record in turn and measure what it did")
+    _common(run)
+    run.add_argument("--records", default="test", help="test, validation, or a counterfact.json (default: test)")
+    run.add_argument("--out", type=Path, help="file for the rows; the same command again goes on where it stopped")
+    run.add_argument("--beside", type=Path, nargs="+", default=[], help="files of other runs to print beside this one")
+    run.add_argument("--no-entropy", action="store_true", help="sample no text")
+    run.add_argument("--no-perplexity", action="store_true", help="do not read ordinary text")
+    run.add_argument("--seed", type=int, default=0, help="of the sampled text (default: 0)")
+    run.set_defaults(run=counterfact)
+
+    tune = commands.add_parser("tune", help="try an editor's grid of settings on the validation records")
+    _common(tune)
+    tune.add_argument("--floor", type=float, default=0.0, help="least efficacy, 0 to 1, of the best (default: 0)")
+    tune.add_argument("--out", type=Path, help="CSV file for the table")
+    tune.set_defaults(run=tuning)
+
+
+def _common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", default="mini", help="built-in, hub id or folder (default: mini)")
+    parser.add_argument("--editor", default="shift", help="an editor of lens.edit, or none (default: shift)")
+    parser.add_argument("--limit", type=int, help="only the first so many records")
+    parser.add_argument("--layer", type=int, help="short for --set layer=LAYER")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting; may be repeated")
+    parser.add_argument("--together", type=int, default=8, help="records in one batch (default: 8)")
+    parser.add_argument("--device", help="cpu or cuda (default: the GPU where there is one)")
+
+
+def counterfact(args) -> int:
+    from lens import evaluate
+    from lens.loading import load
+
+    others = [evaluate.Report.read(path) for path in args.beside]
+    records, chosen = _records(args.records, args.limit), _settings(args)
+    lm = load(args.model, args.device)
+    try:
+        report = evaluate.counterfact(
+            lm,
+            records,
+            args.editor,
+            settings=chosen,
+            out=args.out,
+            together=args.together,
+            entropy=not args.no_entropy,
+            perplexity=not args.no_perplexity,
+            seed=args.seed,
+        )
+    except KeyboardInterrupt:
+        kept = "the same command goes on where it stopped" if args.out else "nothing is kept without --out FILE"
+        print(f"lens: interrupted; {kept}.", file=sys.stderr)
+        return 130
+    print(report.table(*others))
+    return 0
+
+
+def tuning(args) -> int:
+    from lens import evaluate
+    from lens.evaluate.tuning import as_csv, as_table
+    from lens.files import write_text
+    from lens.loading import load
+
+    def keep(results: list[dict]) -> None:
+        if args.out:
+            write_text(args.out, as_csv(results))
+
+    records, chosen = _records("validation", args.limit), _settings(args)
+    lm = load(args.model, args.device)
+    results = evaluate.tune(lm, records, args.editor, settings=chosen, together=args.together, each=keep)
+    print(as_table(results))
+    if (found := evaluate.best(results, args.floor)) is None:
+        raise ValueError(f"No setting of the grid has an efficacy of {args.floor:.0%} on these records.")
+    keys = list(found)[: list(found).index("efficacy_accuracy")]  # what was varied comes first
+    print("The best: " + ", ".join(f"{key} = {found[key]}" for key in keys) + ".")
+    return 0
+
+
+def _records(which: str, limit: int | None) -> list[dict]:
+    from lens.data import load_records, records
+    from lens.data.records import SPLITS
+
+    if limit is not None and limit < 1:
+        raise ValueError(f"--limit is {limit}: give at least 1.")
+    return (records(which) if which in SPLITS else load_records(which))[:limit]
+
+
+def _settings(args) -> dict:
+    """What ``--set key=value`` and ``--layer`` say; values are read as JSON where they are that, else as text."""
+    chosen = {} if args.layer is None else {"layer": args.layer}
+    for item in args.set:
+        key, sign, value = item.partition("=")
+        if not key or not sign:
+            raise ValueError(f"--set {item}: write it as KEY=VALUE, such as eta=0.5.")
+        try:
+            chosen[key] = json.loads(value)
+        except ValueError:
+            chosen[key] = value
+    return chosen

@@ -1,0 +1,87 @@
+"""In which company does a subject appear?  A request's prompt on its own, and behind words the model makes up.
+
+What a subject's last token holds depends on what stands before it.  An edit that is meant for the subject, and not for
+one sentence, is made for the mean over several beginnings:
+
+    {prompt}          {prefix}. {prompt}          prefix ~ the model itself, top-5 sampling
+
+The prefixes are sampled once for each model and seed, and are tokens, never read back as text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
+
+from lens.capture import as_a_function
+from lens.edit.request import Request
+from lens.model import LanguageModel
+from lens.segments import subject_last
+
+TOP = 5
+"""Each token of a prefix is drawn from so many: the most probable ones."""
+
+Prefixes = tuple[tuple[int, ...], ...]
+
+_sampled: WeakKeyDictionary[nn.Module, dict] = WeakKeyDictionary()
+
+
+def prefixes(lm: LanguageModel, shapes: Sequence[Sequence[int]], seed: int = 0) -> Prefixes:
+    """The empty prefix, then for each (number, length) of ``shapes`` so many of so many tokens, sampled by the model.
+
+    The same for one model, ``shapes`` and ``seed``; torch's own random state is left alone.  No special token is among
+    them.
+
+    >>> import lens
+    >>> [len(p) for p in prefixes(lens.load("mini"), [(2, 5), (1, 10)])]
+    [0, 5, 5, 10]
+    """
+    known = _sampled.setdefault(lm.model, {})
+    key = tuple(map(tuple, shapes)), seed
+    if key not in known:
+        lengths = [length for number, length in shapes for _ in range(number)]
+        rows = _sample(lm, len(lengths), max(lengths, default=0), seed)
+        known[key] = ((), *(row[:length] for row, length in zip(rows, lengths)))
+    return known[key]
+
+
+@torch.no_grad()
+def _sample(lm: LanguageModel, number: int, length: int, seed: int) -> Prefixes:
+    """``number`` continuations, of ``length`` tokens each, of the token that begins a text."""
+    tokenizer, generator = lm.tokenizer, torch.Generator().manual_seed(seed)
+    start = next(i for i in (tokenizer.bos_token_id, tokenizer.eos_token_id, 0) if i is not None)
+    ids = torch.full((number, 1), start)
+    with as_a_function(lm.model):
+        for _ in range(length if number else 0):
+            hidden = lm.model.base_model(input_ids=ids.to(lm.device), use_cache=False).last_hidden_state
+            logits = lm.head(hidden[:, -1]).float().cpu()
+            logits[:, tokenizer.all_special_ids] = -torch.inf
+            logits[:, len(tokenizer) :] = -torch.inf  # rows of E that only fill it up
+            best = logits.topk(TOP)
+            drawn = torch.multinomial(best.values.softmax(-1), 1, generator=generator)
+            ids = torch.cat([ids, best.indices.gather(1, drawn)], 1)
+    return tuple(map(tuple, ids[:, 1:].tolist()))
+
+
+def in_contexts(lm: LanguageModel, request: Request, before: Prefixes) -> tuple[list[list[int]], list[int]]:
+    """The request's prompt behind each prefix, as token ids, and where in each the subject's last token is.
+
+    >>> import lens
+    >>> lm = lens.load("mini")
+    >>> rows, places = in_contexts(lm, lens.Request("The capital of {} is", "France", "Rome"), [(), (5, 6)])
+    >>> lm.words(rows[1][places[1] - 1 :])
+    ['·of', '·France', '·is']
+    """
+    ids, text = lm.encode(request.text), request.text
+    # What comes before the subject may name it too: the subject that counts is the one at the end of this.
+    upto = request.prompt[: request.prompt.index("{}")] + request.subject
+    after = len(ids) - subject_last(lm, text, upto)
+    bare = lm.tokenizer(text, add_special_tokens=False)["input_ids"]
+    start = ids[: len(ids) - len(bare)]
+    behind = lm.tokenizer(f". {text}", add_special_tokens=False)["input_ids"]
+    rows = [[*start, *prefix, *behind] if prefix else ids for prefix in before]
+    # Counted from the end: a leading space may cut the words before the subject into other tokens.
+    return rows, [len(row) - after for row in rows]

@@ -1,0 +1,197 @@
+"""Which directions does ordinary text use?  C = E[kᵀk], the second moment of FF2's inputs k [1, d_m], uncentered.
+
+An edit that has to leave other text alone weighs its change with C: ROME writes along k*C⁻¹, which is k* turned away
+from what text often contains.  One pass over ``count`` tokens gives C for several layers at once, a sum of kᵀk in
+float64; it is kept in float32, and factored once, C = LLᵀ, in float64.
+
+C is found again by what it was made from: the model's fingerprint, the layer and the tokens that were read.  Tokens
+are cheap beside activations, so the text is tokenized first, up to ``count``, and their digest is known before the
+model runs.  What is known is kept in memory; for the built-in model in ``data/statistics``; and in a cache folder,
+``$LENS_CACHE`` or else ``lens-book`` in ``$XDG_CACHE_HOME`` or ``~/.cache``.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
+from itertools import chain
+from itertools import count as naturals
+from pathlib import Path
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from lens.batch import pad
+from lens.capture import as_a_function, up_to, watch
+from lens.edit.edit import _stack
+from lens.edit.statistics_files import cache, fetch, store
+from lens.mini.corpus import documents
+from lens.model import LanguageModel
+
+COUNT = 100_000
+"""How many tokens are read."""
+
+CONTEXT = 512
+"""Longer texts are read in pieces of so many tokens, or of as many as the model reads."""
+
+TOKENS = 4096
+"""How many tokens run through the model at a time, padding included."""
+
+
+@dataclass(frozen=True, eq=False)
+class Statistics:
+    """C [d_m, d_m] float32 of one layer, taken over ``count`` tokens; ``corpus`` is the digest of these tokens."""
+
+    layer: int
+    C: Tensor
+    count: int
+    corpus: str
+
+    @cached_property
+    def cholesky(self) -> Tensor:
+        """L [d_m, d_m] with LLᵀ = C, in float64 (float32 where the device has no float64); computed once.
+
+        C's float32 entries leave eigenvalues below 2⁻²⁴ of the largest to rounding.  Where they come out negative, as
+        with neurons that never fire, 2⁻²³ tr C is added on the diagonal, enough to outweigh it.  Raises ``ValueError``
+        where there were fewer tokens than directions: C⁻¹ would say nothing about the directions not seen.
+        """
+        size = len(self.C)
+        if self.count < size:
+            raise ValueError(
+                f"The statistics of layer {self.layer} were taken over {self.count} tokens, too few for FF2's {size} "
+                f"inputs: give lens.edit.covariance more text, at least {size} tokens and better {100 * size}."
+            )
+        C = self.C.to(_widest(self.C.device))
+        factor, failed = torch.linalg.cholesky_ex(C)
+        if failed:
+            factor = torch.linalg.cholesky(C + 2**-23 * C.trace() * torch.eye(size, dtype=C.dtype, device=C.device))
+        return factor
+
+    def solve(self, k: Tensor) -> Tensor:
+        """``k C⁻¹`` [n, d_m] for rows k [n, d_m], in the dtype of ``cholesky``."""
+        return torch.cholesky_solve(k.to(self.cholesky).T, self.cholesky).T
+
+
+_memory: WeakKeyDictionary[nn.Module, dict] = WeakKeyDictionary()
+"""Of each model: its statistics by (layer, corpus), and the digest of the built-in text by count."""
+
+
+def covariance(
+    lm: LanguageModel, layers: int | Iterable[int], texts: Iterable[str] | None = None, count: int = COUNT
+) -> dict[int, Statistics]:
+    """C = E[kᵀk] of FF2's inputs at some layers, over the first ``count`` tokens of ``texts``: {layer: statistics}.
+
+    ``texts``: any strings, endless or not, each read on its own from its first token; by default the text that the
+    built-in model was trained on.  For another model give text of the kind it was trained on, Wikipedia for GPT-2.
+    Statistics that are in memory, shipped or in the cache folder are not taken again.  Raises ``IndexError`` for an
+    unknown layer, ``ValueError`` where there is no text, and ``RuntimeError`` while an edit is applied.
+
+    >>> import lens
+    >>> covariance(lens.load("mini"), 2)[2].C.shape
+    torch.Size([768, 768])
+    """
+    layers = _checked(lm, [layers] if isinstance(layers, int) else layers)
+    known = _memory.setdefault(lm.model, {})
+    digest, pieces = known.get(count) if texts is None else None, None
+    if digest is None:
+        pieces, digest = _read(lm, texts, count)
+        if texts is None:
+            known[count] = digest
+    for layer in layers:
+        if (layer, digest) not in known and (found := fetch(lm, layer, digest)):
+            known[layer, digest] = Statistics(layer, *found, digest)
+    if missing := [layer for layer in layers if (layer, digest) not in known]:
+        for one in measure(lm, missing, pieces or _read(lm, texts, count)[0], digest):
+            known[one.layer, digest] = one
+            try:
+                store(lm, one.layer, digest, one.C, one.count, cache())
+            except OSError as error:
+                warnings.warn(
+                    f"The statistics of layer {one.layer} could not be kept in {cache()} ({error.strerror}): "
+                    "set LENS_CACHE to a folder with room, or they are taken again next time.",
+                    stacklevel=2,
+                )
+    return {layer: known[layer, digest] for layer in layers}
+
+
+def again(lm: LanguageModel, layers: Iterable[int], folder: Path, count: int = COUNT) -> dict[int, Statistics]:
+    """Take the statistics of the built-in text anew, whatever is known, and write them into ``folder``."""
+    layers = _checked(lm, layers)
+    taken = measure(lm, layers, *_read(lm, None, count))
+    for one in taken:
+        store(lm, one.layer, one.corpus, one.C, one.count, folder)
+    return {one.layer: one for one in taken}
+
+
+@torch.no_grad()
+def measure(lm: LanguageModel, layers: list[int], pieces: list[list[int]], corpus: str) -> list[Statistics]:
+    """C of every layer from one pass over ``pieces`` (token ids), whatever is already known; see ``covariance``."""
+    if _stack(lm):
+        raise RuntimeError("An edit is applied to this model, and statistics are the unedited model's: undo it first.")
+    total, sums = sum(map(len, pieces)), {}
+    modules = {layer: lm.site(layer, "ff2") for layer in layers}
+    name = f"statistics of layer {', '.join(map(str, layers))}"
+    with tqdm(total=total, desc=name, unit=" tokens", unit_scale=True, leave=False) as bar, as_a_function(lm.model):
+        for chunk in _chunks(sorted(pieces, key=len)):
+            ids, real = pad(chunk)
+            with watch(modules) as seen, up_to(lm.layers[max(layers)]):
+                lm.model.base_model(input_ids=ids.to(lm.device), use_cache=False)
+            for layer, (k, _) in seen.items():
+                k = k.reshape(real.numel(), -1)[real.flatten().to(k.device)]  # [tokens, d_m]
+                k = k.to(torch.promote_types(k.dtype, torch.float32))
+                if layer not in sums:
+                    sums[layer] = torch.zeros(k.shape[1], k.shape[1], dtype=_widest(k.device), device=k.device)
+                sums[layer] += k.T @ k
+            bar.update(int(real.sum()))
+    upper = {layer: (sums[layer] / total).float().triu() for layer in layers}  # a product's two halves may round apart
+    return [Statistics(layer, C + C.triu(1).T, total, corpus) for layer, C in upper.items()]
+
+
+def _checked(lm: LanguageModel, layers: Iterable[int]) -> list[int]:
+    layers = list(layers)
+    for layer in layers:
+        lm.check(layer, "ff2")
+    return sorted({layer % len(lm.layers) for layer in layers})
+
+
+def _read(lm: LanguageModel, texts: Iterable[str] | None, count: int) -> tuple[list[list[int]], str]:
+    """The first ``count`` tokens of the texts, in pieces that the model can read, and their digest."""
+    if count < 1:
+        raise ValueError(f"Statistics are taken over at least one token, and count is {count}.")
+    if isinstance(texts, str):
+        raise TypeError("Expected several texts, and got one string: give a list, such as [text].")
+    longest = min(CONTEXT, getattr(lm.model.config, "max_position_embeddings", None) or CONTEXT)
+    pieces, digest = [], sha256()
+    for text in chain.from_iterable(map(documents, naturals())) if texts is None else texts:
+        if not isinstance(text, str):
+            raise TypeError(f"Expected texts for the statistics, and got {text!r:.80}: give strings.")
+        ids = lm.in_vocabulary(lm.tokenizer(text, verbose=False)["input_ids"][:count])
+        for start in range(0, len(ids), longest):
+            pieces.append(ids[start : start + longest])
+            digest.update(str(pieces[-1]).encode())
+        count -= len(ids)
+        if not count:
+            break
+    if not pieces:
+        raise ValueError("The texts for the statistics have no tokens: give at least one that is not empty.")
+    return pieces, digest.hexdigest()
+
+
+def _chunks(pieces: list[list[int]]) -> Iterator[list[list[int]]]:
+    """Pieces, shortest first, as batches of at most ``TOKENS`` places with the padding."""
+    chunk: list[list[int]] = []
+    for piece in pieces:
+        if chunk and (len(chunk) + 1) * len(piece) > TOKENS:
+            yield chunk
+            chunk = []
+        chunk.append(piece)
+    yield chunk
+
+
+def _widest(device: torch.device) -> torch.dtype:
+    return torch.float32 if device.type == "mps" else torch.float64

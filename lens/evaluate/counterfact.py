@@ -1,0 +1,189 @@
+"""How good is an editor?  CounterFact's measures, record by record, for one editor on one model.
+
+Edits are made one after another, each of the unedited model, and evaluated side by side: their factors run as branches
+of one batch, so the weights are never written.  An edit without factors (fine-tuning's dense ΔW) is put into the model
+and evaluated alone, by the same code.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from tqdm.auto import tqdm
+
+from lens.data.records import check_records
+from lens.edit.branch import thin
+from lens.edit.edit import Edit
+from lens.evaluate.editors import Editor, resolve
+from lens.evaluate.entropy import ngram_entropy
+from lens.evaluate.perplexity import Perplexity, sample
+from lens.evaluate.prompts import Case, shares
+from lens.evaluate.report import Report, Row
+from lens.evaluate.run_file import FORMAT, RunFile
+from lens.kernels import Key
+from lens.model import LanguageModel
+
+
+def counterfact(
+    lm: LanguageModel,
+    records: Sequence[Mapping],
+    editor: Editor,
+    *,
+    settings: Mapping | None = None,
+    out: str | Path | None = None,
+    together: int = 8,
+    entropy: bool = True,
+    perplexity: bool = True,
+    texts: Sequence[str] | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> Report:
+    """Edit the model with each record in turn and measure what that did; a ``Report`` of one row per record.
+
+    ``records``: CounterFact's (``lens.data.records()``, ``lens.data.load_records(path)``).  ``editor``: a name such as
+    "shift", "none" for the unedited model, or a function ``(lm, request, **settings) -> Edit``; ``settings`` overrides
+    its hyperparameters.  A row holds the shares of ``lens.evaluate.prompts``, the n-gram entropy of text sampled behind
+    the generation prompts (``entropy``), and the perplexity of ``texts`` (default: about 1,000 held-out tokens) under
+    the edited model (``perplexity``).  ``seed`` is that of the sampling.  ``together`` records are evaluated in one
+    batch: lower it where memory is short, it changes results by no more than rounding.
+
+    ``out``: a file that rows are added to as they are made.  Run again with the same file, the records in it are
+    skipped; it is refused with ``ValueError`` where it was made with another model, editor, seed or other settings.
+    What goes wrong with one record (a subject that is not in its prompt, say) is its row's ``error``; memory running
+    out and Ctrl-C end the run.  The model's weights are afterwards what they were, bit for bit.
+
+    >>> import lens
+    >>> lm = lens.load("mini")
+    >>> report = counterfact(lm, lens.data.records()[:4], "shift", entropy=False, progress=False)
+    >>> report.summary()["efficacy_accuracy"].count
+    4
+    """
+    if together < 1:
+        raise ValueError(f"together is {together}: at least one record is evaluated at a time.")
+    Key(seed).check()
+    records = check_records(records)
+    name, chosen, make = resolve(lm, editor, settings)
+    texts = (tuple(texts) if texts is not None else sample(lm)) if perplexity else None
+    header = {
+        "format": FORMAT,
+        "model": lm.name,
+        "fingerprint": lm.fingerprint,
+        "editor": name,
+        "settings": json.loads(json.dumps(chosen, default=str)),
+        "seed": seed,
+        "options": {"entropy": entropy, "perplexity": sha256("\n".join(texts).encode()).hexdigest() if texts else None},
+        "together": together,
+        "dtype": str(lm.dtype),
+        "device": str(lm.device),
+        "versions": {"python": platform.python_version()} | {p: version(p) for p in ("torch", "transformers")},
+        "command": sys.argv,
+    }
+    run = RunFile(out, header) if out is not None else None
+    rows = dict(run.rows) if run else {}
+    for record in records:
+        _same_request(rows.get(record["case_id"]), record, out)
+    measure = _Measure(lm, make, Perplexity(lm, texts) if perplexity else None, entropy, seed)
+    with tqdm(total=len(records), unit="record", desc=name, disable=not progress) as bar:
+        for start in range(0, len(records), together):
+            group = records[start : start + together]
+            missing = [record for record in group if record["case_id"] not in rows]
+            if missing:
+                new = measure(missing)
+                if run:
+                    run.append(new)
+                rows |= {row.case_id: row for row in new}
+            bar.update(len(group))
+    return Report(header, tuple(rows[record["case_id"]] for record in records))
+
+
+class _Measure:
+    """Makes the edits of some records and evaluates them together."""
+
+    def __init__(self, lm, make, perplexity: Perplexity | None, entropy: bool, seed: int):
+        self._lm, self._make, self._perplexity, self._entropy, self._seed = lm, make, perplexity, entropy, seed
+        self._unedited: float | None = None
+
+    def __call__(self, records: Sequence[Mapping]) -> list[Row]:
+        rows: dict[int, Row] = {}
+        made: list[tuple[Case, Edit]] = []
+        for record in records:
+            try:
+                case = Case.of(self._lm, record)
+                made.append((case, self._make(case.request)))
+            except (MemoryError, torch.cuda.OutOfMemoryError):
+                raise
+            except Exception as error:
+                rows[record["case_id"]] = Row(*_identity(record), error=_sentence(error))
+        branching = [(case, edit) for case, edit in made if thin(self._lm, edit.changes)]
+        for row in self._evaluate([c for c, _ in branching], [e for _, e in branching], True) if branching else ():
+            rows[row.case_id] = row
+        for case, edit in made:
+            if case.case_id not in rows:
+                with edit:
+                    (rows[case.case_id],) = self._evaluate([case], [edit], False)
+        return [rows[record["case_id"]] for record in records]
+
+    def _evaluate(self, cases: list[Case], edits: list[Edit], branching: bool) -> list[Row]:
+        """Rows of cases whose edits run as branches, or of one whose edit is in the weights."""
+        changes = [edit.changes for edit in edits] if branching else None
+        found = shares(self._lm, cases, changes)
+        entropies = self._entropies(cases, changes) if self._entropy else [None] * len(cases)
+        return [
+            Row(
+                case.case_id,
+                case.request.subject,
+                case.request.target_new,
+                **share,
+                entropy=h,
+                perplexity=self._perplexity_of(edit, branching) if self._perplexity else None,
+                seconds=edit.seconds,
+                note=edit.note,
+            )
+            for case, edit, share, h in zip(cases, edits, found, entropies)
+        ]
+
+    def _entropies(self, cases: list[Case], changes: list | None) -> list[float | None]:
+        from lens.evaluate.generation import continuations
+
+        rows = [i for i, case in enumerate(cases) for _ in case.generation]
+        prompts = [prompt for case in cases for prompt in case.generation]
+        texts = continuations(
+            self._lm, prompts, [cases[i].case_id for i in rows], edits=changes, rows=rows, seed=self._seed
+        )
+        return [ngram_entropy([text for i, text in zip(rows, texts) if i == k]) for k in range(len(cases))]
+
+    def _perplexity_of(self, edit: Edit, branching: bool) -> float:
+        if not edit.changes:
+            if self._unedited is None:
+                self._unedited = self._perplexity()
+            return self._unedited
+        if branching:
+            return self._perplexity(edit.changes)
+        return self._perplexity(lowest=min(c.layer % len(self._lm.layers) for c in edit.changes))
+
+
+def _identity(record: Mapping) -> tuple[int, str, str]:
+    rewrite = record["requested_rewrite"]
+    return record["case_id"], rewrite["subject"], rewrite["target_new"]["str"]
+
+
+def _same_request(row: Row | None, record: Mapping, out) -> None:
+    """``ValueError`` where a row in the file has this record's case_id and is about something else."""
+    case, subject, target = _identity(record)
+    if row is not None and (row.subject, row.target_new) != (subject, target):
+        raise ValueError(
+            f"Case {case} in {out} is {row.subject!r} → {row.target_new!r}, and now it is {subject!r} → {target!r}: "
+            "the run was made with other records, so give another file."
+        )
+
+
+def _sentence(error: Exception) -> str:
+    text = " ".join(str(error).split()) or "no message"
+    return text if isinstance(error, (ValueError, IndexError)) else f"{type(error).__name__}: {text}"

@@ -1,0 +1,48 @@
+"""Which editor is meant, and with which hyperparameters?  A name from ``lens.edit``, or a function of one's own."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+
+import lens.edit
+from lens.edit.edit import Edit
+from lens.edit.request import Request
+from lens.model import LanguageModel
+
+NONE = "none"
+"""The unedited model, evaluated as if it were an editor."""
+
+Editor = str | Callable[..., Edit]
+
+
+def resolve(
+    lm: LanguageModel, editor: Editor, settings: Mapping | None = None
+) -> tuple[str, dict, Callable[[Request], Edit]]:
+    """The editor's name, every hyperparameter it will use, and the function from a request to its edit.
+
+    ``editor``: the name of a function in ``lens.edit`` that ``data/editors.json`` has settings for, ``"none"``, or a
+    function ``(lm, request, **settings) -> Edit``.  Raises ``ValueError`` for an editor or a setting there is not.
+
+    >>> import lens
+    >>> resolve(lens.load("mini"), "shift", {"eta": 0.5})[1]["eta"]
+    0.5
+    """
+    given = dict(settings or {})
+    if callable(editor):
+        name = getattr(editor, "__name__", type(editor).__name__)
+        return name, given, lambda request: editor(lm, request, **given)
+    if editor == NONE:
+        if given:
+            raise ValueError(f"The unedited model has no settings, and got {', '.join(given)}: leave them out.")
+        return NONE, {}, lambda request: Edit(NONE, (request,), (), {}, 0.0, lm)
+    defaults = lens.edit.settings(lm, editor)
+    function = getattr(lens.edit, editor, None)
+    if not callable(function):
+        raise ValueError(f"lens.edit has no editor {editor!r} that this version can run.")
+    known = [name for name in inspect.signature(function).parameters if name not in ("lm", "request")]
+    for name in given:
+        if name not in known:
+            raise ValueError(f"The editor {editor!r} has no setting {name!r}: it has {', '.join(known)}.")
+    tabled = lens.edit.settings(lm, editor, **{k: v for k, v in given.items() if k in defaults})
+    return editor, tabled | {k: v for k, v in given.items() if k not in tabled}, lambda r: function(lm, r, **given)

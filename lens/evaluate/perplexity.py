@@ -1,0 +1,102 @@
+"""Does the model still read ordinary text as before?  Perplexity of a fixed sample, under one edit after another.
+
+    perplexity = exp( −(1/K) Σ log p(token | the text before it) ),   K predicted tokens, all texts together
+
+The layers below the lowest change compute what they always did: they run once for all edits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import exp, inf
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from lens.batch import pad
+from lens.capture import as_a_function
+from lens.data.text import heldout
+from lens.edit.branch import branches
+from lens.edit.edit import Change
+from lens.kernels import CHUNK_BYTES
+from lens.model import LanguageModel
+from lens.upper import UpperLayers
+
+TOKENS = 1000
+"""The default sample has at least so many tokens."""
+
+BATCH = 4096
+"""How many tokens run through the model at a time, padding included."""
+
+
+def sample(lm: LanguageModel, tokens: int = TOKENS) -> tuple[str, ...]:
+    """The first held-out paragraphs of the built-in world, until there are ``tokens`` tokens."""
+    texts, count = [], 0
+    for text in heldout():
+        if count >= tokens:
+            break
+        texts.append(text)
+        count += len(lm.encode(text))
+    return tuple(texts)
+
+
+class Perplexity:
+    """The perplexity of ``texts`` under a model as it is at the moment, or with thin changes beside its weights.
+
+    Make a new one when a weight below the changes has been written.  Raises ``ValueError`` for a text that is too long
+    for the model, and where no text has two tokens.
+
+    >>> import lens
+    >>> lm = lens.load("mini")
+    >>> perplexity = Perplexity(lm, sample(lm))
+    >>> edit = lens.edit.shift(lm, lens.Request("The capital of {} is", "France", "Rome"))
+    >>> perplexity() <= perplexity(edit.changes)
+    True
+    """
+
+    def __init__(self, lm: LanguageModel, texts: Sequence[str]):
+        self._lm = lm
+        rows = sorted((ids for ids in map(lm.encode, texts) if len(ids) > 1), key=len)
+        if not rows:
+            raise ValueError("Perplexity needs a text of at least two tokens: give texts=, a list of paragraphs.")
+        size = max(1, BATCH // len(rows[-1]))
+        self._batches = [pad(rows[i : i + size]) for i in range(0, len(rows), size)]
+        self.tokens = sum(len(row) - 1 for row in rows)
+        self._upper: dict[int, list[UpperLayers]] = {}
+
+    def __call__(self, changes: Sequence[Change] = (), *, lowest: int | None = None) -> float:
+        """The perplexity with ``changes`` as branches; of the weights alone where there are none.
+
+        ``lowest``: the lowest layer that differs from the model this object saw first (default: that of ``changes``).
+        """
+        depth = len(self._lm.layers)
+        if lowest is None:
+            lowest = min((c.layer % depth for c in changes), default=depth - 1)
+        total = 0.0
+        for (ids, real), upper in zip(self._batches, self._lower_layers(lowest)):
+            with torch.no_grad(), branches(self._lm, [changes] if changes else []):
+                total += _nll(self._lm, upper(), ids, real)
+        mean = total / self.tokens
+        return exp(mean) if mean < 700 else inf
+
+    def _lower_layers(self, lowest: int) -> list[UpperLayers]:
+        if lowest not in self._upper:
+            self._upper[lowest] = [UpperLayers(self._lm, ids, lowest) for ids, _ in self._batches]
+        return self._upper[lowest]
+
+
+def _nll(lm: LanguageModel, normed: Tensor, ids: Tensor, real: Tensor) -> float:
+    """Σ −log p of every real token but each row's first, from ln_f's output [B, T, d], a chunk of logits at a time."""
+    kept = real[:, 1:].to(normed.device)
+    hidden = normed[:, :-1][kept]  # [K, d]
+    labels = ids[:, 1:].to(normed.device)[kept]
+    budget = CHUNK_BYTES["cpu" if hidden.device.type == "cpu" else "cuda"]
+    step = max(1, budget // (lm.unembedding.shape[0] * hidden.element_size()))
+    total = torch.zeros((), dtype=torch.float64, device=lm.unembedding.device)
+    with as_a_function(lm.model):
+        for some, wanted in zip(hidden.split(step), labels.split(step)):
+            logits = lm.head(some)
+            logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+            total += cross_entropy(logits, wanted.to(logits.device), reduction="none").double().sum()
+    return float(total)

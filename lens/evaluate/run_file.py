@@ -1,0 +1,88 @@
+"""How does a long run survive being killed?  One line of JSON per record, on the disk before the next group begins.
+
+The first line is the header: which model, editor, settings, seed and options, and which versions.  It is written as a
+whole file or none; rows are only ever added behind it.  A line without its line break was being written when the run
+was killed: it is dropped, and its record is done again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from lens.evaluate.report import Row, row_from
+from lens.files import write_text
+
+FORMAT = "lens-counterfact-1"
+IDENTITY = {
+    "fingerprint": "another model",
+    "editor": "another editor",
+    "settings": "other settings",
+    "seed": "another seed",
+    "options": "other options",
+}
+"""What must agree for a run to go on; versions, paths and batch sizes may differ."""
+
+
+def read(path: str | Path) -> tuple[dict, list[Row], int]:
+    """Header and rows of a run file, and how many of its bytes are whole lines; ``OSError`` where it is none."""
+    path = Path(path)
+    if not path.is_file():
+        raise OSError(
+            f"There is no run file {path}: check the path, or make one with lens.evaluate.counterfact(out=…)."
+        )
+    content = path.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    lines = content[:whole].decode("utf-8", errors="replace").splitlines()
+    try:
+        header = json.loads(lines[0])
+        if header["format"] != FORMAT:
+            raise KeyError(header["format"])
+    except (IndexError, KeyError, TypeError, ValueError):
+        raise OSError(f"The file {path} does not begin as a run file of this version: give another path.") from None
+    rows: dict[int, Row] = {}
+    for number, line in enumerate(lines[1:], 2):
+        try:
+            row = row_from(line)
+        except (TypeError, ValueError):
+            raise OSError(
+                f"Line {number} of {path} is damaged: remove that line, and its record is done again."
+            ) from None
+        rows.setdefault(row.case_id, row)
+    return header, list(rows.values()), whole
+
+
+class RunFile:
+    """The file of one run, new or taken up again: ``rows`` are there already, ``append`` adds more.
+
+    Raises ``ValueError`` in one sentence where the file belongs to another run than ``header`` describes.
+    """
+
+    def __init__(self, path: str | Path, header: dict):
+        self._path = Path(path)
+        self.rows: dict[int, Row] = {}
+        if not self._path.exists() or (self._path.is_file() and not self._path.stat().st_size):
+            write_text(self._path, json.dumps(header, ensure_ascii=False) + "\n")
+        found, rows, whole = read(self._path)
+        wanted = json.loads(json.dumps(header))  # as it reads after the journey through JSON
+        for key, what in IDENTITY.items():
+            if found.get(key) != wanted[key]:
+                before, now = (str(h.get("model") if key == "fingerprint" else h.get(key)) for h in (found, wanted))
+                raise ValueError(
+                    f"The run in {self._path} was made with {what} ({before}, and now it is {now}): "
+                    "give another file, or remove this one."
+                )
+        if whole < self._path.stat().st_size:
+            os.truncate(self._path, whole)
+        self.rows = {row.case_id: row for row in rows}
+
+    def append(self, rows: Sequence[Row]) -> None:
+        """Add some rows in one write, and return when they are on the disk."""
+        text = "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows)
+        with open(self._path, "ab") as file:
+            file.write(text.encode("utf-8"))
+            file.flush()
+            os.fsync(file.fileno())

@@ -1,0 +1,99 @@
+"""How many edits does a model bear?  One on top of another, measured after the first, the third, the tenth, …
+
+Each edit is computed on the model that the edits before it have left.  Its factors are added to the weights and thrown
+away; what is kept is one copy of each weight from before its first change, so that a hundred edits of one matrix cost
+no more memory than one, and the end puts every weight back bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from lens.data.records import check_records
+from lens.edit.edit import Edit, _written
+from lens.evaluate.editors import Editor, resolve
+from lens.evaluate.perplexity import Perplexity, sample
+from lens.evaluate.prompts import SHARES, Case, shares
+from lens.kernels import update_
+from lens.model import LanguageModel
+
+
+def sequential(
+    lm: LanguageModel,
+    records: Sequence[Mapping],
+    editor: Editor,
+    at: Iterable[int] = (1, 3, 10, 30, 100),
+    *,
+    settings: Mapping | None = None,
+    perplexity: bool = True,
+    texts: Sequence[str] | None = None,
+    progress: bool = True,
+) -> list[dict]:
+    """Apply the records' edits one on top of another, and measure after each count in ``at``.
+
+    Gives one dict per count: ``edits``; the six shares of ``lens.evaluate.prompts`` as means over all edits so far
+    ("paraphrase_accuracy", …); the efficacy and paraphrase of the latest edit alone ("latest_paraphrase_accuracy", …);
+    ``perplexity`` of ``texts``.  The first, with ``edits`` 0, is the unedited model on all the records.  The arguments
+    are those of ``counterfact``.
+
+    The model is bit for bit as before at the end, also where an editor raises or Ctrl-C is pressed.  Raises
+    ``ValueError`` where ``at`` counts more edits than there are records, and what the editor raises.
+
+    >>> import lens
+    >>> lm = lens.load("mini")
+    >>> steps = sequential(lm, lens.data.records("validation"), "shift", at=(1, 2), perplexity=False, progress=False)
+    >>> [step["edits"] for step in steps], steps[0]["efficacy_accuracy"]
+    ([0, 1, 2], 0.0)
+    """
+    counts = sorted(set(at))
+    if not counts or counts[0] < 1 or counts[-1] > len(records):
+        raise ValueError(f"There are {len(records)} records and at is {counts}: give counts from 1 to {len(records)}.")
+    name, _, make = resolve(lm, editor, settings)
+    lm.fingerprint  # of the model before anything changes
+    cases = [Case.of(lm, record) for record in check_records(records[: counts[-1]])]
+    texts = (sample(lm) if texts is None else tuple(texts)) if perplexity else ()
+
+    def measure(done: int) -> dict:
+        so_far = shares(lm, cases[:done] or cases)
+        step = {"edits": done} | {key: _mean(one[key] for one in so_far) for key in SHARES}
+        if done:
+            latest = {k: v for k, v in so_far[-1].items() if not k.startswith("neighborhood")}
+            step |= {f"latest_{key}": value for key, value in latest.items()}
+        return step | ({"perplexity": Perplexity(lm, texts)()} if perplexity else {})
+
+    before: dict[int, tuple[Tensor, Tensor]] = {}
+    try:
+        steps = [measure(0)]
+        for done, case in enumerate(tqdm(cases, unit="edit", desc=name, disable=not progress), 1):
+            _write(lm, make(case.request), before)
+            if done in counts:
+                steps.append(measure(done))
+        return steps
+    finally:
+        with torch.no_grad():
+            for parameter, old in before.values():
+                parameter.copy_(old)
+
+
+@torch.no_grad()
+def _write(lm: LanguageModel, edit: Edit, before: dict[int, tuple[Tensor, Tensor]]) -> None:
+    """Add an edit to the weights, and keep in ``before`` what each weight held when it was first touched."""
+    for change in edit.changes:
+        parameter = lm.site(change.layer, change.site).weight
+        if id(parameter) not in before:
+            before[id(parameter)] = parameter, parameter.detach().clone()
+        weight = _written(lm, change)
+        if change.x is None:
+            weight.add_(change.delta)
+        else:
+            update_([weight], [change.x], [change.delta], eta=1.0)
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None

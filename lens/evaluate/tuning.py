@@ -1,0 +1,114 @@
+"""Which hyperparameters should an editor use on this model?  A grid, on records that no result is reported on.
+
+score = harmonic mean of efficacy, paraphrase and neighborhood (accuracy),   best: the largest score
+                                                               among settings with efficacy ≥ floor
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from itertools import product
+from pathlib import PurePosixPath
+
+from tqdm.auto import tqdm
+
+from lens.data import paths
+from lens.evaluate.counterfact import counterfact
+from lens.evaluate.prompts import SHARES
+from lens.model import LanguageModel
+
+
+def grid(lm: LanguageModel, editor: str) -> dict[str, list]:
+    """The values of each hyperparameter to try: ``data/editors.json``, under the editor, "grid", and the model's name.
+
+    >>> import lens
+    >>> grid(lens.load("mini"), "shift")["layer"]
+    [4, 5, 6, 7]
+    """
+    table = json.loads((paths.root() / "editors.json").read_text(encoding="utf-8"))
+    name = PurePosixPath(lm.name.replace("\\", "/")).name
+    found = table.get(editor, {}).get("grid", {}).get(name)
+    if not found:
+        raise ValueError(
+            f"data/editors.json has no grid of {editor!r} for {name!r}: add one, such as "
+            '"grid": {"mini": {"layer": [4, 5], "eta": [0.2, 0.4]}}.'
+        )
+    return found
+
+
+def tune(
+    lm: LanguageModel,
+    records: Sequence[Mapping],
+    editor: str,
+    *,
+    values: Mapping[str, Sequence] | None = None,
+    settings: Mapping | None = None,
+    progress: bool = True,
+    each: Callable[[list[dict]], None] | None = None,
+    **options,
+) -> list[dict]:
+    """Evaluate every combination of ``values`` (default: ``grid``) and give one dict each, in the grid's order.
+
+    A dict holds the combination, the means of the six shares, ``score``, and ``cases`` and ``errors``.  ``settings``
+    are the same for all; ``options`` go to ``counterfact``; ``each`` is called with the results so far after each.
+
+    >>> import lens
+    >>> lm = lens.load("mini")
+    >>> results = tune(lm, lens.data.records("validation")[:4], "shift", values={"eta": [0.1, 0.8]}, progress=False)
+    >>> [result["eta"] for result in results]
+    [0.1, 0.8]
+    """
+    values = grid(lm, editor) if values is None else values
+    results: list[dict] = []
+    combinations = list(product(*values.values()))
+    for combination in tqdm(combinations, unit="setting", desc=editor, disable=not progress):
+        chosen = dict(zip(values, combination))
+        report = counterfact(
+            lm,
+            records,
+            editor,
+            settings={**(settings or {}), **chosen},
+            entropy=False,
+            perplexity=False,
+            progress=False,
+            **options,
+        )
+        summary = report.summary()
+        means = {name: summary[name].mean if name in summary else None for name in SHARES}
+        counts = {key: summary[key] for key in ("cases", "errors")}
+        results.append(chosen | means | {"score": report.harmonic_mean()} | counts)
+        if each:
+            each(results)
+    return results
+
+
+def best(results: Sequence[Mapping], floor: float = 0.0) -> Mapping | None:
+    """The result of the largest score among those whose efficacy accuracy is at least ``floor``; None where none is.
+
+    >>> best([{"efficacy_accuracy": 0.9, "score": 0.8}, {"efficacy_accuracy": 1.0, "score": 0.7}], floor=0.95)["score"]
+    0.7
+    """
+    enough = [r for r in results if (r["efficacy_accuracy"] or 0.0) >= floor]
+    return max(enough, key=lambda r: r["score"], default=None)
+
+
+def as_csv(results: Sequence[Mapping]) -> str:
+    """The results as the text of a CSV file."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, results[0].keys(), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(results)
+    return out.getvalue()
+
+
+def as_table(results: Sequence[Mapping]) -> str:
+    """The results as a Markdown table."""
+    cells = [[f"{v:.4g}" if isinstance(v, float) else str(v) for v in r.values()] for r in results]
+    lines = [[key.replace("_", " ") for key in results[0]], *cells]
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    text = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths)) + " |" for line in lines]
+    text.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    return "\n".join(text)
