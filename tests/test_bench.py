@@ -10,7 +10,8 @@ import torch
 from lens import kernels
 from lens.__main__ import main
 from lens.bench import kernels as bench
-from lens.bench.measure import machine, peak_bytes, slug
+from lens.bench.measure import peak_bytes, slug
+from lens.provenance import machine
 from lens.bench.work import Size
 from lens.data import paths
 

@@ -15,10 +15,11 @@ from datetime import date
 import torch
 
 from lens import kernels
-from lens.bench.measure import interleaved, machine, peak_bytes
+from lens.bench.measure import interleaved, peak_bytes
 from lens.bench.vocabulary_cases import kl_cases, project_case
 from lens.bench.weight_cases import density_case, mask_cases, norms_case, update_case
 from lens.bench.work import Case, Size, Wrong
+from lens.provenance import machine
 
 COMMAND = "python -m lens bench kernels"
 SEED = 0

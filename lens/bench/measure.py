@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import platform
 import re
 import statistics
 import time
@@ -73,17 +72,6 @@ def random_gpt2(device: str | None = None, name: str = "GPT-2 small", **shape) -
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     model = GPT2LMHeadModel(GPT2Config(**shape)).eval().to(device)
     return LanguageModel(model, load("mini", device="cpu").tokenizer, f"{name}'s shape, random weights")
-
-
-def machine(device: torch.device) -> str:
-    """The processor or GPU in words, such as ``NVIDIA H200`` or ``AMD EPYC, 2 threads``."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    try:
-        name = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())[1]
-    except (OSError, TypeError):
-        name = platform.processor() or platform.machine()
-    return f"{re.sub(r'[(]R[)]|[(]TM[)]|@.*| CPU', '', name).strip()}, {torch.get_num_threads()} threads"
 
 
 def slug(text: str) -> str:

@@ -1,4 +1,4 @@
-"""``python -m lens counterfact`` and ``python -m lens tune``: how good is an editor, and with which settings?"""
+"""``python -m lens counterfact``, ``sequential``, ``tune``: how good is an editor, how often, and with which settings?"""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def add(commands) -> None:
-    """Add the two commands to the parser's ``commands``."""
+    """Add the three commands to the parser's ``commands``."""
     run = commands.add_parser("counterfact", help="edit with each record in turn and measure what it did")
     _common(run)
     run.add_argument("--records", default="test", help="test, validation, or a counterfact.json (default: test)")
@@ -18,12 +18,21 @@ def add(commands) -> None:
     run.add_argument("--no-entropy", action="store_true", help="sample no text")
     run.add_argument("--no-perplexity", action="store_true", help="do not read ordinary text")
     run.add_argument("--seed", type=int, default=0, help="of the sampled text (default: 0)")
+    _together(run)
     run.set_defaults(run=counterfact)
+
+    pile = commands.add_parser("sequential", help="edits one on top of another, measured after some of them")
+    _common(pile)
+    pile.add_argument("--records", default="test", help="test, validation, or a counterfact.json (default: test)")
+    pile.add_argument("--at", type=int, nargs="+", default=[1, 3, 10, 30, 100], help="after how many edits to measure")
+    pile.add_argument("--out", type=Path, help="CSV file for the measurements")
+    pile.set_defaults(run=sequential)
 
     tune = commands.add_parser("tune", help="try an editor's grid of settings on the validation records")
     _common(tune)
     tune.add_argument("--floor", type=float, default=0.0, help="least efficacy, 0 to 1, of the best (default: 0)")
     tune.add_argument("--out", type=Path, help="CSV file for the table")
+    _together(tune)
     tune.set_defaults(run=tuning)
 
 
@@ -33,8 +42,11 @@ def _common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=int, help="only the first so many records")
     parser.add_argument("--layer", type=int, help="short for --set layer=LAYER")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting; may be repeated")
-    parser.add_argument("--together", type=int, default=8, help="records in one batch (default: 8)")
     parser.add_argument("--device", help="cpu or cuda (default: the GPU where there is one)")
+
+
+def _together(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--together", type=int, default=8, help="records in one batch (default: 8)")
 
 
 def counterfact(args) -> int:
@@ -62,6 +74,27 @@ def counterfact(args) -> int:
         return 130
     print(report.table(*others))
     return 0
+
+
+def sequential(args) -> int:
+    from lens import evaluate
+    from lens.evaluate.tuning import as_csv
+    from lens.files import write_text
+    from lens.loading import load
+
+    records, chosen = _records(args.records, args.limit), _settings(args)
+    lm = load(args.model, args.device)
+    steps = evaluate.sequential(lm, records, args.editor, args.at, settings=chosen)
+    for step in steps:
+        print(f"{step['edits']:4d} edits: " + _line(step))
+    if args.out:
+        write_text(args.out, as_csv([{"editor": args.editor, **step} for step in steps]))
+    return 0
+
+
+def _line(step: dict) -> str:
+    shares = (f"{m} {100 * step[f'{m}_accuracy']:.1f} %" for m in ("efficacy", "paraphrase", "neighborhood"))
+    return f"{', '.join(shares)} (accuracy), perplexity {step['perplexity']:.3g}"
 
 
 def tuning(args) -> int:

@@ -34,6 +34,16 @@ class Change:
         """ΔW [d_in, d_out]."""
         return self.delta if self.x is None else self.x.T @ self.delta
 
+    def weight(self, lm: LanguageModel) -> Tensor:
+        """The weight [d_in, d_out] that it changes, as a view to write through; ``ValueError`` where there is none."""
+        weight, whole = lm.weight(self.layer, self.site).detach(), lm.site(self.layer, self.site).weight
+        if weight.untyped_storage().data_ptr() != whole.untyped_storage().data_ptr():
+            raise ValueError(
+                f"Site {self.site!r} shares its matrix with others in a way that cannot be edited in place: "
+                "choose attn_out, ff1 or ff2."
+            )
+        return weight
+
     @property
     def nbytes(self) -> int:
         """The bytes its tensors take."""
@@ -90,7 +100,7 @@ class Edit:
         if self.applied:
             raise RuntimeError(f"This edit is applied already ({self!r}): undo it before it is applied again.")
         self.lm.fingerprint  # of the model before anything changes
-        weights = [_written(self.lm, change) for change in self.changes]
+        weights = [change.weight(self.lm) for change in self.changes]
         thin = [(w, c.x, c.delta) for w, c in zip(weights, self.changes) if c.x is not None]
         undo = update_(*zip(*thin), eta=1.0) if thin else Undo()
         try:
@@ -146,14 +156,3 @@ _applied: WeakKeyDictionary[nn.Module, list[tuple[Edit, Undo]]] = WeakKeyDiction
 def _stack(lm: LanguageModel) -> list[tuple[Edit, Undo]]:
     """The edits applied to a model at this moment, first to last."""
     return _applied.setdefault(lm.model, [])
-
-
-def _written(lm: LanguageModel, change: Change) -> Tensor:
-    """The weight [d_in, d_out] of a change's site, as a view that can be written through."""
-    weight = lm.weight(change.layer, change.site).detach()
-    if weight.untyped_storage().data_ptr() != lm.site(change.layer, change.site).weight.untyped_storage().data_ptr():
-        raise ValueError(
-            f"Site {change.site!r} shares its matrix with others in a way that cannot be edited in place: "
-            "choose attn_out, ff1 or ff2."
-        )
-    return weight

@@ -10,7 +10,6 @@ network of the step whose meta-loss on the validation records is lowest; the tes
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from hashlib import sha256
@@ -26,6 +25,7 @@ from lens.edit.mend_loss import Outcome, meta_loss
 from lens.edit.settings import settings
 from lens.files import whole
 from lens.model import LanguageModel
+from lens.provenance import provenance
 
 
 @dataclass(frozen=True)
@@ -167,20 +167,11 @@ def _run_name(lm: LanguageModel, recipe: Recipe) -> str:
 
 def _about(lm: LanguageModel, recipe: Recipe, validation: dict) -> dict:
     """What a reader of the file wants to know: for which model, how made, with which versions, how good."""
-    import transformers
-
-    import lens
-
-    versions = {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-    }
     return {
         "model": lm.name,
         "fingerprint": lm.fingerprint,
         "command": f"python -m lens mend train --model {lm.name} --steps {recipe.steps} --seed {recipe.seed}",
         "recipe": asdict(recipe),
-        "versions": {"lens": lens.__version__} | versions,
+        "versions": provenance(lm.device)["versions"],
         "validation": validation,
     }

@@ -8,11 +8,8 @@ and evaluated alone, by the same code.
 from __future__ import annotations
 
 import json
-import platform
-import sys
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -29,6 +26,7 @@ from lens.evaluate.report import Report, Row
 from lens.evaluate.run_file import FORMAT, RunFile
 from lens.kernels import Key
 from lens.model import LanguageModel
+from lens.provenance import provenance
 
 
 def counterfact(
@@ -82,8 +80,7 @@ def counterfact(
         "together": together,
         "dtype": str(lm.dtype),
         "device": str(lm.device),
-        "versions": {"python": platform.python_version()} | {p: version(p) for p in ("torch", "transformers")},
-        "command": sys.argv,
+        **provenance(lm.device),
     }
     run = RunFile(out, header) if out is not None else None
     rows = dict(run.rows) if run else {}

@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from lens.data.records import check_records
-from lens.edit.edit import Edit, _written
+from lens.edit.edit import Edit
 from lens.evaluate.editors import Editor, resolve
 from lens.evaluate.perplexity import Perplexity, sample
 from lens.evaluate.prompts import SHARES, Case, shares
@@ -87,7 +87,7 @@ def _write(lm: LanguageModel, edit: Edit, before: dict[int, tuple[Tensor, Tensor
         parameter = lm.site(change.layer, change.site).weight
         if id(parameter) not in before:
             before[id(parameter)] = parameter, parameter.detach().clone()
-        weight = _written(lm, change)
+        weight = change.weight(lm)
         if change.x is None:
             weight.add_(change.delta)
         else:

@@ -98,7 +98,8 @@ def best(results: Sequence[Mapping], floor: float = 0.0) -> Mapping | None:
 def as_csv(results: Sequence[Mapping]) -> str:
     """The results as the text of a CSV file."""
     out = io.StringIO()
-    writer = csv.DictWriter(out, results[0].keys(), lineterminator="\n")
+    columns = dict.fromkeys(key for result in results for key in result)
+    writer = csv.DictWriter(out, list(columns), lineterminator="\n")
     writer.writeheader()
     writer.writerows(results)
     return out.getvalue()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 
 import pytest
@@ -33,6 +34,17 @@ def test_counterfact_writes_its_rows_and_prints_the_table(capsys, tmp_path, thre
     assert main(arguments) == 0 and out.read_bytes() == before  # all there already
     assert main(["counterfact", "--editor", "none", "--records", str(three), "--beside", str(out), *FAST]) == 0
     assert "| none, mini" in (table := capsys.readouterr().out.split("\n|  ")[-1]) and "| shift, mini" in table
+
+
+def test_sequential_prints_and_writes_a_line_per_count(capsys, tmp_path, three):
+    out = tmp_path / "steps.csv"
+    assert main(["sequential", "--records", str(three), "--at", "1", "3", "--out", str(out), "--device", "cpu"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if " edits: " in line]
+    assert [int(line.split()[0]) for line in lines] == [0, 1, 3] and all("perplexity" in line for line in lines)
+    with out.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["edits"] for row in rows] == ["0", "1", "3"] and {row["editor"] for row in rows} == {"shift"}
+    assert rows[0]["latest_efficacy_accuracy"] == "" and float(rows[2]["latest_efficacy_accuracy"]) in (0.0, 1.0)
 
 
 def test_counterfact_takes_the_splits_and_a_limit(capsys, monkeypatch):
