@@ -1,4 +1,4 @@
-"""``python -m lens counterfact``, ``sequential``, ``tune``: how good is an editor, how often, and with which settings?"""
+"""``python -m lens counterfact``, ``sequential``, ``tune``: how good is an editor, and with which settings?"""
 
 from __future__ import annotations
 
