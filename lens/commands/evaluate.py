@@ -81,6 +81,7 @@ def sequential(args) -> int:
     from lens.evaluate.tuning import as_csv
     from lens.files import write_text
     from lens.loading import load
+    from lens.provenance import provenance
 
     records, chosen = _records(args.records, args.limit), _settings(args)
     lm = load(args.model, args.device)
@@ -88,7 +89,10 @@ def sequential(args) -> int:
     for step in steps:
         print(f"{step['edits']:4d} edits: " + _line(step))
     if args.out:
-        write_text(args.out, as_csv([{"editor": args.editor, **step} for step in steps]))
+        made = provenance(lm.device)
+        versions = ", ".join(f"{name} {number}" for name, number in made["versions"].items())
+        head = f"# {made['command']}\n# {lm.name} {lm.fingerprint}; {made['machine']}; {versions}\n"
+        write_text(args.out, head + as_csv([{"editor": args.editor, **step} for step in steps]))
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 
 import pytest
@@ -41,8 +42,9 @@ def test_sequential_prints_and_writes_a_line_per_count(capsys, tmp_path, three):
     assert main(["sequential", "--records", str(three), "--at", "1", "3", "--out", str(out), "--device", "cpu"]) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if " edits: " in line]
     assert [int(line.split()[0]) for line in lines] == [0, 1, 3] and all("perplexity" in line for line in lines)
-    with out.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    head, text = out.read_text(encoding="utf-8").split("\neditor,", 1)
+    assert "threads" in head and lens.load("mini").fingerprint in head
+    rows = list(csv.DictReader(io.StringIO("editor," + text)))
     assert [row["edits"] for row in rows] == ["0", "1", "3"] and {row["editor"] for row in rows} == {"shift"}
     assert rows[0]["latest_efficacy_accuracy"] == "" and float(rows[2]["latest_efficacy_accuracy"]) in (0.0, 1.0)
 
