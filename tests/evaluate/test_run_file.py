@@ -63,7 +63,12 @@ def test_a_run_killed_at_random_ends_with_the_rows_of_one_that_was_not(mini, run
     records = lens.data.records("validation")[:48]
     run(mini, records, shift, together=4, entropy=False, out=out, **OPTIONS)
     whole = run(mini, records, shift, together=4, entropy=False, **OPTIONS)
-    assert timeless(Report.read(out).rows) == timeless(whole.rows)
+    got = Report.read(out).rows
+    # The killed processes ran on one thread and this one on as many as there are: their sums round apart.
+    assert [r.perplexity for r in got] == pytest.approx([r.perplexity for r in whole.rows], rel=1e-5)
+    assert [replace(r, perplexity=None) for r in timeless(got)] == [
+        replace(r, perplexity=None) for r in timeless(whole.rows)
+    ]
     lines = out.read_text(encoding="utf-8").splitlines()
     assert len({json.loads(line)["case_id"] for line in lines[1:]}) == len(lines) - 1  # no record was done twice
 
