@@ -93,7 +93,7 @@ class Edit:
     @property
     def applied(self) -> bool:
         """Is the model changed by it at this moment?"""
-        return any(edit is self for edit, _ in _stack(self.lm))
+        return any(edit is self for edit, _ in applied_edits(self.lm))
 
     def apply(self) -> Edit:
         """Change the model's weights, and return the edit; ``RuntimeError`` where it is applied already."""
@@ -108,7 +108,7 @@ class Edit:
                 if change.x is None:
                     undo.keep(weight, weight.clone())
                     weight.add_(change.delta)
-            _stack(self.lm).append((self, undo))
+            applied_edits(self.lm).append((self, undo))
         except BaseException:
             undo.undo()
             raise
@@ -135,14 +135,14 @@ class Edit:
             self._take_back()
 
     def _take_back(self) -> None:
-        stack = _stack(self.lm)
+        stack = applied_edits(self.lm)
         place = next(i for i, (edit, _) in enumerate(stack) if edit is self)
         stack[place][1].undo()
         del stack[place]
 
     def _above(self) -> list[Edit]:
         """The edits applied later to a weight of this one, last first."""
-        edits = [edit for edit, _ in _stack(self.lm)]
+        edits = [edit for edit, _ in applied_edits(self.lm)]
         place = next(i for i, edit in enumerate(edits) if edit is self)
         return [edit for edit in reversed(edits[place + 1 :]) if edit._modules() & self._modules()]
 
@@ -153,6 +153,6 @@ class Edit:
 _applied: WeakKeyDictionary[nn.Module, list[tuple[Edit, Undo]]] = WeakKeyDictionary()
 
 
-def _stack(lm: LanguageModel) -> list[tuple[Edit, Undo]]:
+def applied_edits(lm: LanguageModel) -> list[tuple[Edit, Undo]]:
     """The edits applied to a model at this moment, first to last."""
     return _applied.setdefault(lm.model, [])

@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 from lens.edit.edit import Change, Edit
 from lens.edit.request import as_requests
 from lens.edit.settings import settings
-from lens.edit.shift import Requests, _batch
+from lens.edit.shift import Requests, as_batch
 from lens.model import LanguageModel
 from lens.upper import UpperLayers
 
@@ -43,7 +43,7 @@ def finetune(
     start = perf_counter()
     requests = as_requests(request)
     chosen = settings(lm, "finetune", layer=layer, lr=lr, steps=steps, stop=stop)
-    batch = _batch(lm, requests)
+    batch = as_batch(lm, requests)
     upper = UpperLayers(lm, batch.ids, chosen["layer"])
     module = lm.site(chosen["layer"], "ff2")
     before = lm.weight(chosen["layer"], "ff2").detach()

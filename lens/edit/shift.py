@@ -42,7 +42,7 @@ def shift(lm: LanguageModel, request: Requests, *, layer: int | None = None, eta
     start = perf_counter()
     requests = as_requests(request)
     chosen = settings(lm, "shift", layer=layer, eta=eta)
-    batch = _batch(lm, requests)
+    batch = as_batch(lm, requests)
     with torch.no_grad(), as_a_function(lm.model), watch({"ff2": lm.site(chosen["layer"], "ff2")}) as seen:
         hidden = lm.model.base_model(input_ids=batch.ids.to(lm.device), use_cache=False).last_hidden_state
         row, position, label = (t.to(hidden.device) for t in (batch.row, batch.position, batch.label))
@@ -98,7 +98,7 @@ def sgd_step(
     return Edit("sgd_step", requests, tuple(changes), chosen, perf_counter() - start, lm)
 
 
-def _batch(lm: LanguageModel, requests: Sequence[Request]) -> Batch:
+def as_batch(lm: LanguageModel, requests: Sequence[Request]) -> Batch:
     """Prompts and new targets of the requests, teacher-forced."""
     prompts, targets = [lm.encode(r.text) for r in requests], [lm.target_ids(r.target_new) for r in requests]
     for prompt, target in zip(prompts, targets):

@@ -28,7 +28,7 @@ from tqdm.auto import tqdm
 
 from lens.batch import pad
 from lens.capture import as_a_function, up_to, watch
-from lens.edit.edit import _stack
+from lens.edit.edit import applied_edits
 from lens.edit.statistics_files import cache, fetch, store
 from lens.mini.corpus import documents
 from lens.model import LanguageModel
@@ -131,7 +131,7 @@ def again(lm: LanguageModel, layers: Iterable[int], folder: Path, count: int = C
 @torch.no_grad()
 def measure(lm: LanguageModel, layers: list[int], pieces: list[list[int]], corpus: str) -> list[Statistics]:
     """C of every layer from one pass over ``pieces`` (token ids), whatever is already known; see ``covariance``."""
-    if _stack(lm):
+    if applied_edits(lm):
         raise RuntimeError("An edit is applied to this model, and statistics are the unedited model's: undo it first.")
     total, sums = sum(map(len, pieces)), {}
     modules = {layer: lm.site(layer, "ff2") for layer in layers}
