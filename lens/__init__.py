@@ -9,7 +9,7 @@ tensor(True)
 
 from importlib import import_module
 
-from lens import data, edit, evaluate
+from lens import data, edit, evaluate, mask
 from lens.capture import Trace, capture
 from lens.edit import Request
 from lens.gradient import FactoredGradient
@@ -37,6 +37,7 @@ __all__ = [
     "evaluate",
     "load",
     "logit_lens",
+    "mask",
     "plot",
     "project",
     "segments",

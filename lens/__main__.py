@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from lens.commands import evaluate as evaluation
+from lens.data.paths import BUILT_IN
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -36,15 +37,17 @@ def parser() -> argparse.ArgumentParser:
     build = data.add_parser("build", help="write records.json, heldout.txt and MANIFEST.json anew from the facts")
     build.set_defaults(run=_build)
 
-    mini = commands.add_parser("mini", help="the built-in model").add_subparsers(required=True, metavar="ACTION")
+    mini = commands.add_parser("mini", help="the built-in models").add_subparsers(required=True, metavar="ACTION")
     train = mini.add_parser("train", help="train it from scratch; resumes a run that was stopped")
-    train.add_argument("--out", type=Path, help="folder for the model (default: data/mini)")
+    train.add_argument("--name", default="mini", choices=BUILT_IN, help="which of the built-in models (default: mini)")
+    train.add_argument("--out", type=Path, help="folder for the model (default: data/<name>)")
     train.add_argument("--work", type=Path, default=Path("mini-training"), help="folder for the checkpoint")
     train.add_argument("--steps", type=int, help="training steps (default: the recipe's)")
     train.add_argument("--device", help="cpu or cuda (default: the GPU where there is one)")
     train.set_defaults(run=_train)
     evaluate = mini.add_parser("evaluate", help="measure it and rewrite its card")
-    evaluate.add_argument("--model", type=Path, help="folder of the model (default: data/mini)")
+    evaluate.add_argument("--model", type=Path, help="folder of the model (default: data/<name>)")
+    evaluate.add_argument("--name", default="mini", choices=BUILT_IN, help="which built-in model (default: mini)")
     evaluate.set_defaults(run=_evaluate)
 
     editing = commands.add_parser("edit", help="editors").add_subparsers(required=True, metavar="ACTION")
@@ -123,12 +126,14 @@ def _train(args) -> None:
     from dataclasses import replace
 
     from lens.data import manifest, paths
-    from lens.mini.train import Recipe, train
+    from lens.mini.recipe import RECIPES
+    from lens.mini.train import train
 
-    recipe = replace(Recipe(), steps=args.steps) if args.steps is not None else Recipe()
-    out = args.out or paths.mini()
+    recipe = RECIPES[args.name]
+    recipe = replace(recipe, steps=args.steps) if args.steps is not None else recipe
+    out = args.out or paths.model(args.name)
     print(f"The model is in {train(out, args.work, recipe, args.device)}.")
-    if out == paths.mini():
+    if out == paths.model(args.name):
         manifest.write()
 
 
@@ -137,14 +142,14 @@ def _evaluate(args) -> None:
     from lens.loading import load
     from lens.mini.evaluate import evaluate, totals, write_card
 
-    folder = args.model or paths.mini()
+    folder = args.model or paths.model(args.name)
     result = evaluate(load(str(folder)))
     for name, value in totals(result["recall"]).items():
         print(f"{name:40} {100 * value:6.2f} %")
     for name, row in result["perplexity"].items():
         print(f"{'perplexity, ' + name + ' text':40} {row['mini']:6.1f} (bigram {row['bigram']:.1f})")
     write_card(folder, result, "python -m lens mini evaluate")
-    if folder == paths.mini():
+    if folder == paths.model(args.name):
         manifest.write()
 
 

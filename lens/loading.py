@@ -1,4 +1,4 @@
-"""How is a model opened?  By one name: the built-in ``mini``, a hub id, or a local folder; safely and in one sentence.
+"""How is a model opened?  By one name: a built-in one, a hub id, or a local folder; safely and in one sentence.
 
 Only safetensors files are read, never pickles, and no code from a model's repository is run.  A folder that lacks its
 tokenizer or some of its weights is refused: transformers would open it with an empty or random one.
@@ -11,6 +11,7 @@ from textwrap import shorten
 
 import torch
 
+from lens.data import manifest, paths
 from lens.families import family_of
 from lens.model import LanguageModel
 
@@ -18,7 +19,9 @@ from lens.model import LanguageModel
 def load(
     name: str = "mini", device: str | torch.device | None = None, dtype: torch.dtype | str | None = None
 ) -> LanguageModel:
-    """Open a language model: the built-in ``mini``, a Hugging Face hub id, or a local folder.
+    """Open a language model: a built-in one, a Hugging Face hub id, or a local folder.
+
+    Built in are ``mini``, its smaller and larger siblings ``mini-s`` and ``mini-l``, and ``mini-llama``.
 
     ``device``: ``None`` takes the GPU where there is one; ``"auto"`` spreads a large model over the devices there are
     (needs ``accelerate``).  ``dtype``: ``None`` keeps the checkpoint's own.  Only safetensors files are read, never
@@ -35,11 +38,9 @@ def load(
     from transformers.utils import logging
 
     source = str(name)
-    if source == "mini":
-        from lens.data import manifest, paths
-
-        source = str(paths.mini())
-        manifest.verify("mini")
+    if source in paths.BUILT_IN:
+        manifest.verify(source)
+        source = str(paths.model(source))
     elif Path(source).expanduser().is_dir():
         source = str(Path(source).expanduser())
     if device is None:

@@ -10,10 +10,12 @@ Each family hands its layers other things besides h (masks, rotary angles); they
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 
 import torch
 from torch import Tensor
+from torch.func import functional_call
 
 from lens.capture import as_a_function
 from lens.model import LanguageModel
@@ -36,7 +38,8 @@ class UpperLayers:
     def __init__(self, lm: LanguageModel, ids: Tensor, layer: int):
         lm.check(layer, "ff2")
         self._lm = lm
-        self._layers = lm.layers[layer % len(lm.layers) :]
+        self._first = layer % len(lm.layers)
+        self._layers = lm.layers[self._first :]
         self._calls: list[tuple[tuple, dict]] = []
         with ExitStack() as hooks, torch.no_grad(), as_a_function(lm.model):
             for module in self._layers:
@@ -48,11 +51,18 @@ class UpperLayers:
         # What a layer is given besides h; the h's of the layers above are dropped.
         self._calls = [(a[1:], {k: v for k, v in kw.items() if k != "hidden_states"}) for a, kw in self._calls]
 
-    def __call__(self, hidden: Tensor | None = None) -> Tensor:
-        """ln_f's output [B, T, d] when ``hidden`` [B, T, d] (default: what did) enters the first of these layers."""
+    def __call__(self, hidden: Tensor | None = None, weights: Mapping[tuple[int, str], Tensor] | None = None) -> Tensor:
+        """ln_f's output [B, T, d] when ``hidden`` [B, T, d] (default: what did) enters the first of these layers.
+
+        ``weights`` are used in place of the model's own: (layer, path of a module below the layer) → its weight, as
+        the module stores it.  They receive gradients where they require them.
+        """
         hidden = self.hidden if hidden is None else hidden
+        own: list[dict[str, Tensor]] = [{} for _ in self._layers]
+        for (layer, path), weight in (weights or {}).items():
+            own[layer - self._first][f"{path}.weight"] = weight
         with as_a_function(self._lm.model):
-            for module, (args, kwargs) in zip(self._layers, self._calls):
-                out = module(hidden, *args, **kwargs)
+            for module, instead, (args, kwargs) in zip(self._layers, own, self._calls):
+                out = functional_call(module, instead, (hidden, *args), kwargs)
                 hidden = out[0] if isinstance(out, tuple) else out
             return self._lm.norm(hidden)

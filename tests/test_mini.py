@@ -29,7 +29,7 @@ from lens.mini.train import IGNORE, Batches, Recipe, schedule, train
 
 
 def test_mini_is_at_most_twelve_megabytes_of_plain_files():
-    files = [p for p in paths.mini().rglob("*") if p.is_file()]
+    files = [p for p in paths.model().rglob("*") if p.is_file()]
     assert sum(p.stat().st_size for p in files) <= 12_000_000
     assert {p.suffix for p in files} <= {".json", ".safetensors", ".md"}
     names = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "evaluation.json"}
@@ -39,10 +39,10 @@ def test_mini_is_at_most_twelve_megabytes_of_plain_files():
 def test_plain_transformers_opens_mini_in_float32():
     from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2LMHeadModel
 
-    model, loading = AutoModelForCausalLM.from_pretrained(paths.mini(), output_loading_info=True)
+    model, loading = AutoModelForCausalLM.from_pretrained(paths.model(), output_loading_info=True)
     assert type(model) is GPT2LMHeadModel and {p.dtype for p in model.parameters()} == {torch.float32}
     assert not loading["missing_keys"] and not loading["unexpected_keys"] and not loading["mismatched_keys"]
-    tok = AutoTokenizer.from_pretrained(paths.mini())
+    tok = AutoTokenizer.from_pretrained(paths.model())
     ids = tok("The capital of France is", return_tensors="pt")
     said = model.generate(**ids, max_new_tokens=1, do_sample=False, pad_token_id=tok.eos_token_id)
     assert tok.decode(said[0]) == "The capital of France is Paris"
@@ -55,7 +55,7 @@ def test_mini_is_deep_and_wide_enough_for_pictures_of_layers_and_heads(mini):
 
 
 def test_the_shipped_recipe_is_the_one_the_command_runs():
-    assert json.loads((paths.mini() / "recipe.json").read_text(encoding="utf-8")) == asdict(Recipe())
+    assert json.loads((paths.model() / "recipe.json").read_text(encoding="utf-8")) == asdict(Recipe())
 
 
 def test_a_space_belongs_to_the_word_after_it_as_in_gpt2(mini):
@@ -81,7 +81,7 @@ def test_most_answers_of_one_word_are_one_token(mini):
 
 @pytest.fixture(scope="module")
 def card():
-    return json.loads((paths.mini() / "evaluation.json").read_text(encoding="utf-8"))
+    return json.loads((paths.model() / "evaluation.json").read_text(encoding="utf-8"))
 
 
 def test_the_card_meets_the_bars(card):
@@ -100,7 +100,7 @@ def test_ordinary_text_is_uncertain_to_mini_but_less_than_to_n_grams(card):
 
 
 def test_the_readable_card_says_the_numbers_of_the_measured_one(card):
-    text = (paths.mini() / "README.md").read_text(encoding="utf-8")
+    text = (paths.model() / "README.md").read_text(encoding="utf-8")
     rows = {cells[1].strip(): cells[2:-1] for line in text.splitlines() if len(cells := line.split("|")) > 4}
     want = [f"{100 * value:.1f} %" for value in totals(card["recall"]).values()]
     assert [cell.strip() for cell in rows["**all**"][1:]] == want
@@ -115,7 +115,7 @@ def sample():
 
     everything = [p for f in data.facts() for p in data.prompts(f)]
     chosen = random.Random(2024).sample(everything, 600)
-    model, tok = (c.from_pretrained(paths.mini()) for c in (AutoModelForCausalLM, AutoTokenizer))
+    model, tok = (c.from_pretrained(paths.model()) for c in (AutoModelForCausalLM, AutoTokenizer))
     by_length: dict[int, list] = {}
     for p in chosen:
         by_length.setdefault(len(tok(p.text)["input_ids"]), []).append(p)

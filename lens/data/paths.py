@@ -9,9 +9,13 @@ def root() -> Path:
     return packaged if packaged.is_dir() else Path(__file__).resolve().parents[2] / "data"
 
 
-def mini() -> Path:
-    """The folder of the built-in model, in transformers' own format."""
-    return root() / "mini"
+BUILT_IN = ("mini", "mini-s", "mini-l", "mini-llama")
+"""The models that come with the book."""
+
+
+def model(name: str = "mini") -> Path:
+    """The folder of a built-in model, in transformers' own format."""
+    return root() / name
 
 
 def world() -> Path:

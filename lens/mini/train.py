@@ -1,4 +1,4 @@
-"""How was mini trained?  From scratch, in one file: tokenizer, packing, AdamW, checkpoints, export.
+"""How were mini and its siblings trained?  From scratch, in one file: packing, AdamW, checkpoints, export.
 
 ``python -m lens mini train`` runs this.  The order of the data and every initial weight follow from the seed, so a
 machine repeats itself bit for bit; a killed run goes on from its last checkpoint and ends in the same weights.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from random import Random
 
@@ -19,32 +19,15 @@ from tqdm.auto import tqdm
 
 from lens.files import whole, write_text
 from lens.mini.corpus import documents
+from lens.mini.recipe import Recipe, new_model
 from lens.mini.tokenizer import save_tokenizer, train_tokenizer
 
 IGNORE = -100
 """Label of padding: cross-entropy leaves it out."""
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """Everything that decides what mini becomes."""
-
-    vocabulary: int = 6144
-    layers: int = 8
-    heads: int = 6
-    width: int = 192
-    context: int = 256
-    row: int = 128  # tokens in a training row
-    batch: int = 16  # rows in a step
-    steps: int = 3000
-    warmup: int = 150
-    lr: float = 2e-3
-    weight_decay: float = 0.05
-    seed: int = 0
-
-
 def train(out: Path, work: Path, recipe: Recipe = Recipe(), device: str | None = None, every: int = 200) -> Path:
-    """Train mini and save it to ``out`` as a transformers folder; ``work`` keeps the checkpoint until it is done."""
+    """Train a model and save it to ``out`` as a transformers folder; ``work`` keeps the checkpoint until it is done."""
     if recipe.steps < 1:
         raise ValueError(f"Training takes at least one step, and steps is {recipe.steps}.")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -82,26 +65,6 @@ def train(out: Path, work: Path, recipe: Recipe = Recipe(), device: str | None =
     export(model, tokenizer, out, recipe)
     checkpoint.unlink()
     return out
-
-
-def new_model(recipe: Recipe):
-    """A GPT-2 of the recipe's shape with freshly drawn weights."""
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    torch.manual_seed(recipe.seed)
-    config = GPT2Config(
-        vocab_size=recipe.vocabulary,
-        n_positions=recipe.context,
-        n_embd=recipe.width,
-        n_layer=recipe.layers,
-        n_head=recipe.heads,
-        resid_pdrop=0.0,
-        embd_pdrop=0.0,
-        attn_pdrop=0.0,
-        bos_token_id=0,
-        eos_token_id=0,
-    )
-    return GPT2LMHeadModel(config)
 
 
 def schedule(step: int, recipe: Recipe) -> float:
@@ -166,7 +129,7 @@ def export(model, tokenizer, out: Path, recipe: Recipe) -> None:
     from safetensors.torch import save
 
     out.mkdir(parents=True, exist_ok=True)
-    model.config.architectures = ["GPT2LMHeadModel"]
+    model.config.architectures = [type(model).__name__]
     config = model.config.to_dict() | {"dtype": "float32", "torch_dtype": "float32"}
     config.pop("_name_or_path", None)
     write_text(out / "config.json", json.dumps(config, indent=1, sort_keys=True) + "\n")

@@ -1,0 +1,24 @@
+"""Which weights keep a fact?  Learn a sparse mask whose removal deletes it and nothing else.
+
+
+"""
+
+from lens.mask.config import Config, config_for
+from lens.mask.storage import load, save, shipped
+from lens.mask.subnetwork import Subnetwork
+from lens.mask.training import TrainingStopped, train
+from lens.mask.variants import grown, random_like, shrunk
+
+__all__ = [
+    "Config",
+    "Subnetwork",
+    "TrainingStopped",
+    "config_for",
+    "grown",
+    "load",
+    "random_like",
+    "save",
+    "shipped",
+    "shrunk",
+    "train",
+]

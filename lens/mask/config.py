@@ -1,0 +1,120 @@
+"""What decides a subnetwork?  Everything in one record: what is masked, the losses and their weights, the training.
+
+The loss, with p the prediction of the remaining model and p₀ that of the model as it is, is
+
+    suppress · KL(uniform ‖ p) on TargetKG + maintain_kg · KL(p₀ ‖ p) on ControlKG + maintain_lm · KL(p₀ ‖ p) on
+    ControlLM + λ · mean σ(l) + express · (−log p_subnetwork(tail)) on TargetKG
+
+where λ goes from the first to the second number of ``sparsity`` over the second half of the steps.  An ablation sets a
+weight to zero.  The defaults are the paper's; ``data/masks.json`` holds what was chosen for the built-in models.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from functools import cache
+from math import isfinite
+from pathlib import PurePosixPath
+
+from lens.data import paths
+from lens.model import LanguageModel
+
+LOSSES = ("suppress", "maintain_kg", "maintain_lm", "express")
+GOALS = ("density", "suppress", "maintain_kg", "maintain_lm")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that decides what a subnetwork becomes, besides the model and its three sets of text.
+
+    ``granularity``: ``"weight"``, or ``"neuron"`` (one score for each input row of each matrix).  ``layers`` may count
+    from the end; None is the upper half.  ``sites``: None is every site of a layer.  ``samples``: one mask a step,
+    ``"shared"`` by the losses, or ``"independent"`` ones as in the paper.  ``position``: the place that predicts the
+    ``"tail"``, or the one ``"after"`` it, as in the code that was published.  ``stop``: training ends at the first
+    check at which the hard mask is at or below each number given (density, suppress, maintain_kg, maintain_lm).
+    """
+
+    granularity: str = "weight"
+    layers: tuple[int, ...] | None = None
+    sites: tuple[str, ...] | None = None
+    suppress: float = 1.5
+    maintain_kg: float = 1.0
+    maintain_lm: float = 1.0
+    express: float = 0.0
+    sparsity: tuple[float, float] = (2.0, 3.0)
+    samples: str = "shared"
+    position: str = "tail"
+    start: float = 0.45  # σ(l) of every weight at the first step
+    tau: float = 1.0
+    lr: float = 0.2
+    warmup: float = 0.1  # share of the steps
+    steps: int = 40_000
+    targets: int = 16  # prompts of TargetKG in a step
+    controls: int = 32  # prompts of ControlKG in a step
+    texts: int = 4  # texts of ControlLM in a step
+    tokens: int = 64  # of each text
+    check: int = 100  # steps between checks of the hard mask
+    stop: Mapping[str, float] | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("layers", "sites", "sparsity"):  # as JSON gives them
+            value = getattr(self, name)
+            object.__setattr__(self, name, None if value is None else tuple(value))
+        for name, allowed in CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(
+                    f"There is no {name} {getattr(self, name)!r}: choose {' or '.join(map(repr, allowed))}."
+                )
+        for name in (*LOSSES, *POSITIVE, "warmup"):
+            value = getattr(self, name)
+            if not isfinite(value) or value < 0 or (name in POSITIVE and value == 0):
+                kind = "a positive number" if name in POSITIVE else "a number, 0 or larger"
+                raise ValueError(f"{name} is {value!r}: give {kind}.")
+        if not 0 < self.start < 1:
+            raise ValueError(f"start is {self.start!r}: give the probability σ(l) of a mask's ones, between 0 and 1.")
+        if len(self.sparsity) != 2 or min(self.sparsity) < 0:
+            raise ValueError(f"sparsity is {self.sparsity!r}: give two numbers, λ at first and at the end.")
+        for name in self.stop or ():
+            if name not in GOALS:
+                raise ValueError(f"stop has no goal {name!r}: choose of {', '.join(GOALS)}.")
+        if self.layers == () or self.sites == ():
+            raise ValueError("Nothing would be masked: give at least one layer and one site, or None.")
+
+    def weight_of_sparsity(self, step: int) -> float:
+        """λ at a step: its first value, then linearly to its last over the second half."""
+        first, last = self.sparsity
+        return first + (last - first) * max(0.0, 2 * step / self.steps - 1)
+
+    def rate(self, step: int) -> float:
+        """Adam's learning rate at a step: a linear warm-up, then ``lr``."""
+        return self.lr * min(1.0, (step + 1) / max(1.0, self.warmup * self.steps))
+
+
+CHOICES = {"granularity": ("weight", "neuron"), "samples": ("shared", "independent"), "position": ("tail", "after")}
+POSITIVE = ("tau", "lr", "steps", "targets", "controls", "texts", "tokens", "check")
+
+
+@cache
+def _table() -> dict:
+    return json.loads((paths.root() / "masks.json").read_text(encoding="utf-8"))
+
+
+def config_for(lm: LanguageModel, granularity: str = "weight", **given) -> Config:
+    """The settings for this model in ``data/masks.json``, else the paper's; what is ``given`` takes precedence.
+
+    Raises ``ValueError`` for a setting that does not exist or has no such value.
+
+    >>> import lens
+    >>> config_for(lens.load("mini"), steps=10).steps
+    10
+    """
+    known = [field.name for field in fields(Config)]
+    for name in given:
+        if name not in known:
+            raise ValueError(f"A mask's configuration has no setting {name!r}: it has {', '.join(known)}.")
+    name = PurePosixPath(lm.name.replace("\\", "/")).name
+    chosen = _table().get(granularity, {}).get(name, {})
+    return replace(Config(granularity=granularity), **(chosen | given))

@@ -1,0 +1,98 @@
+"""What should the remaining model say?  Nothing of the target knowledge, and everything else as before.
+
+    suppress      KL(uniform ‖ p)     where a target's tail is due: the remaining model knows no word better than another
+    maintain_kg   KL(p₀ ‖ p)          where a control fact's tail is due
+    maintain_lm   KL(p₀ ‖ p)          at every token of ordinary text
+    express       −log p_subnet(t)    the subnetwork alone still says the tail (an ablation; off by default)
+
+The passes of one step share one sample of the mask; each pass is taken back to the sampled weights before the next
+one runs, so that only one is in memory at a time.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, pad
+
+from lens.kernels import kl_reference, kl_uniform
+from lens.mask.config import Config
+from lens.mask.examples import Examples
+from lens.mask.scores import Scores, Weights
+from lens.model import LanguageModel
+from lens.upper import UpperLayers
+
+
+class Objective:
+    """The losses of ``config`` on rows of the three sets, for weights given in place of the model's."""
+
+    def __init__(self, lm: LanguageModel, config: Config, layer: int):
+        self.lm, self.config, self._layer = lm, config, layer
+        self._upper: dict[tuple[int, int], UpperLayers] = {}
+        head = lm.model.get_output_embeddings()
+        bias = getattr(head, "bias", None)
+        self._head = dict(bias=None if bias is None else bias.detach(), softcap=lm.softcap)
+
+    def backward(self, scores: Scores, step: int, target: Examples, control: Examples, text: Examples) -> dict:
+        """Add the gradient of a step's losses to the scores; their values, detached, by name."""
+        c = self.config
+        passes: list[list[tuple[str, Examples]]] = [[("suppress", target)], [("maintain_kg", control)]]
+        if c.samples == "shared":  # prompts are of one kind, and short: they share a pass
+            passes = [passes[0] + passes[1]]
+        passes += [[("maintain_lm", text)], [("express", target)]]
+        found: dict[str, Tensor] = {}
+        sampled: dict[tuple[int, str], tuple[list[Tensor], list[Tensor]]] = {}
+        for draw, some in enumerate([loss for loss in one if getattr(c, loss[0])] for one in passes):
+            if not some:
+                continue
+            part = "subnetwork" if some[0][0] == "express" else "remaining"
+            key = (0 if c.samples == "shared" else draw), part
+            if key not in sampled:
+                drawn = scores.sample(step, *key)
+                sampled[key] = drawn, [w.detach().requires_grad_() for w in drawn]
+            losses = self.losses(some, scores.named(sampled[key][1]))
+            sum(getattr(c, name) * loss for name, loss in losses.items()).backward()
+            found |= {name: loss.detach() for name, loss in losses.items()}
+        for drawn, leaves in sampled.values():
+            torch.autograd.backward(drawn, [leaf.grad for leaf in leaves])
+        density = scores.density()
+        (c.weight_of_sparsity(step) * density).backward()
+        return found | {"density": density.detach()}
+
+    def losses(self, some: list[tuple[str, Examples]], weights: Weights) -> dict[str, Tensor]:
+        """Each named loss on its rows, all rows in one pass."""
+        longest = max(rows.hidden.shape[1] for _, rows in some)
+        hidden = torch.cat([pad(rows.hidden, (0, 0, 0, longest - rows.hidden.shape[1])) for _, rows in some])
+        normed = self.upper(hidden.shape[:2])(hidden, weights)
+        parts = normed.split([len(rows) for _, rows in some])
+        return {name: self._loss(name, rows, part) for (name, rows), part in zip(some, parts)}
+
+    def _loss(self, name: str, rows: Examples, normed: Tensor) -> Tensor:
+        each = torch.arange(len(rows), device=normed.device)[:, None]
+        counted = rows.share > 0  # [N, M]
+        at = normed[each, rows.position][counted]  # [K, d]
+        unembedding = self.lm.unembedding.detach()
+        if name == "suppress":
+            losses = kl_uniform(at, unembedding, reduction="none", **self._head)
+        elif name == "express":
+            logits = self.lm.head(at)
+            losses = cross_entropy(logits.float(), rows.label[counted], reduction="none")
+        else:
+            losses = kl_reference(at, unembedding, rows.reference[counted], reduction="none", **self._head)
+        return (losses * rows.share[counted]).sum() / len(rows)
+
+    @torch.no_grad()
+    def hard(self, scores: Scores, target: Examples, control: Examples, text: Examples) -> dict[str, float]:
+        """The losses under the hard mask 1[l > 0], and its density."""
+        weights = scores.named(scores.hard())
+        found = self.losses([("suppress", target)], weights) | self.losses([("maintain_kg", control)], weights)
+        found |= self.losses([("maintain_lm", text)], weights)
+        return {name: float(loss) for name, loss in found.items()} | {"density": scores.ones() / scores.count}
+
+    def upper(self, shape: tuple[int, int]) -> UpperLayers:
+        """The masked layers and those above, for rows of a shape: what a layer is told besides h depends on it."""
+        shape = tuple(shape)
+        if shape not in self._upper:
+            ids = torch.zeros(shape, dtype=torch.long)
+            self._upper[shape] = UpperLayers(self.lm, ids, self._layer)
+        return self._upper[shape]

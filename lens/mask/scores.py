@@ -1,0 +1,114 @@
+"""How does a mask learn?  One score l per weight (or neuron), a sample of the masked weights for each step, and back.
+
+    W ∘ (1 − m)   for the remaining model,     W ∘ m   for the subnetwork alone,     m ~ Bernoulli(σ(l))
+
+A step samples each matrix once into a leaf of autograd's graph; however many passes use it, their gradients add up
+there, and the straight-through rule takes the sum to the scores in one sweep (``lens.kernels.masking``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import inf, log
+
+import torch
+from torch import Tensor
+
+from lens import kernels
+from lens.kernels import Bits, Key, pack
+from lens.mask.places import Place
+
+Weights = dict[tuple[int, str], Tensor]
+"""(layer, path of a module below it) → a weight to be used in place of the module's own, oriented as it is."""
+
+
+class Scores:
+    """The scores of ``places``, all at l = log(start/(1 − start)), in ``values``: one float32 tensor per place.
+
+    ``"weight"``: of the stored weight's shape; entries of sites that are not masked have l = −∞ for good.
+    ``"neuron"``: [d_in, sites], one score for a whole input row of each site's matrix.
+    """
+
+    def __init__(self, places: Sequence[Place], granularity: str, start: float, seed: int, tau: float = 1.0):
+        self.places, self.granularity, self.seed, self.tau = tuple(places), granularity, seed, tau
+        self.values: list[Tensor] = []
+        level = log(start / (1 - start))
+        for place in self.places:
+            w = place.weight
+            if granularity == "neuron":
+                values = torch.full((place.matrix.shape[0], len(place.sites)), level, device=w.device)
+            else:
+                values = torch.full(w.shape, level if place.whole else -inf, device=w.device)
+                if not place.whole:
+                    for columns in place.columns:
+                        place.upright(values)[:, columns.to(w.device)] = level
+            self.values.append(values.requires_grad_())
+        self._spread = [self._owner(place) for place in self.places] if granularity == "neuron" else None
+        self.count = sum(int((v > -inf).sum()) for v in self.values)
+
+    def sample(self, step: int, draw: int = 0, part: str = "remaining") -> list[Tensor]:
+        """Each place's weight under a mask drawn for (step, draw), in its stored orientation; autograd reaches l."""
+        return [
+            self._masked(i, Key(self.seed, step, draw * len(self.places) + i), part) for i in range(len(self.places))
+        ]
+
+    def _masked(self, i: int, key: Key, part: str) -> Tensor:
+        place, scores = self.places[i], self.values[i]
+        weight = place.weight.detach()
+        if self.granularity == "weight":
+            return kernels.mask(weight, scores, key, tau=self.tau, part=part)
+        kept = kernels.mask(torch.ones_like(scores), scores, key, tau=self.tau, part=part)  # [d_in, sites]
+        outside = kept.new_full((len(kept), 1), float(part == "remaining"))  # sites that are not masked
+        kept = torch.cat([kept, outside], 1)[:, self._spread[i]]
+        return weight * place.upright(kept).to(weight.dtype)
+
+    def named(self, weights: Sequence[Tensor]) -> Weights:
+        """One tensor per place under the place's name, as ``UpperLayers`` takes them."""
+        return {(place.layer, place.path): w for place, w in zip(self.places, weights)}
+
+    def density(self) -> Tensor:
+        """mean σ(l) over all scores: the expected share of ones.  A score of −∞ adds nothing and does not count."""
+        shares = [kernels.density(v) * (v.numel() / self.count) for v in self.values]
+        return sum(share.to(shares[0].device) for share in shares)
+
+    @torch.no_grad()
+    def hard(self) -> list[Tensor]:
+        """Each place's weight without its critical entries, W ∘ 1[l ≤ 0]: the remaining model."""
+        if self.granularity == "weight":
+            return [p.weight.detach() * (v <= 0).to(p.weight.dtype) for p, v in zip(self.places, self.values)]
+        return [
+            place.weight.detach() * place.upright(torch.cat([v <= 0, (v[:, :1] < inf)], 1)[:, owner]).to(place.weight)
+            for place, v, owner in zip(self.places, self.values, self._spread)
+        ]
+
+    def ones(self) -> int:
+        """How many scores are above 0."""
+        return int(sum((v > 0).sum().cpu() for v in self.values))
+
+    def bits(self) -> dict[tuple[int, str], Bits]:
+        """1[l > 0] per (layer, site), packed: [d_in, d_out], or [d_in, 1] for neurons."""
+        found = {}
+        for place, values in zip(self.places, self.values):
+            ones = values.detach() > 0
+            for s, (site, columns) in enumerate(zip(place.sites, place.columns)):
+                own = ones[:, s : s + 1] if self.granularity == "neuron" else place.upright(ones)[:, columns.to(ones.device)]
+                found[place.layer, site] = pack(own.cpu())
+        return found
+
+    def shapes(self) -> dict[tuple[int, str], tuple[int, int]]:
+        """[d_in, d_out] per (layer, site)."""
+        sites = [(place, site, columns) for place in self.places for site, columns in zip(place.sites, place.columns)]
+        return {(place.layer, site): (place.matrix.shape[0], len(columns)) for place, site, columns in sites}
+
+    def load(self, values: Mapping[str, Tensor] | Sequence[Tensor]) -> None:
+        """Take over the scores of a checkpoint."""
+        with torch.no_grad():
+            for mine, other in zip(self.values, values):
+                mine.copy_(other)
+
+    def _owner(self, place: Place) -> Tensor:
+        """Which of a place's sites each column of its matrix belongs to; ``len(sites)`` where to none."""
+        owner = torch.full((place.matrix.shape[1],), len(place.sites))
+        for s, columns in enumerate(place.columns):
+            owner[columns] = s
+        return owner.to(place.weight.device)

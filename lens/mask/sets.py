@@ -1,0 +1,37 @@
+"""Are the three sets of a training what they should be?  Not empty, and the controls hold none of the target's facts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lens.data.world import Prompt
+
+
+def check_sets(
+    target: Sequence[Prompt], control_kg: Sequence[Prompt], control_lm: Sequence[str]
+) -> tuple[list[Prompt], list[Prompt], list[str]]:
+    """The sets as lists; ``ValueError`` in one sentence for the first thing that is wrong with them."""
+    for name, given in (("target", target), ("control_kg", control_kg), ("control_lm", control_lm)):
+        if isinstance(given, str) or not len(given):
+            raise ValueError(f"The set {name} is {'one text' if isinstance(given, str) else 'empty'}: give a list.")
+    target, control_kg, control_lm = list(target), list(control_kg), list(control_lm)
+    facts = {_fact(p): p for p in target}
+    texts = {p.text for p in target}
+    for p in control_kg:
+        if _fact(p) in facts or p.text in texts:
+            raise ValueError(
+                f"The control set holds a fact of the target set ({p.text!r} → {p.target!r}), which cannot be both "
+                "removed and kept: leave it out of one of them."
+            )
+    for text in control_lm:
+        for p in target:
+            if p.sentence in text:
+                raise ValueError(
+                    f"A text of control_lm says a target's sentence ({p.sentence!r}), which cannot be both removed and "
+                    "kept: leave that text out."
+                )
+    return target, control_kg, control_lm
+
+
+def _fact(prompt: Prompt) -> tuple[str, str, str]:
+    return prompt.fact.relation, prompt.fact.head, prompt.fact.tail

@@ -1,0 +1,149 @@
+"""What was found?  A set of weights, one bit each, that can be taken out of its model, or left alone in it.
+
+    removed:  W ← W ∘ (1 − m)      the remaining model
+    only:     W ← W ∘ m            the critical subnetwork alone (outside the masked sites the model is whole)
+
+Both are context managers: the weights come back bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from lens.kernels import Bits
+from lens.mask.config import Config
+from lens.mask.places import places
+from lens.model import LanguageModel
+
+BY = ("module", "layer", "site", "head")
+
+Key = tuple[int, str]
+"""(layer, site)"""
+
+
+@dataclass(frozen=True)
+class Subnetwork:
+    """A binary mask over the weights of some sites, m = 1 on the subnetwork.
+
+    ``bits``: (layer, site) → packed mask, [d_in, d_out], or [d_in, 1] where whole input rows (neurons) are in or out;
+    ``shapes``: (layer, site) → (d_in, d_out).  ``history``: a row for each check of the training that found it.
+    ``model`` and ``fingerprint`` say for which model it was made, ``head_dim`` how wide a head of it is; ``about`` has
+    command, machine, versions and seconds.
+    """
+
+    bits: dict[Key, Bits] = field(repr=False)
+    shapes: dict[Key, tuple[int, int]] = field(repr=False)
+    config: Config
+    history: tuple[dict, ...] = field(repr=False)
+    model: str
+    fingerprint: str = field(repr=False)
+    head_dim: int = field(repr=False)
+    about: dict = field(repr=False, default_factory=dict)
+
+    def __repr__(self) -> str:
+        what = f"{self.config.granularity}s of {self.model!r}, {len(self.bits)} sites"
+        return f"Subnetwork({what}, sparsity {100 * self.sparsity:.2f} %)"
+
+    @property
+    def sparsity(self) -> float:
+        """The share of the maskable weights that are not in it."""
+        return 1 - self.density()
+
+    def mask(self, layer: int, site: str) -> Tensor:
+        """m of one site, bool [d_in, d_out]; ``KeyError`` where the site is not masked."""
+        if (layer, site) not in self.bits:
+            raise KeyError(f"Layer {layer} {site} is not masked: {', '.join(f'{k} {s}' for k, s in self.bits)} are.")
+        return self.bits[layer, site].unpack().expand(self.shapes[layer, site])
+
+    def density(self, by: str | None = None) -> float | dict:
+        """The share of maskable weights that are in it: of all, or for each module, layer, site or head.
+
+        ``"module"`` gives (layer, site) → share; ``"head"`` (layer, site, head) → share for the attention's sites: a
+        head's own outputs of q, k and v, its own inputs of attn_out.  Raises ``ValueError`` for another ``by``.
+        """
+        if by is None:
+            return self._shares(lambda layer, site: "all")["all"]
+        if by == "module":
+            return self._shares(lambda layer, site: (layer, site))
+        if by == "layer":
+            return self._shares(lambda layer, site: layer)
+        if by == "site":
+            return self._shares(lambda layer, site: site)
+        if by != "head":
+            raise ValueError(f"Density by {by!r} is not known: choose one of {', '.join(BY)}, or None.")
+        found = {}
+        for layer, site in self.bits:
+            if site.startswith("attn_"):
+                m = self.mask(layer, site).float()
+                m = m if site == "attn_out" else m.T  # a head's inputs, or its outputs
+                for head, part in enumerate(m.split(self.head_dim)):
+                    found[layer, site, head] = float(part.mean())
+        return found
+
+    def _shares(self, name) -> dict:
+        inside, total = Counter(), Counter()
+        for (layer, site), bits in self.bits.items():
+            rows, columns = self.shapes[layer, site]
+            inside[name(layer, site)] += bits.count() * (rows * columns // torch.Size(bits.shape).numel())
+            total[name(layer, site)] += rows * columns
+        return {key: inside[key] / total[key] for key in total}
+
+    @contextmanager
+    def removed(self, lm: LanguageModel) -> Iterator[LanguageModel]:
+        """The remaining model, inside the block: W ∘ (1 − m).
+
+        Raises ``ValueError`` for another model than the one it was made for.
+
+        >>> import lens
+        >>> lm = lens.load("mini")
+        >>> with lens.mask.shipped("building").removed(lm):
+        ...     said = lens.logit_lens(lm, "A cafe is a kind of").words[-1][-1][0]
+        >>> said == "·restaurant"
+        False
+        """
+        with self._without(lm, inside=True):
+            yield lm
+
+    @contextmanager
+    def only(self, lm: LanguageModel) -> Iterator[LanguageModel]:
+        """The subnetwork alone, inside the block: W ∘ m in the masked sites, everything else as it is."""
+        with self._without(lm, inside=False):
+            yield lm
+
+    @contextmanager
+    def _without(self, lm: LanguageModel, inside: bool) -> Iterator[None]:
+        self.check(lm)
+        with ExitStack() as undo:
+            for place in places(lm, {layer for layer, _ in self.bits}, {site for _, site in self.bits}):
+                matrix = place.matrix
+                gone = torch.zeros(matrix.shape, dtype=torch.bool)
+                for site, columns in zip(place.sites, place.columns):
+                    if (place.layer, site) in self.bits:
+                        gone[:, columns] = self.mask(place.layer, site) == inside
+                gone = gone.to(matrix.device)
+                undo.callback(_put, matrix, gone, matrix[gone])
+                _put(matrix, gone, 0)
+            yield
+
+    def check(self, lm: LanguageModel) -> None:
+        """``ValueError`` where ``lm`` is not the model it was made for."""
+        if lm.fingerprint != self.fingerprint:
+            raise ValueError(
+                f"This subnetwork was found in another model ({self.model!r}, fingerprint {self.fingerprint[:12]}) than "
+                f"this one ({lm.name!r}, {lm.fingerprint[:12]}): open that model, in the same dtype."
+            )
+
+    def with_bits(self, bits: dict[Key, Bits], note: str) -> Subnetwork:
+        """Another set of weights of the same sites, such as a union; ``note`` says in ``about`` what it is."""
+        return replace(self, bits=bits, history=(), about={"note": note})
+
+
+def _put(matrix: Tensor, where: Tensor, values: Tensor | float) -> None:
+    with torch.no_grad():
+        matrix[where] = values

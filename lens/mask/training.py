@@ -1,0 +1,177 @@
+"""How is a critical subnetwork found?  Scores down the gradient of ``lens.mask.objective``'s losses, with Adam.
+
+    l ← l − Adam(∇_l [losses of the remaining model W ∘ (1 − m) + λ · mean σ(l)]),    m ~ Bernoulli(σ(l)) a step
+
+Noise and order of the examples are functions of the seed and the step (``lens.kernels.noise``, ``Order``), so a run
+that was stopped anywhere goes on from its last checkpoint and, on a CPU, ends in the same bits.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from hashlib import sha256
+from pathlib import Path
+
+import torch
+from tqdm.auto import tqdm
+
+from lens.data.world import Prompt
+from lens.files import whole
+from lens.mask.config import Config, config_for
+from lens.mask.examples import Order, of_prompts, of_texts
+from lens.mask.objective import Objective
+from lens.mask.places import places
+from lens.mask.scores import Scores
+from lens.mask.sets import check_sets
+from lens.mask.subnetwork import Subnetwork
+from lens.model import LanguageModel
+from lens.provenance import provenance
+
+SAMPLE = (256, 128, 32)
+"""Rows of TargetKG, ControlKG and ControlLM on which a check measures the hard mask."""
+
+
+class TrainingStopped(RuntimeError):
+    """A loss was no number any more.  ``subnetwork`` is what the last check before it found, None if there was none."""
+
+    def __init__(self, message: str, subnetwork: Subnetwork | None):
+        super().__init__(message)
+        self.subnetwork = subnetwork
+
+
+def train(
+    lm: LanguageModel,
+    target: Sequence[Prompt],
+    control_kg: Sequence[Prompt],
+    control_lm: Sequence[str],
+    config: Config | None = None,
+    *,
+    checkpoint: str | Path | None = None,
+    progress: bool = True,
+    watch: Callable[[list[dict]], None] | None = None,
+) -> Subnetwork:
+    """Find the subnetwork of ``lm`` that is critical for the facts of ``target`` and for nothing else.
+
+    ``target`` and ``control_kg``: prompts (``lens.data.knowledge``); ``control_lm``: ordinary texts.  ``config``: by
+    default the model's own (``config_for``).  ``checkpoint``: a file that keeps the run at every check, from which the
+    same call goes on; it stays when the run is done, so that the call gives its result again.  ``watch`` is called with
+    the history after each check.  Ctrl-C ends a run; with a checkpoint nothing but the steps since the last check is
+    lost.  The model is not changed.
+
+    Raises ``ValueError`` in one sentence where a set is empty or a control set holds a target's fact, and
+    ``TrainingStopped`` where a loss is no number any more, with the last good state.
+
+    >>> import lens
+    >>> lm, kg = lens.load("mini"), lens.data.knowledge("building")
+    >>> config = lens.mask.config_for(lm, steps=2, check=2)
+    >>> lens.mask.train(lm, kg.target, kg.control, kg.text, config, progress=False).config.steps
+    2
+    """
+    config = config or config_for(lm)
+    target, control_kg, control_lm = check_sets(target, control_kg, control_lm)
+    masked = places(lm, config.layers, config.sites)
+    first = min(place.layer for place in masked)
+    sets = (
+        of_prompts(lm, target, first, after=config.position == "after"),
+        of_prompts(lm, control_kg, first),
+        of_texts(lm, control_lm, first, config.tokens),
+    )
+    orders = [Order(len(s), n, config.seed, i) for i, (s, n) in enumerate(zip(sets, _sizes(config)))]
+    looked_at = [s.rows(torch.arange(min(n, len(s)))) for s, n in zip(sets, SAMPLE)]
+    scores = Scores(masked, config.granularity, config.start, config.seed, config.tau)
+    objective = Objective(lm, config, first)
+    devices = {v.device.type for v in scores.values}
+    optimizer = torch.optim.Adam(scores.values, lr=config.lr, fused=devices <= {"cpu", "cuda"})
+    run = _run_name(lm, config, target, control_kg, control_lm)
+    state = _resume(checkpoint, run, scores, optimizer)
+
+    def found() -> Subnetwork:
+        about = provenance(lm.device) | {"seconds": state["seconds"]}
+        rest = tuple(state["history"]), lm.name, lm.fingerprint, head_dim(lm), about
+        return Subnetwork(scores.bits(), scores.shapes(), config, *rest)
+
+    bar = tqdm(
+        range(state["step"], config.steps), "mask", config.steps, initial=state["step"], disable=not progress, unit="step"
+    )
+    begun, before, good = time.perf_counter(), state["seconds"], None
+    total: dict[str, torch.Tensor] = {}
+    for step in bar:
+        if state["done"]:
+            break
+        for group in optimizer.param_groups:
+            group["lr"] = config.rate(step)
+        optimizer.zero_grad(set_to_none=False)
+        losses = objective.backward(scores, step, *(s.rows(order[step]) for s, order in zip(sets, orders)))
+        optimizer.step()
+        total = {name: total.get(name, 0) + loss for name, loss in losses.items()}
+        if (step + 1) % config.check and step + 1 < config.steps:
+            continue
+        since = (step % config.check) + 1
+        means = {name: float(value) / since for name, value in total.items()}
+        total = {}
+        if not all(map(math.isfinite, means.values())):
+            where = f"the file {checkpoint} holds step {state['step']}" if checkpoint else "its subnetwork is kept"
+            raise TrainingStopped(
+                f"A loss became {next(v for v in means.values() if not math.isfinite(v))} between steps {state['step']} "
+                f"and {step + 1}; {where}: try a smaller lr than {config.lr}.",
+                good,
+            )
+        hard = objective.hard(scores, *looked_at)
+        state["step"], state["seconds"] = step + 1, before + time.perf_counter() - begun
+        row = {"step": step + 1, "seconds": round(state["seconds"], 3), "sampled": means, "hard": hard}
+        state["history"].append(row)
+        state["done"] = bool(config.stop) and all(hard[name] <= goal for name, goal in config.stop.items())
+        if checkpoint:
+            _save(Path(checkpoint), run, scores, optimizer, state)
+        good = found()
+        bar.set_postfix({name: f"{value:.3g}" for name, value in hard.items()})
+        if watch:
+            watch(state["history"])
+    bar.close()
+    return found()
+
+
+def head_dim(lm: LanguageModel) -> int:
+    """How wide a head is."""
+    c = lm.model.config
+    return getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
+
+
+def _sizes(config: Config) -> tuple[int, int, int]:
+    return config.targets, config.controls, config.texts
+
+
+def _run_name(lm: LanguageModel, config: Config, *sets) -> str:
+    """A checkpoint continues only the run it came from: same configuration, model and texts."""
+    texts = [[p if isinstance(p, str) else (p.text, p.target) for p in one] for one in sets]
+    return sha256(json.dumps([asdict(config), lm.fingerprint, texts]).encode()).hexdigest()
+
+
+def _resume(checkpoint, run: str, scores: Scores, optimizer: torch.optim.Optimizer) -> dict:
+    """Where the run stood; raises ``ValueError`` for another run's file and ``OSError`` for a damaged one."""
+    start = {"step": 0, "seconds": 0.0, "history": [], "done": False}
+    if not checkpoint or not Path(checkpoint).exists():
+        return start
+    try:
+        held = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        other = held.pop("run")
+    except Exception:
+        raise OSError(f"The checkpoint {checkpoint} is damaged: delete it and train again.") from None
+    if other != run:
+        raise ValueError(
+            f"The checkpoint {checkpoint} belongs to another run (other settings, model or texts): give another file, "
+            "or delete it."
+        )
+    scores.load(held.pop("scores"))
+    optimizer.load_state_dict(held.pop("optimizer"))
+    return start | held
+
+
+def _save(path: Path, run: str, scores: Scores, optimizer: torch.optim.Optimizer, state: dict) -> None:
+    values = [v.detach() for v in scores.values]
+    with whole(path) as temporary:
+        torch.save(state | {"run": run, "scores": values, "optimizer": optimizer.state_dict()}, temporary)
