@@ -36,7 +36,7 @@ def counterfact(
     *,
     settings: Mapping | None = None,
     out: str | Path | None = None,
-    together: int = 8,
+    together: int = 32,
     entropy: bool = True,
     perplexity: bool = True,
     texts: Sequence[str] | None = None,

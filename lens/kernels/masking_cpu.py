@@ -154,5 +154,10 @@ def fill(
         if buffer.data_ptr() != target.data_ptr():
             target.copy_(buffer)
 
-    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
-        list(threads.map(share, range(0, rows, step)))
+    threads = torch.get_num_threads()
+    if threads == 1 or rows <= step:  # a thread of its own would only have to be waited for
+        for start in range(0, rows, step):
+            share(start)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(share, range(0, rows, step)))
