@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from lens.commands import evaluate as evaluation
+from lens.commands import mask
 from lens.data.paths import BUILT_IN
 
 
@@ -69,6 +70,7 @@ def parser() -> argparse.ArgumentParser:
     train.set_defaults(run=_mend_train)
 
     evaluation.add(commands)
+    mask.add(commands)
 
     bench = commands.add_parser("bench", help="measure speed").add_subparsers(required=True, metavar="WHAT")
     lens = bench.add_parser("lens", help="capture and backward lens against one bare pass")
@@ -77,6 +79,9 @@ def parser() -> argparse.ArgumentParser:
     edit = bench.add_parser("edit", help="a forward-pass shift against one forward pass, in GPT-2 XL's shape")
     edit.add_argument("--device", help="cpu or cuda (default: the GPU where there is one)")
     edit.set_defaults(run=_bench_edit)
+    masks = bench.add_parser("mask", help="a step of mask training against its passes and the published formulation")
+    masks.add_argument("--device", help="cpu or cuda (default: the GPU where there is one)")
+    masks.set_defaults(run=_bench_mask)
     kernels = bench.add_parser("kernels", help="each kernel against its baselines and the machine's floor")
     kernels.add_argument("--device", help="cpu or cuda (default: the GPU where there is one)")
     kernels.add_argument("--out", type=Path, help="result file (default: data/bench/<device>.csv)")
@@ -194,6 +199,13 @@ def _bench_edit(args) -> None:
 
     for name, value in bench_edit(args.device).items():
         print(f"{name:42} {value:12.3f}")
+
+
+def _bench_mask(args) -> None:
+    from lens.bench.mask_cost import bench_mask
+
+    for name, value in bench_mask(args.device).items():
+        print(f"{name:50} {'unknown' if value is None else f'{value:12.3f}'}")
 
 
 def _bench_kernels(args) -> None:

@@ -46,7 +46,7 @@ def _common(parser: argparse.ArgumentParser) -> None:
 
 
 def _together(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--together", type=int, default=8, help="records in one batch (default: 8)")
+    parser.add_argument("--together", type=int, default=32, help="records in one batch (default: 32)")
 
 
 def counterfact(args) -> int:
@@ -132,9 +132,13 @@ def _records(which: str, limit: int | None) -> list[dict]:
 
 
 def _settings(args) -> dict:
-    """What ``--set key=value`` and ``--layer`` say; values are read as JSON where they are that, else as text."""
-    chosen = {} if args.layer is None else {"layer": args.layer}
-    for item in args.set:
+    return ({} if args.layer is None else {"layer": args.layer}) | settings(args.set)
+
+
+def settings(given: list[str]) -> dict:
+    """What ``--set key=value`` says, each time; values are read as JSON where they are that, else as text."""
+    chosen = {}
+    for item in given:
         key, sign, value = item.partition("=")
         if not key or not sign:
             raise ValueError(f"--set {item}: write it as KEY=VALUE, such as eta=0.5.")

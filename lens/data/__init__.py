@@ -1,23 +1,32 @@
-"""The built-in world: its facts and templates, CounterFact-style records, ordinary text, and the files they live in."""
+"""Facts in words and ordinary text: the built-in world, triplets of your own, released files, public datasets."""
 
+from lens.data.hub import Question, commonsense_qa, wikitext
 from lens.data.knowledge import Knowledge, knowledge, target_kgs
 from lens.data.records import load_records, records
+from lens.data.released import load_prompts
 from lens.data.text import heldout, passages
+from lens.data.verbalize import noun_phrase, verbalize
 from lens.data.world import Fact, Prompt, Relation, facts, prompts, relations, tails
 
 __all__ = [
     "Fact",
     "Knowledge",
     "Prompt",
+    "Question",
     "Relation",
+    "commonsense_qa",
     "facts",
     "heldout",
     "knowledge",
+    "load_prompts",
     "load_records",
+    "noun_phrase",
     "passages",
     "prompts",
     "records",
     "relations",
     "tails",
     "target_kgs",
+    "verbalize",
+    "wikitext",
 ]

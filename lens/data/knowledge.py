@@ -11,24 +11,29 @@ in two that the model was taught with but the mask never saw, and in those that 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
+from pathlib import Path
 from random import Random
 
 from lens.data.prose import paragraphs
+from lens.data.released import load_prompts, name_of
 from lens.data.text import heldout, passages
 from lens.data.world import Fact, Prompt, facts, prompts
 
 UNSEEN = 2
-"""Taught phrasings of a target fact that no mask trains on."""
+"""Taught phrasings of a target fact that no mask trains on, where it has so many beside its first."""
 
 HELD_OUT = 4
-"""Every so-manieth control fact is held out."""
+"""Every so-manieth control fact is held out, and every so-manieth paragraph of a text that is given."""
 
 TEXT_SEED = 1 << 21
 """The prose generator's seed for ControlLM: beyond every epoch's of the model's training and the held-out text's."""
+
+Prompts = str | Path | Iterable[Prompt]
+"""Prompts, or the file that holds them."""
 
 
 @dataclass(frozen=True)
@@ -54,43 +59,98 @@ def target_kgs() -> tuple[str, ...]:
     return tuple(dict.fromkeys(fact.topic for fact in facts() if fact.role == "target"))
 
 
-@cache
-def knowledge(name: str = "building") -> Knowledge:
-    """A built-in TargetKG with its controls.  ``ValueError`` for a name that is none.
+def knowledge(
+    target: Prompts = "building",
+    *,
+    unseen: Prompts | None = None,
+    control: Prompts | None = None,
+    control_held_out: Prompts | None = None,
+    text: Sequence[str] | None = None,
+    text_held_out: Sequence[str] | None = None,
+    model: str | None = None,
+) -> Knowledge:
+    """A TargetKG with its controls: a built-in one by name, a released JSON file, or your own prompts (``verbalize``).
+
+    What is not given is chosen.  ``unseen``: of each fact's phrasings at most two, but never its first, and those that
+    the model was not taught; what the target says is left out.  ``control``: the built-in triplets of the target's
+    source (for your own and released targets, of WordNet and ConceptNet).  ``control_held_out``: a fourth of the
+    control's facts.  Control facts that share a head or tail with a target are left out.  ``text``: generated prose,
+    as the built-in model read; for a public model give other text, such as ``wikitext()``.  ``text_held_out``: a
+    fourth of a text that is given.  ``model``: whose wording is read from files (``load_prompts``).
+
+    Raises ``ValueError`` for a name that is none and where a set remains empty, and what ``load_prompts`` raises.
 
     >>> kg = knowledge("building")
     >>> kg.target[0].text, kg.target[0].target
-    ('A structure is a kind of', 'artifact')
+    ('We may think of a structure as a type of', 'artifact')
     """
-    if name not in target_kgs():
-        raise ValueError(f"There is no TargetKG {name!r}: choose one of {', '.join(target_kgs())}.")
-    targets = [fact for fact in facts() if fact.topic == name and fact.role == "target"]
-    source = [fact for fact in facts() if fact.source == targets[0].source]
-    controls = disjoint(source, targets)
-    kept = [fact for fact in controls if _draw(fact) % HELD_OUT]
-    held_out = [fact for fact in controls if not _draw(fact) % HELD_OUT]
-    seen, unseen = [], []
-    for fact in targets:
-        for i, prompt in enumerate(_shuffled(fact)):
-            (unseen if i < UNSEEN else seen).append(prompt)
-        unseen += prompts(fact, held_out=True)
-    written = set(passages())
-    return Knowledge(
-        name,
-        tuple(seen),
-        tuple(unseen),
-        tuple(p for fact in kept for p in prompts(fact, held_out=False)),
-        tuple(p for fact in held_out for p in prompts(fact)),
-        tuple(paragraphs(seed=TEXT_SEED, count=400)),
-        tuple(text for text in heldout() if text not in written),
-    )
+    name, prompts_given = _target(target, model)
+    seen, rest = _split(prompts_given) if unseen is None else (prompts_given, _read(unseen, model))
+    rest = _without(seen, rest)
+    targets = [prompt.fact for prompt in (*seen, *rest)]
+    pool = _apart(_graph(frozenset(f.source for f in targets)) if control is None else _read(control, model), targets)
+    if control_held_out is None:
+        held_out = [p for p in pool if not _draw(p.fact) % HELD_OUT]
+    else:
+        held_out = _apart(_read(control_held_out, model), targets)
+    out = {p.fact for p in held_out}
+    kept = [p for p in pool if p.fact not in out]
+    if not kept:
+        raise ValueError(f"No control fact is left for {name}: give control facts with other heads and other tails.")
+    return Knowledge(name, *map(tuple, (seen, rest, kept, _without(kept, held_out), *_texts(text, text_held_out))))
 
 
 def disjoint(pool: Iterable[Fact], targets: Iterable[Fact]) -> list[Fact]:
-    """The facts of ``pool`` that share neither head nor tail with a target: a ControlKG."""
+    """The facts of ``pool`` that share neither head nor tail with a target, in whatever case: a ControlKG."""
     targets = list(targets)
-    heads, tails = {fact.head for fact in targets}, {fact.tail for fact in targets}
-    return [fact for fact in pool if fact.head not in heads and fact.tail not in tails and fact not in targets]
+    heads, tails = {fact.head.casefold() for fact in targets}, {fact.tail.casefold() for fact in targets}
+    return [fact for fact in pool if fact.head.casefold() not in heads and fact.tail.casefold() not in tails]
+
+
+def _target(target: Prompts, model: str | None) -> tuple[str, list[Prompt]]:
+    """A name for the target, and all its prompts."""
+    if isinstance(target, str) and target in target_kgs():
+        return target, [p for f in facts() if f.topic == target and f.role == "target" for p in prompts(f)]
+    if isinstance(target, (str, Path)):
+        path = Path(target)
+        if path.suffix != ".json" and not path.is_file():
+            names = ", ".join(target_kgs())
+            raise ValueError(f"There is no TargetKG {str(target)!r}: choose one of {names}, or give a JSON file.")
+        return name_of(path), _read(path, model)
+    found = _read(target, model)
+    if not found:
+        raise ValueError("The target has no prompts: give at least one.")
+    return " and ".join(dict.fromkeys(prompt.fact.topic for prompt in found)), found
+
+
+def _read(given: Prompts, model: str | None) -> list[Prompt]:
+    if isinstance(given, (str, Path)):
+        given = load_prompts(given, model)
+    found = list(dict.fromkeys(given))
+    for one in found:
+        if not isinstance(one, Prompt):
+            raise ValueError(f"Got {one!r} for a prompt: make prompts of triplets with lens.data.verbalize.")
+    return found
+
+
+def _split(found: Iterable[Prompt]) -> tuple[list[Prompt], list[Prompt]]:
+    """The phrasings a mask trains on, and those it never sees; a fact's first is always trained on."""
+    phrasings: dict[Fact, list[Prompt]] = {}
+    for prompt in found:
+        phrasings.setdefault(prompt.fact, []).append(prompt)
+    seen, unseen = [], []
+    for fact, some in phrasings.items():
+        first, *others = [p for p in some if not p.held_out] or some
+        Random(_draw(fact)).shuffle(others)
+        unseen += others[:UNSEEN] + [p for p in some if p.held_out and p is not first]
+        seen += [*others[UNSEEN:], first]
+    return seen, unseen
+
+
+def _without(trained: Iterable[Prompt], found: Iterable[Prompt]) -> list[Prompt]:
+    """Each prompt that is not trained on, once: two facts may differ in the tail alone, or be said alike."""
+    texts = {prompt.text for prompt in trained}
+    return list({p.sentence: p for p in found if p.text not in texts}.values())
 
 
 def _draw(fact: Fact) -> int:
@@ -98,8 +158,35 @@ def _draw(fact: Fact) -> int:
     return int.from_bytes(sha256(f"{fact.relation}|{fact.head}|{fact.tail}".encode()).digest()[:4], "big")
 
 
-def _shuffled(fact: Fact) -> list[Prompt]:
-    """A fact's taught phrasings in an order of its own, the first template's last: that one is always trained on."""
-    first, *rest = prompts(fact, held_out=False)
-    Random(_draw(fact)).shuffle(rest)
-    return [*rest, first]
+@cache
+def _graph(sources: frozenset[str]) -> tuple[Prompt, ...]:
+    """Every prompt of the built-in facts of these sources; where the world has none of them, of both graphs."""
+    known = sources & {fact.source for fact in facts()} or {"wordnet", "conceptnet"}
+    return tuple(prompt for fact in facts() if fact.source in known for prompt in prompts(fact))
+
+
+def _apart(pool: Iterable[Prompt], targets: Iterable[Fact]) -> list[Prompt]:
+    allowed = set(disjoint(dict.fromkeys(prompt.fact for prompt in pool), targets))
+    return [prompt for prompt in pool if prompt.fact in allowed]
+
+
+def _texts(text: Sequence[str] | None, held_out: Sequence[str] | None) -> tuple[Sequence[str], Sequence[str]]:
+    for name, given in (("text", text), ("text_held_out", held_out)):
+        if isinstance(given, str):
+            raise ValueError(f"{name} is one text: give a list of paragraphs.")
+    if text is None:
+        return _prose(), _unread() if held_out is None else held_out
+    if held_out is not None:
+        return text, held_out
+    return [t for i, t in enumerate(text) if i % HELD_OUT], text[::HELD_OUT]
+
+
+@cache
+def _prose() -> tuple[str, ...]:
+    return tuple(paragraphs(seed=TEXT_SEED, count=400))
+
+
+def _unread() -> list[str]:
+    """The held-out text that is generated; the passages written by hand are of another kind."""
+    written = set(passages())
+    return [text for text in heldout() if text not in written]

@@ -24,6 +24,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from lens.data.articles import indefinite
+
 SENTENCES = range(3, 8)
 WORDS = range(30, 111)
 OPTIONAL = 0.5  # how often an optional beat is told
@@ -34,7 +36,6 @@ _TOKEN = re.compile(r"[\[\]|]|\{[^}]*\}|[^\[\]|{]+")
 _ARTICLE = re.compile(r"@ (\w+)")
 _START = re.compile(r'(^"?|\n"?|[.?!] "?|[.?!]" "|\." )([a-z])')
 _END = re.compile(r'[.?!]"?(?= ["A-Z0-9]|$)')
-_AN = re.compile(r"(?![Uu]ni|[Uu]s|[Ee]u|[Oo]ne)[aeiouAEIOU]|hour|hon|heir|8|11|18")
 _PRONOUNS = {
     "she": {"he": "she", "him": "her", "his": "her", "himself": "herself"},
     "he": {"he": "he", "him": "him", "his": "his", "himself": "himself"},
@@ -171,7 +172,7 @@ def finish(text: str) -> str:
     >>> finish('@ owl sat on @ branch. it slept.')
     'An owl sat on a branch. It slept.'
     """
-    text = _ARTICLE.sub(lambda m: ("an " if _AN.match(m[1]) else "a ") + m[1], text)
+    text = _ARTICLE.sub(lambda m: f"{indefinite(m[1])} {m[1]}", text)
     return _START.sub(lambda m: m[1] + m[2].upper(), text).replace("\n", " ")
 
 

@@ -24,8 +24,8 @@ HELD_OUT = 2
 class Fact:
     """One triplet.  ``np`` is the head as a noun phrase in mid-sentence ("a cafe"); ``tail`` has no leading space.
 
-    ``source``: encyclopedia, wordnet or conceptnet; ``topic``: the TargetKG it belongs to, or its subject area;
-    ``role``: fact, target or control.
+    ``source``: encyclopedia, wordnet or conceptnet, else own or released; ``topic``: the TargetKG it belongs to, or its
+    subject area; ``role``: fact, target or control.
 
     >>> next(f for f in facts() if f.np == "a cafe").tail
     'restaurant'

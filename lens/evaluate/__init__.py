@@ -1,9 +1,30 @@
-"""What did an edit do?  Scores of targets behind prompts, CounterFact's measures, and edits on top of each other."""
+"""What did an edit or a mask do?  Scores of targets behind prompts, CounterFact's measures, edits on top of each other,
+and what is left of the knowledge that a subnetwork held."""
 
 from lens.evaluate.counterfact import counterfact
+from lens.evaluate.knowledge import Removal, knowledge
+from lens.evaluate.phrasing import best_phrasing
+from lens.evaluate.readings import Measures
 from lens.evaluate.report import Estimate, Report, Row
 from lens.evaluate.scoring import Scores, score
+from lens.evaluate.sensitivity import Sweep, sensitivity
 from lens.evaluate.sequential import sequential
 from lens.evaluate.tuning import best, tune
 
-__all__ = ["Estimate", "Report", "Row", "Scores", "best", "counterfact", "score", "sequential", "tune"]
+__all__ = [
+    "Estimate",
+    "Measures",
+    "Removal",
+    "Report",
+    "Row",
+    "Scores",
+    "Sweep",
+    "best",
+    "best_phrasing",
+    "counterfact",
+    "knowledge",
+    "score",
+    "sensitivity",
+    "sequential",
+    "tune",
+]

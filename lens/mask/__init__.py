@@ -1,6 +1,6 @@
-"""Which weights keep a fact?  Learn a sparse mask whose removal deletes it and nothing else.
+"""Which weights keep a fact?  Learn a sparse mask whose removal deletes the fact and nothing else.
 
-
+The method is that of Bayazit et al., *Discovering Knowledge-Critical Subnetworks in Pretrained Language Models* (2024).
 """
 
 from lens.mask.config import Config, config_for

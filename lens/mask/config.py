@@ -12,10 +12,11 @@ weight to zero.  The defaults are the paper's; ``data/masks.json`` holds what wa
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cache
-from math import isfinite
+from math import inf
+from numbers import Integral, Real
 from pathlib import PurePosixPath
 
 from lens.data import paths
@@ -62,26 +63,12 @@ class Config:
     def __post_init__(self) -> None:
         for name in ("layers", "sites", "sparsity"):  # as JSON gives them
             value = getattr(self, name)
-            object.__setattr__(self, name, None if value is None else tuple(value))
-        for name, allowed in CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(
-                    f"There is no {name} {getattr(self, name)!r}: choose {' or '.join(map(repr, allowed))}."
-                )
-        for name in (*LOSSES, *POSITIVE, "warmup"):
-            value = getattr(self, name)
-            if not isfinite(value) or value < 0 or (name in POSITIVE and value == 0):
-                kind = "a positive number" if name in POSITIVE else "a number, 0 or larger"
-                raise ValueError(f"{name} is {value!r}: give {kind}.")
-        if not 0 < self.start < 1:
-            raise ValueError(f"start is {self.start!r}: give the probability σ(l) of a mask's ones, between 0 and 1.")
-        if len(self.sparsity) != 2 or min(self.sparsity) < 0:
-            raise ValueError(f"sparsity is {self.sparsity!r}: give two numbers, λ at first and at the end.")
-        for name in self.stop or ():
-            if name not in GOALS:
-                raise ValueError(f"stop has no goal {name!r}: choose of {', '.join(GOALS)}.")
-        if self.layers == () or self.sites == ():
-            raise ValueError("Nothing would be masked: give at least one layer and one site, or None.")
+            if isinstance(value, list):
+                object.__setattr__(self, name, tuple(value))
+        for names, fits, wanted in RULES:
+            for name in names:
+                if not fits(getattr(self, name)):
+                    raise ValueError(f"{name} is {getattr(self, name)!r}: give {wanted}.")
 
     def weight_of_sparsity(self, step: int) -> float:
         """λ at a step: its first value, then linearly to its last over the second half."""
@@ -93,8 +80,42 @@ class Config:
         return self.lr * min(1.0, (step + 1) / max(1.0, self.warmup * self.steps))
 
 
-CHOICES = {"granularity": ("weight", "neuron"), "samples": ("shared", "independent"), "position": ("tail", "after")}
-POSITIVE = ("tau", "lr", "steps", "targets", "controls", "texts", "tokens", "check")
+def _number(value: object, least: float = 0) -> bool:
+    return isinstance(value, Real) and least <= value < inf
+
+
+def _whole(value: object, least: int = 1, below: float = inf) -> bool:
+    return isinstance(value, Integral) and least <= value < below
+
+
+def _several(value: object, kind: type) -> bool:
+    return value is None or (isinstance(value, tuple) and value != () and all(isinstance(v, kind) for v in value))
+
+
+RULES: tuple[tuple[tuple[str, ...], Callable[[object], bool], str], ...] = (
+    (("granularity",), lambda v: v in ("weight", "neuron"), "'weight' or 'neuron'"),
+    (("samples",), lambda v: v in ("shared", "independent"), "'shared' or 'independent'"),
+    (("position",), lambda v: v in ("tail", "after"), "'tail' or 'after'"),
+    (("layers",), lambda v: _several(v, Integral), "a tuple of at least one layer's number, or None"),
+    (("sites",), lambda v: _several(v, str), "a tuple of at least one site's name, or None"),
+    ((*LOSSES, "warmup"), _number, "a number, 0 or larger"),
+    (("tau", "lr"), lambda v: _number(v) and v > 0, "a positive number"),
+    (("steps", "targets", "controls", "texts", "check"), _whole, "a whole number, 1 or larger"),
+    (("tokens",), lambda v: _whole(v, 2), "a whole number, 2 or larger"),
+    (("seed",), lambda v: _whole(v, 0, 2**32), "a whole number from 0 to 2**32 - 1"),
+    (("start",), lambda v: _number(v) and 0 < v < 1, "the probability σ(l) of a mask's ones, between 0 and 1"),
+    (
+        ("sparsity",),
+        lambda v: isinstance(v, tuple) and len(v) == 2 and all(map(_number, v)),
+        "two numbers, 0 or larger: λ at first and at the end",
+    ),
+    (
+        ("stop",),
+        lambda v: v is None or (isinstance(v, Mapping) and {*v} <= {*GOALS} and all(map(_number, v.values()))),
+        f"a number for some of {', '.join(GOALS)}, or None",
+    ),
+)
+"""(settings, whether a value can be theirs, what to give)."""
 
 
 @cache

@@ -1,6 +1,6 @@
 """What should the remaining model say?  Nothing of the target knowledge, and everything else as before.
 
-    suppress      KL(uniform ‖ p)     where a target's tail is due: the remaining model knows no word better than another
+    suppress      KL(uniform ‖ p)     where a target's tail is due: no word is better known than another
     maintain_kg   KL(p₀ ‖ p)          where a control fact's tail is due
     maintain_lm   KL(p₀ ‖ p)          at every token of ordinary text
     express       −log p_subnet(t)    the subnetwork alone still says the tail (an ablation; off by default)
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, pad
 
+from lens.capture import as_a_function
 from lens.kernels import kl_reference, kl_uniform
 from lens.mask.config import Config
 from lens.mask.examples import Examples
@@ -28,7 +29,7 @@ class Objective:
 
     def __init__(self, lm: LanguageModel, config: Config, layer: int):
         self.lm, self.config, self._layer = lm, config, layer
-        self._upper: dict[tuple[int, int], UpperLayers] = {}
+        self._upper: dict[int, UpperLayers] = {}
         head = lm.model.get_output_embeddings()
         bias = getattr(head, "bias", None)
         self._head = dict(bias=None if bias is None else bias.detach(), softcap=lm.softcap)
@@ -50,20 +51,25 @@ class Objective:
             if key not in sampled:
                 drawn = scores.sample(step, *key)
                 sampled[key] = drawn, [w.detach().requires_grad_() for w in drawn]
-            losses = self.losses(some, scores.named(sampled[key][1]))
-            sum(getattr(c, name) * loss for name, loss in losses.items()).backward()
-            found |= {name: loss.detach() for name, loss in losses.items()}
+            found |= self.one_pass(some, scores.named(sampled[key][1]))
         for drawn, leaves in sampled.values():
-            torch.autograd.backward(drawn, [leaf.grad for leaf in leaves])
+            while drawn:  # each is gone before the next one's gradient is made
+                torch.autograd.backward(drawn.pop(), leaves.pop().grad)
         density = scores.density()
         (c.weight_of_sparsity(step) * density).backward()
         return found | {"density": density.detach()}
+
+    def one_pass(self, some: list[tuple[str, Examples]], weights: Weights) -> dict[str, Tensor]:
+        """One pass, back to the weights; its losses, which hold on to nothing."""
+        losses = self.losses(some, weights)
+        sum(getattr(self.config, name) * loss for name, loss in losses.items()).backward()
+        return {name: loss.detach() for name, loss in losses.items()}
 
     def losses(self, some: list[tuple[str, Examples]], weights: Weights) -> dict[str, Tensor]:
         """Each named loss on its rows, all rows in one pass."""
         longest = max(rows.hidden.shape[1] for _, rows in some)
         hidden = torch.cat([pad(rows.hidden, (0, 0, 0, longest - rows.hidden.shape[1])) for _, rows in some])
-        normed = self.upper(hidden.shape[:2])(hidden, weights)
+        normed = self.upper(longest)(hidden, weights)
         parts = normed.split([len(rows) for _, rows in some])
         return {name: self._loss(name, rows, part) for (name, rows), part in zip(some, parts)}
 
@@ -75,8 +81,10 @@ class Objective:
         if name == "suppress":
             losses = kl_uniform(at, unembedding, reduction="none", **self._head)
         elif name == "express":
-            logits = self.lm.head(at)
-            losses = cross_entropy(logits.float(), rows.label[counted], reduction="none")
+            with as_a_function(self.lm.model):  # or E would collect a gradient
+                logits = self.lm.head(at)
+            wide = torch.promote_types(logits.dtype, torch.float32)
+            losses = cross_entropy(logits.to(wide), rows.label[counted], reduction="none")
         else:
             losses = kl_reference(at, unembedding, rows.reference[counted], reduction="none", **self._head)
         return (losses * rows.share[counted]).sum() / len(rows)
@@ -87,12 +95,10 @@ class Objective:
         weights = scores.named(scores.hard())
         found = self.losses([("suppress", target)], weights) | self.losses([("maintain_kg", control)], weights)
         found |= self.losses([("maintain_lm", text)], weights)
-        return {name: float(loss) for name, loss in found.items()} | {"density": scores.ones() / scores.count}
+        return {name: float(loss) for name, loss in found.items()} | {"density": scores.hard_density()}
 
-    def upper(self, shape: tuple[int, int]) -> UpperLayers:
-        """The masked layers and those above, for rows of a shape: what a layer is told besides h depends on it."""
-        shape = tuple(shape)
-        if shape not in self._upper:
-            ids = torch.zeros(shape, dtype=torch.long)
-            self._upper[shape] = UpperLayers(self.lm, ids, self._layer)
-        return self._upper[shape]
+    def upper(self, length: int) -> UpperLayers:
+        """The masked layers and those above: what a layer is told besides h depends on the rows' length alone."""
+        if length not in self._upper:
+            self._upper[length] = UpperLayers(self.lm, torch.zeros(1, length, dtype=torch.long), self._layer)
+        return self._upper[length]

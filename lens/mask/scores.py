@@ -56,9 +56,12 @@ class Scores:
         place, scores = self.places[i], self.values[i]
         weight = place.weight.detach()
         if self.granularity == "weight":
-            return kernels.mask(weight, scores, key, tau=self.tau, part=part)
+            masked = kernels.mask(weight, scores, key, tau=self.tau, part=part)
+            if part == "subnetwork" and not place.whole:  # sites that are not masked stay beside it
+                masked = torch.where(scores > -inf, masked, weight)
+            return masked
         kept = kernels.mask(torch.ones_like(scores), scores, key, tau=self.tau, part=part)  # [d_in, sites]
-        outside = kept.new_full((len(kept), 1), float(part == "remaining"))  # sites that are not masked
+        outside = kept.new_ones(len(kept), 1)  # sites that are not masked
         kept = torch.cat([kept, outside], 1)[:, self._spread[i]]
         return weight * place.upright(kept).to(weight.dtype)
 
@@ -81,18 +84,24 @@ class Scores:
             for place, v, owner in zip(self.places, self.values, self._spread)
         ]
 
-    def ones(self) -> int:
-        """How many scores are above 0."""
-        return int(sum((v > 0).sum().cpu() for v in self.values))
+    def hard_density(self) -> float:
+        """The share of maskable weights with a score above 0; a neuron counts with all its weights."""
+        inside = total = 0
+        for place, values in zip(self.places, self.values):
+            columns = torch.tensor([len(c) for c in place.columns], device=values.device)
+            each = columns if self.granularity == "neuron" else 1
+            inside += int(((values > 0) * each).sum())
+            total += len(place.matrix) * int(columns.sum())
+        return inside / total
 
     def bits(self) -> dict[tuple[int, str], Bits]:
         """1[l > 0] per (layer, site), packed: [d_in, d_out], or [d_in, 1] for neurons."""
         found = {}
         for place, values in zip(self.places, self.values):
-            ones = values.detach() > 0
+            ones = (values.detach() > 0).cpu()
             for s, (site, columns) in enumerate(zip(place.sites, place.columns)):
-                own = ones[:, s : s + 1] if self.granularity == "neuron" else place.upright(ones)[:, columns.to(ones.device)]
-                found[place.layer, site] = pack(own.cpu())
+                own = ones[:, s : s + 1] if self.granularity == "neuron" else place.upright(ones)[:, columns]
+                found[place.layer, site] = pack(own)
         return found
 
     def shapes(self) -> dict[tuple[int, str], tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""Are the three sets of a training what they should be?  Not empty, and the controls hold none of the target's facts."""
+"""Are the three sets of a training what they should be?  Not empty, and the controls hold no fact of the target."""
 
 from __future__ import annotations
 

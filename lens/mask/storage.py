@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from math import prod
 from pathlib import Path
 
 from lens.data import paths
@@ -65,6 +66,8 @@ def load(path: str | Path, lm: LanguageModel | None = None) -> Subnetwork:
                 key, shape = (s["layer"], s["site"]), tuple(s["shape"])
                 shapes[key] = shape
                 bits[key] = Bits(file.get_tensor(f"{key[0]}.{key[1]}"), (shape[0], 1) if s["rows"] else shape)
+                if bits[key].bytes.shape != (-(-prod(bits[key].shape) // 8),):
+                    raise ValueError(key)
         subnetwork = Subnetwork(
             bits,
             shapes,

@@ -135,8 +135,8 @@ class Subnetwork:
         """``ValueError`` where ``lm`` is not the model it was made for."""
         if lm.fingerprint != self.fingerprint:
             raise ValueError(
-                f"This subnetwork was found in another model ({self.model!r}, fingerprint {self.fingerprint[:12]}) than "
-                f"this one ({lm.name!r}, {lm.fingerprint[:12]}): open that model, in the same dtype."
+                f"This subnetwork was found in another model ({self.model!r}, fingerprint {self.fingerprint[:12]}) "
+                f"than this one ({lm.name!r}, {lm.fingerprint[:12]}): open that model, in the same dtype."
             )
 
     def with_bits(self, bits: dict[Key, Bits], note: str) -> Subnetwork:

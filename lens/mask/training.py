@@ -43,6 +43,8 @@ class TrainingStopped(RuntimeError):
         self.subnetwork = subnetwork
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def train(
     lm: LanguageModel,
     target: Sequence[Prompt],
@@ -94,17 +96,16 @@ def train(
         rest = tuple(state["history"]), lm.name, lm.fingerprint, head_dim(lm), about
         return Subnetwork(scores.bits(), scores.shapes(), config, *rest)
 
-    bar = tqdm(
-        range(state["step"], config.steps), "mask", config.steps, initial=state["step"], disable=not progress, unit="step"
-    )
-    begun, before, good = time.perf_counter(), state["seconds"], None
+    steps = range(state["step"], config.steps)
+    bar = tqdm(steps, "mask", config.steps, initial=state["step"], disable=not progress, unit="step")
+    begun, before, good = time.perf_counter(), state["seconds"], found() if state["step"] else None
     total: dict[str, torch.Tensor] = {}
     for step in bar:
         if state["done"]:
             break
         for group in optimizer.param_groups:
             group["lr"] = config.rate(step)
-        optimizer.zero_grad(set_to_none=False)
+        optimizer.zero_grad()
         losses = objective.backward(scores, step, *(s.rows(order[step]) for s, order in zip(sets, orders)))
         optimizer.step()
         total = {name: total.get(name, 0) + loss for name, loss in losses.items()}
@@ -113,14 +114,16 @@ def train(
         since = (step % config.check) + 1
         means = {name: float(value) / since for name, value in total.items()}
         total = {}
-        if not all(map(math.isfinite, means.values())):
-            where = f"the file {checkpoint} holds step {state['step']}" if checkpoint else "its subnetwork is kept"
+        hard = objective.hard(scores, *looked_at)
+        numbers = [*means.values(), *hard.values(), float(scores.density().detach())]  # of scores that no step used yet
+        if not all(map(math.isfinite, numbers)):
+            last, bad = state["step"], next(v for v in numbers if not math.isfinite(v))
+            kept = f"the file {checkpoint} holds" if checkpoint else "the error's subnetwork is that of"
+            kept = f"{kept} step {last}" if good else "no check came before"
             raise TrainingStopped(
-                f"A loss became {next(v for v in means.values() if not math.isfinite(v))} between steps {state['step']} "
-                f"and {step + 1}; {where}: try a smaller lr than {config.lr}.",
+                f"A loss became {bad} between steps {last} and {step + 1}; {kept}: try a smaller lr than {config.lr}.",
                 good,
             )
-        hard = objective.hard(scores, *looked_at)
         state["step"], state["seconds"] = step + 1, before + time.perf_counter() - begun
         row = {"step": step + 1, "seconds": round(state["seconds"], 3), "sampled": means, "hard": hard}
         state["history"].append(row)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 import torch
 
 from lens.kernels import Bits, pack
@@ -26,15 +28,16 @@ def random_like(subnetwork: Subnetwork, seed: int = 0) -> Subnetwork:
 def grown(subnetwork: Subnetwork, share: float, seed: int = 0) -> Subnetwork:
     """The subnetwork and, in each site, further weights at random: ``share`` of as many as it has there.
 
-    Where a site has fewer weights left, all of them.  Raises ``ValueError`` for a negative share.
+    Where a site has fewer weights left, all of them.  Raises ``ValueError`` for a share below 0.
     """
-    if share < 0:
+    if not 0 <= share < inf:
         raise ValueError(f"share is {share!r}: give a number, 0 or larger.")
 
     def more(bits: Bits, generator: torch.Generator) -> Bits:
         return bits | _some(~bits.unpack(), round(share * bits.count()), generator)
 
-    return subnetwork.with_bits(_each(subnetwork, more, seed), f"with {share:g} times as many random weights, seed {seed}")
+    note = f"with {share:g} times as many random weights, seed {seed}"
+    return subnetwork.with_bits(_each(subnetwork, more, seed), note)
 
 
 def shrunk(subnetwork: Subnetwork, share: float, seed: int = 0) -> Subnetwork:

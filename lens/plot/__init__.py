@@ -2,18 +2,24 @@
 
 from lens.plot.curves import by_layer, by_segment, similarity, spectrum
 from lens.plot.grid import grid
+from lens.plot.masks import LiveHistory, density_heatmap, head_heatmap, mask_history, sensitivity
 from lens.plot.mechanism import imprint_and_shift, mlp_pass
 from lens.plot.outer import outer_product
 from lens.plot.roofline import roofline
 
 __all__ = [
+    "LiveHistory",
     "by_layer",
     "by_segment",
+    "density_heatmap",
     "grid",
+    "head_heatmap",
     "imprint_and_shift",
+    "mask_history",
     "mlp_pass",
     "outer_product",
     "roofline",
+    "sensitivity",
     "similarity",
     "spectrum",
 ]

@@ -1,0 +1,145 @@
+"""``python -m lens mask train`` and ``evaluate``: a TargetKG's subnetwork, and what is left without it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from lens.commands.evaluate import settings
+
+ALL = "all"
+
+
+def add(commands) -> None:
+    """Add the command ``mask`` with its two actions to the parser's ``commands``."""
+    mask = commands.add_parser("mask", help="knowledge-critical subnetworks").add_subparsers(
+        required=True, metavar="ACTION"
+    )
+    run = mask.add_parser("train", help="find subnetworks; resumes a run that was stopped, skips what is done")
+    run.add_argument("--model", default="mini", help="built-in, hub id or folder (default: mini)")
+    run.add_argument(
+        "--target", nargs="+", default=["building"], help=f"TargetKGs, or a file of facts; {ALL}: every built-in one"
+    )
+    _wording(run)
+    run.add_argument("--seed", type=int, nargs="+", default=[0], help="one subnetwork for each (default: 0)")
+    run.add_argument("--granularity", default="weight", help="weight or neuron (default: weight)")
+    run.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting; may be repeated")
+    run.add_argument("--out", type=Path, help="file, or folder for several (default for built-in models: data/runs)")
+    run.add_argument("--checkpoint", type=Path, help="file that keeps the run while it lasts (default: beside --out)")
+    run.add_argument("--again", action="store_true", help="train anew what is done already")
+    run.add_argument("--device", help="cpu or cuda (default: the GPU where there is one)")
+    run.set_defaults(run=train)
+
+    test = mask.add_parser("evaluate", help="measure a TargetKG and its controls without a subnetwork")
+    test.add_argument("files", type=Path, nargs="+", metavar="FILE", help="subnetworks that mask train wrote")
+    test.add_argument("--model", help="built-in, hub id or folder (default: the one that the file names)")
+    test.add_argument("--target", help="TargetKG, or a file of facts (default: the one that the file names)")
+    _wording(test)
+    test.add_argument("--random", type=int, default=3, help="random masks to compare with (default: 3)")
+    test.add_argument("--alone", action="store_true", help="also the subnetwork alone")
+    test.add_argument("--out", type=Path, help="file for the numbers, .csv or .json")
+    test.add_argument("--device", help="cpu or cuda (default: the GPU where there is one)")
+    test.set_defaults(run=evaluate)
+
+
+def _wording(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--wording", metavar="NAME", help="in a file of facts: the model whose wording is read")
+
+
+def train(args) -> int:
+    from lens import data, mask
+    from lens.data import manifest, paths
+    from lens.loading import load
+
+    targets = [name for given in args.target for name in (data.target_kgs() if given == ALL else [given])]
+    runs = list(dict.fromkeys((target, seed) for target in targets for seed in args.seed))
+    if args.checkpoint and len(runs) > 1:
+        raise ValueError(f"--checkpoint names one file, and these are {len(runs)} runs: leave it out, or ask for one.")
+    if args.out is None and args.model not in paths.BUILT_IN:
+        raise ValueError(f"Say with --out where the subnetwork for {args.model!r} should go.")
+    chosen = settings(args.set)
+    for name in {"seed", "granularity"} & chosen.keys():
+        raise ValueError(f"--set {name} would not be in the file's name: say it with --{name}.")
+    kgs = {target: data.knowledge(target, model=args.wording) for target in targets}
+    lm = load(args.model, args.device)
+    for target, seed in runs:
+        kg = kgs[target]
+        name = f"{kg.name}-{args.granularity}-{seed}.safetensors"
+        out = args.out or paths.root() / "runs" / args.model
+        out = out / name if len(runs) > 1 or args.out is None or out.is_dir() else out
+        config = mask.config_for(lm, args.granularity, **{"seed": seed} | chosen)
+        if not args.again and _is_done(out, lm, config):
+            print(f"{out} is there already: --again trains it anew.")
+            continue
+        checkpoint = args.checkpoint or out.with_name(f".{out.name}.checkpoint")
+        checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            found = mask.train(lm, kg.target, kg.control, kg.text, config, checkpoint=checkpoint)
+        except KeyboardInterrupt:
+            print(f"lens: interrupted; the same command goes on with {out}.", file=sys.stderr)
+            return 130
+        mask.save(replace(found, about=found.about | {"target": target, "wording": args.wording}), out)
+        checkpoint.unlink(missing_ok=True)
+        if out.resolve().is_relative_to(paths.root().resolve()):
+            manifest.write()
+        hard = ", ".join(f"{name} {value:.3g}" for name, value in found.history[-1]["hard"].items())
+        print(f"{out}: {hard}; {found.about['seconds']:.0f} s.")
+    return 0
+
+
+def _is_done(out: Path, lm, config) -> bool:
+    """Does ``out`` hold what the run would write?  ``ValueError`` where it holds another subnetwork."""
+    from lens import mask
+
+    try:
+        found = mask.load(out, lm)
+    except OSError:  # none, or a damaged one
+        return False
+    if found.config != config:
+        raise ValueError(f"The subnetwork in {out} was found with other settings: give another --out, or --again.")
+    return True
+
+
+def evaluate(args) -> int:
+    from lens import data, mask
+    from lens import evaluate as evaluation
+    from lens.loading import load
+
+    if args.out and args.out.suffix not in (".csv", ".json"):
+        raise ValueError(f"--out {args.out}: give a file that ends in .csv or .json.")
+    if args.random < 0:
+        raise ValueError(f"--random is {args.random}: give 0 or more.")
+    subnetworks = [mask.load(path) for path in args.files]
+    rows: list[dict] = []
+    models: dict = {}
+    for path, subnetwork in zip(args.files, subnetworks):
+        target = args.target or subnetwork.about.get("target")
+        if target is None:
+            raise ValueError(f"The file {path} does not say what its subnetwork was to remove: give --target.")
+        name = args.model or subnetwork.model
+        if name not in models:
+            models = {name: load(name, args.device)}  # one at a time
+        kg = data.knowledge(target, model=args.wording or subnetwork.about.get("wording"))
+        result = evaluation.knowledge(models[name], kg, subnetwork, random=args.random, alone=args.alone)
+        rows += [{"file": path.name} | row for row in result.rows()]
+        if args.out:  # after each file: what was measured is kept
+            _write(args.out, rows, models[name])
+        print(f"{path}\n\n{result}\n")
+    return 0
+
+
+def _write(out: Path, rows: list[dict], lm) -> None:
+    from lens.evaluate.tuning import as_csv
+    from lens.files import write_text
+    from lens.provenance import provenance
+
+    made = provenance(lm.device) | {"fingerprint": lm.fingerprint}
+    if out.suffix == ".json":
+        write_text(out, json.dumps(made | {"rows": rows}, indent=1, ensure_ascii=False) + "\n")
+    else:
+        versions = ", ".join(f"{name} {number}" for name, number in made["versions"].items())
+        head = f"# {made['command']}\n# {lm.name} {lm.fingerprint}; {made['machine']}; {versions}\n"
+        write_text(out, head + as_csv(rows))

@@ -1,0 +1,177 @@
+"""Where does a subnetwork lie, how was it found, and is it more than its size?"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogFormatter
+
+from lens.evaluate import Sweep
+from lens.evaluate.knowledge import SETS
+from lens.mask import Subnetwork
+from lens.plot import style
+
+SITES = {
+    "attn_q": "q",
+    "attn_k": "k",
+    "attn_v": "v",
+    "attn_out": "out",
+    "ff1": "FF1",
+    "ff1_gate": "gate",
+    "ff2": "FF2",
+}
+LOSSES = {
+    "suppress": "suppress (TargetKG)",
+    "maintain_kg": "maintain (ControlKG)",
+    "maintain_lm": "maintain (ControlLM)",
+}
+
+
+def density_heatmap(
+    found: Subnetwork | Mapping[tuple[int, str], float], title: str | None = None, ax: Axes | None = None
+) -> Axes:
+    """Draw the density of each module in percent, [layers, sites], the last layer on top; returns the axes.
+
+    ``found``: a subnetwork, or (layer, site) → share, such as the overlap of several.
+    """
+    shares = found.density("module") if isinstance(found, Subnetwork) else found
+    sites = [site for site in SITES if any(site == s for _, s in shares)]
+    return _heatmap({(layer, (site,)): share for (layer, site), share in shares.items()}, sites, title, ax)
+
+
+def head_heatmap(
+    found: Subnetwork | Mapping[tuple[int, str, int], float], title: str | None = None, ax: Axes | None = None
+) -> Axes:
+    """Draw the density of each attention head in percent, [layers, heads of q, k, v and out]; returns the axes.
+
+    ``found``: a subnetwork, or (layer, site, head) → share.
+    """
+    shares = found.density("head") if isinstance(found, Subnetwork) else found
+    sites = [site for site in SITES if any(site == s for _, s, _ in shares)]
+    ax = _heatmap({(layer, (site, head)): share for (layer, site, head), share in shares.items()}, sites, title, ax)
+    ax.set_xlabel("head")
+    return ax
+
+
+def _heatmap(shares: Mapping, sites: Sequence[str], title: str | None, ax: Axes | None) -> Axes:
+    """Cells of (layer, (site, …)) → share; a line between sites that have several columns."""
+    if not shares:
+        raise ValueError("There are no densities to draw: the subnetwork has no such sites.")
+    layers = sorted({layer for layer, _ in shares}, reverse=True)
+    columns = sorted({column for _, column in shares}, key=lambda column: (sites.index(column[0]), *column[1:]))
+    values = 100 * np.array([[shares.get((layer, column), np.nan) for column in columns] for layer in layers])
+    if ax is None:
+        size = style.scale(len(columns), 4.6, 0.6), style.scale(len(layers), 2.4, 0.42)
+        _, ax = plt.subplots(figsize=size, layout="constrained")
+    text = np.vectorize(lambda v: "" if np.isnan(v) else f"{v:.2g}" if v < 10 else f"{v:.0f}")(values)
+    sns.heatmap(
+        values, ax=ax, cmap=style.HEAT, vmin=0, annot=text, fmt="", annot_kws={"fontsize": 8}, linewidths=0.5,
+        cbar_kws={"label": "density (%)"},
+    )  # fmt: skip
+    names = [" ".join([SITES[site], *map(str, rest)]) for site, *rest in columns]
+    ax.set_xticks(np.arange(len(columns)) + 0.5, names, rotation=0 if len(columns) < 12 else 90)
+    ax.set_yticks(np.arange(len(layers)) + 0.5, layers, rotation=0)
+    for i, (one, other) in enumerate(zip(columns, columns[1:]), 1):
+        if len(one) > 1 and one[0] != other[0]:
+            ax.axvline(i, color=style.INK, linewidth=1.6)
+    ax.tick_params(length=0)
+    ax.set(xlabel="", ylabel="layer", title=title or "")
+    return ax
+
+
+def mask_history(
+    history: Sequence[Mapping], title: str | None = None, axes: Sequence[Axes] | None = None
+) -> np.ndarray:
+    """Draw a training: each loss over the steps, and the density; returns the two axes [2].
+
+    ``history``: ``Subnetwork.history``, or what ``watch`` of ``lens.mask.train`` is given.  Solid: under the hard mask
+    at each check; dashed: of the sampled masks, the mean since the check before.
+    """
+    if axes is None:
+        _, axes = plt.subplots(1, 2, figsize=(8.6, 3.2), layout="constrained")
+    steps = [row["step"] for row in history]
+    for i, (name, label) in enumerate(LOSSES.items()):
+        _both(axes[0], history, steps, name, style.PALETTE[i], label)
+    _both(axes[1], history, steps, "density", style.INK, "density", scale=100)
+    axes[0].set(yscale="log", xlabel="step", ylabel="KL divergence (nats)", title=title or "")
+    axes[1].set(xlabel="step", ylabel="density (%)", ylim=(0, None))
+    if history:
+        axes[0].legend(loc="best")
+        axes[1].legend(["hard mask", "sampled masks"], loc="best")
+    for ax in axes:
+        ax.xaxis.get_major_locator().set_params(integer=True)
+    return np.asarray(axes)
+
+
+def _both(ax: Axes, history, steps, name: str, color, label: str, scale: float = 1) -> None:
+    for kind, line, mark in (("hard", "-", "o"), ("sampled", "--", "")):
+        values = [scale * row[kind].get(name, np.nan) for row in history]  # a loss of weight 0 is not sampled
+        ax.plot(steps, values, line, color=color, marker=mark, markersize=4, label=label if kind == "hard" else None)
+
+
+class LiveHistory:
+    """A training's history, redrawn in place after each check: ``lens.mask.train(…, watch=lens.plot.LiveHistory())``.
+
+    In a notebook it is one figure of two axes [2]; elsewhere nothing is drawn.
+    """
+
+    def __init__(self, title: str | None = None):
+        self._title = title
+        self._handle = None
+
+    def __call__(self, history: Sequence[Mapping]) -> None:
+        if not _in_notebook():
+            return
+        from IPython.display import display
+
+        figure = mask_history(history, self._title)[0].figure
+        plt.close(figure)  # or the notebook would show it once more below the cell
+        if self._handle is None:
+            self._handle = display(figure, display_id=True)
+        else:
+            self._handle.update(figure)
+
+
+def _in_notebook() -> bool:
+    ipython = sys.modules.get("IPython")  # a notebook has it already; elsewhere it is slow to import
+    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
+
+
+def sensitivity(sweep: Sweep, title: str | None = None, axes: Sequence[Axes] | None = None) -> np.ndarray:
+    """Draw perplexities over the weights that are removed, of the target's sets and of the controls; the two axes [2].
+
+    Solid: the subnetwork, with random weights given back (left of the vertical line) or removed beside it (right);
+    dashed: random masks of the same size.  Lines are medians over the seeds, bands go from the least to the largest.
+    """
+    if axes is None:
+        _, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+    removed = 100 * sweep.removed.numpy()
+    for i, name in enumerate(sweep.original):
+        ax, color = axes[0 if name in ("target", "unseen") else 1], style.PALETTE[i % len(style.PALETTE)]
+        for kind, line in (("subnetwork", "o-"), ("random", "s--")):
+            values = sweep.ppl[kind, name].numpy()  # [shares, seeds]
+            label = SETS[name] if kind == "subnetwork" else None
+            ax.plot(removed, np.median(values, 1), line, color=color, markersize=4, label=label)
+            ax.fill_between(removed, values.min(1), values.max(1), color=color, alpha=0.18, linewidth=0)
+    for ax in axes:
+        if 0.0 in sweep.shares:
+            ax.axvline(removed[sweep.shares.index(0.0)], color=style.FAINT, linewidth=1, zorder=0)
+        ax.set(yscale="log", xlabel="weights removed (%)", ylabel="perplexity")
+        ax.yaxis.set_major_formatter(LogFormatter())
+        ax.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))  # numbers where powers of ten are few
+        chance = Line2D([], [], color=style.FAINT, linestyle="--", marker="s", markersize=4, label="random masks")
+        ax.legend(
+            handles=[*ax.get_legend_handles_labels()[0], chance],
+            loc="best",
+            frameon=True,
+            framealpha=1,
+            edgecolor="none",
+        )
+    axes[0].set_title(sweep.name if title is None else title)
+    return np.asarray(axes)

@@ -1,0 +1,214 @@
+"""The losses and their gradient are those of a formulation written out in full, in every family and variant."""
+
+from __future__ import annotations
+
+import weakref
+
+import pytest
+import torch
+
+from lens.kernels import Key
+from lens.mask.examples import Order, of_prompts, of_texts
+from lens.mask.objective import Objective
+from lens.mask.places import places
+from lens.mask.scores import Scores
+
+KINDS = ["gpt2", "gpt_neox", "opt", "llama", "mistral", "qwen2", "qwen3", "gemma2"]
+IN_FLOAT32 = 2e-5
+"""Norms and shares of a row compute in float32 where the model is in float64."""
+
+
+@pytest.fixture
+def prepared(sets, short):
+    """``prepared(lm, **settings)``: configuration, random float64 scores, objective, and the three sets of examples."""
+
+    def make(lm, sites=None, **settings):
+        config = short(sites=sites, **settings)
+        masked = places(lm, config.layers, sites)
+        first = min(place.layer for place in masked)
+        scores = Scores(masked, config.granularity, config.start, config.seed, config.tau)
+        generator = torch.Generator().manual_seed(5)
+        scores.values = [
+            (v.detach().double() + torch.randn(v.shape, generator=generator)).requires_grad_() for v in scores.values
+        ]
+        three = (
+            of_prompts(lm, sets.target, first, after=config.position == "after"),
+            of_prompts(lm, sets.control, first),
+            of_texts(lm, sets.text, first, config.tokens),
+        )
+        return config, scores, Objective(lm, config, first), three
+
+    return make
+
+
+@pytest.fixture
+def compared(prepared, written_out, sets, error):
+    """``compared(lm, **settings)``: losses and gradients agree with those written out."""
+
+    def compare(lm, step=4, **settings):
+        config, scores, objective, three = prepared(lm, **settings)
+        got = objective.backward(scores, step, *three)
+        texts = [ids for t in sets.text if len(ids := lm.tokenizer(t)["input_ids"][: config.tokens]) > 1]
+        want, gradients = written_out(lm, config, scores, step, sets.target, sets.control, texts)
+        for name, value in got.items():
+            assert float(value) == pytest.approx(want[name], rel=IN_FLOAT32), name
+        for place, values, gradient in zip(scores.places, scores.values, gradients):
+            assert gradient.abs().max() > 0, place.path
+            assert error(values.grad, gradient) < IN_FLOAT32, place.path
+        return set(got)
+
+    return compare
+
+
+@pytest.mark.parametrize("samples", ["shared", "independent"])
+@pytest.mark.parametrize("granularity", ["weight", "neuron"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_gradient_is_that_of_the_losses_written_out(tiny, compared, kind, granularity, samples):
+    compared(tiny(kind), granularity=granularity, samples=samples, tau=0.8)
+
+
+@pytest.mark.parametrize("granularity", ["weight", "neuron"])
+@pytest.mark.parametrize("kind", ["gpt2", "gpt_neox", "llama"])
+@pytest.mark.parametrize("samples", ["shared", "independent"])
+def test_so_it_is_for_ablations_and_for_part_of_a_joint_matrix(tiny, compared, kind, granularity, samples):
+    names = compared(
+        tiny(kind),
+        sites=("attn_q", "attn_v", "ff2"),
+        granularity=granularity,
+        samples=samples,
+        express=0.7,
+        position="after",
+        maintain_kg=0,
+    )
+    assert names == {"suppress", "maintain_lm", "express", "density"}
+
+
+@pytest.mark.parametrize("settings", [dict(layers=(0,)), dict(layers=(-1,)), dict(layers=(0, 2), sites=("ff1",))])
+def test_any_layers_can_be_masked(tiny, compared, settings):
+    compared(tiny("gpt_neox"), **settings)
+
+
+def test_a_loss_of_weight_zero_costs_no_pass_and_adds_nothing(tiny, prepared):
+    lm = tiny("gpt2")
+    calls = []
+    for weights, passes in (
+        ({}, 2),  # target with control, and text
+        (dict(samples="independent"), 3),
+        (dict(maintain_kg=0), 2),
+        (dict(suppress=0, maintain_kg=0), 1),
+        (dict(maintain_lm=0), 1),
+        (dict(express=1.0), 3),
+        (dict(suppress=0, maintain_kg=0, maintain_lm=0), 0),
+    ):
+        config, scores, objective, three = prepared(lm, **weights)
+        objective.backward(scores, 0, *three)  # the first time, each length of text is looked at
+        calls.clear()
+        hook = lm.layers[-1].register_forward_hook(lambda *_: calls.append(1))
+        found = objective.backward(scores, 0, *three)
+        hook.remove()
+        assert len(calls) == passes, weights
+        wanted = {n for n in ("suppress", "maintain_kg", "maintain_lm", "express") if getattr(config, n)}
+        assert set(found) == {"density"} | wanted
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_prompts_that_share_a_pass_have_the_losses_of_separate_passes(tiny, prepared, kind):
+    lm = tiny(kind)
+    _, scores, objective, (target, control, _) = prepared(lm)
+    control = control.rows(torch.tensor([0, 1, 3]))
+    assert target.hidden.shape[1] != control.hidden.shape[1]  # one of them is padded
+    with torch.no_grad():
+        weights = scores.named(scores.sample(1))
+        together = objective.losses([("suppress", target), ("maintain_kg", control)], weights)
+        alone = objective.losses([("suppress", target)], weights)
+        alone |= objective.losses([("maintain_kg", control)], weights)
+        singly = [control.rows(torch.tensor([n])) for n in range(len(control))]
+        each = [float(objective.losses([("maintain_kg", row)], weights)["maintain_kg"]) for row in singly]
+    for name, loss in together.items():
+        assert float(loss) == pytest.approx(float(alone[name]), rel=1e-6), name
+    assert float(alone["maintain_kg"]) == pytest.approx(sum(each) / len(each), rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "gpt_neox"])
+@pytest.mark.parametrize("granularity", ["weight", "neuron"])
+def test_what_is_not_masked_in_a_joint_matrix_stays(tiny, prepared, kind, granularity):
+    lm = tiny(kind)
+    _, scores, objective, three = prepared(lm, sites=("attn_q",), granularity=granularity)
+    objective.backward(scores, 0, *three)
+    torch.optim.Adam(scores.values, lr=0.3).step()
+    width = lm.width
+    if kind == "gpt2":
+        q = torch.arange(width)
+    else:  # q₁ k₁ v₁ | q₂ k₂ v₂ | …
+        q = torch.cat([torch.arange(6) + 18 * head for head in range(4)])
+    rest = torch.ones(3 * width, dtype=torch.bool)
+    rest[q] = False
+    for weights in (scores.sample(3), scores.sample(3, part="subnetwork"), scores.hard()):
+        for place, w in zip(scores.places, weights):
+            changed = place.upright(w.detach()) != place.matrix
+            assert changed[:, q].any() and not changed[:, rest].any()
+    assert set(scores.bits()) == {(1, "attn_q"), (2, "attn_q")}
+
+
+def test_both_parts_of_one_sample_make_up_the_weight(tiny, prepared):
+    _, scores, _, _ = prepared(tiny("llama"))
+    for place, remaining, critical in zip(scores.places, scores.sample(2), scores.sample(2, part="subnetwork")):
+        assert torch.equal(remaining + critical, place.weight) and (remaining == 0).any() and (critical == 0).any()
+    again, other = scores.sample(2)[0], scores.sample(3)[0]
+    assert torch.equal(again, scores.sample(2)[0]) and not torch.equal(again, other)
+    assert not torch.equal(again, scores.sample(2, draw=1)[0])
+
+
+def test_no_two_matrices_draw_and_steps_share_noise(tiny, prepared, monkeypatch):
+    from lens import kernels
+
+    _, scores, objective, three = prepared(tiny("gpt2"), samples="independent", express=1.0)
+    keys: list[Key] = []
+    honest = kernels.mask
+    monkeypatch.setattr(kernels, "mask", lambda w, s, key, **rest: keys.append(key) or honest(w, s, key, **rest))
+    for step in range(2):
+        objective.backward(scores, step, *three)
+    assert len(keys) == len(set(keys)) == 2 * 4 * len(scores.places)
+
+
+def test_the_hard_losses_are_those_of_the_weights_set_to_zero(tiny, prepared):
+    lm = tiny("qwen2")
+    _, scores, objective, three = prepared(lm)
+    hard = objective.hard(scores, *three)
+    whole = {key: lm.model.state_dict()[key].clone() for key in lm.model.state_dict()}
+    for place, values in zip(scores.places, scores.values):
+        place.weight.data[values > 0] = 0
+    with torch.no_grad():
+        own = scores.named([place.weight for place in scores.places])
+        want = objective.losses([("suppress", three[0])], own) | objective.losses([("maintain_lm", three[2])], own)
+    lm.model.load_state_dict(whole)
+    for name, loss in want.items():
+        assert hard[name] == pytest.approx(float(loss), rel=1e-9)
+    ones = sum(int((v > 0).sum()) for v in scores.values)
+    assert hard["density"] == ones / sum(v.numel() for v in scores.values) and hard["suppress"] > 0
+
+
+def test_an_order_shows_every_row_once_before_any_comes_again():
+    order = Order(count=10, size=4, seed=7, stream=1)
+    shown = torch.cat([order[step] for step in range(10)])
+    for start in range(0, 40, 10):
+        assert sorted(shown[start : start + 10].tolist()) == list(range(10))
+    assert not torch.equal(shown[:10], shown[10:20])
+    later = Order(count=10, size=4, seed=7, stream=1)
+    assert torch.equal(later[9], order[9]) and torch.equal(later[3], order[3])  # in any order of asking
+    assert len(Order(count=3, size=8, seed=0, stream=0)[0]) == 3
+    streams = [torch.cat([Order(50, 50, seed, stream)[0]]) for seed in (0, 1) for stream in (0, 1, 2)]
+    assert len({tuple(s.tolist()) for s in streams}) == 6
+
+
+def test_a_sampled_weight_is_gone_before_the_next_ones_gradient_is_made(tiny, prepared, monkeypatch):
+    """Otherwise a step would hold every weight, its gradient and the scores' gradients at a time."""
+    _, scores, objective, three = prepared(tiny("gpt2"))
+    alive: list[weakref.ref] = []
+    honest, counts = scores.sample, []
+    monkeypatch.setattr(scores, "sample", lambda *key: alive.extend(map(weakref.ref, drawn := honest(*key))) or drawn)
+    for values in scores.values:
+        values.register_hook(lambda _: counts.append(sum(ref() is not None for ref in alive)))
+    objective.backward(scores, 0, *three)
+    places = len(scores.places)
+    assert counts[:places] == [*range(places, 0, -1)] or counts[:places] == [*range(places - 1, -1, -1)], counts
