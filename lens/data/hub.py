@@ -13,6 +13,10 @@ class Question:
     """A multiple-choice question: ``answer`` is the index of the right choice, or None where it is not published.
 
     ``concept`` is the word of ConceptNet that the question was written about.
+
+    >>> question = Question("Where would you find a pike?", ("river", "attic"), answer=0, concept="pike")
+    >>> question.choices[question.answer]
+    'river'
     """
 
     text: str
@@ -38,6 +42,8 @@ def commonsense_qa(split: str = "validation") -> tuple[Question, ...]:
     """The questions of CommonsenseQA: ``"train"``, ``"validation"`` or ``"test"``, whose answers are not published.
 
     Raises ``ValueError`` for another split and ``OSError`` without ``datasets`` or, the first time, without a network.
+
+    >>> commonsense_qa()[0].choices  # doctest: +SKIP
     """
     return tuple(
         Question(

@@ -38,7 +38,12 @@ Prompts = str | Path | Iterable[Prompt]
 
 @dataclass(frozen=True)
 class Knowledge:
-    """The sets of one removal, named as its TargetKG.  Prompts say facts; texts are paragraphs."""
+    """The sets of one removal, named as its TargetKG.  Prompts say facts; texts are paragraphs.
+
+    >>> kg = knowledge("building")
+    >>> kg.unseen[0].fact in {prompt.fact for prompt in kg.target}, kg.unseen[0] in kg.target
+    (True, False)
+    """
 
     name: str
     target: tuple[Prompt, ...]

@@ -63,7 +63,7 @@ class Readings:
 
     >>> import lens
     >>> lm = lens.load("mini")
-    >>> readings = Readings(lm, {"target": lens.data.knowledge("sun").target}, layer=7)
+    >>> readings = Readings(lm, {"target": lens.data.knowledge("building").target}, layer=7)
     >>> readings()["target"].top1
     1.0
     """

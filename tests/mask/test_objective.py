@@ -205,10 +205,11 @@ def test_a_sampled_weight_is_gone_before_the_next_ones_gradient_is_made(tiny, pr
     """Otherwise a step would hold every weight, its gradient and the scores' gradients at a time."""
     _, scores, objective, three = prepared(tiny("gpt2"))
     alive: list[weakref.ref] = []
-    honest, counts = scores.sample, []
-    monkeypatch.setattr(scores, "sample", lambda *key: alive.extend(map(weakref.ref, drawn := honest(*key))) or drawn)
+    honest, counts = scores.named, []
+    monkeypatch.setattr(scores, "named", lambda leaves: alive.extend(map(weakref.ref, leaves)) or honest(leaves))
     for values in scores.values:
         values.register_hook(lambda _: counts.append(sum(ref() is not None for ref in alive)))
     objective.backward(scores, 0, *three)
-    places = len(scores.places)
-    assert counts[:places] == [*range(places, 0, -1)] or counts[:places] == [*range(places - 1, -1, -1)], counts
+    passes, places = 2, len(scores.places)
+    assert len(alive) == passes * places
+    assert counts[:places] == [passes * left for left in reversed(range(places))]
