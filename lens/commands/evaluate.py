@@ -46,7 +46,7 @@ def _common(parser: argparse.ArgumentParser) -> None:
 
 
 def _together(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--together", type=int, default=32, help="records in one batch (default: 32)")
+    parser.add_argument("--together", type=int, help="records in one batch (default: up to 64, as fit the memory)")
 
 
 def counterfact(args) -> int:

@@ -28,6 +28,12 @@ from lens.kernels import Key
 from lens.model import LanguageModel
 from lens.provenance import provenance
 
+KEPT = {"cpu": 1 << 30, "cuda": 1 << 32}
+"""Bytes of keys and values held at one time while texts are sampled."""
+
+TEXTS = 10
+"""Generation prompts of a record, as CounterFact has them."""
+
 
 def counterfact(
     lm: LanguageModel,
@@ -36,7 +42,7 @@ def counterfact(
     *,
     settings: Mapping | None = None,
     out: str | Path | None = None,
-    together: int = 32,
+    together: int | None = None,
     entropy: bool = True,
     perplexity: bool = True,
     texts: Sequence[str] | None = None,
@@ -50,7 +56,7 @@ def counterfact(
     its hyperparameters.  A row holds the shares of ``lens.evaluate.prompts``, the n-gram entropy of text sampled behind
     the generation prompts (``entropy``), and the perplexity of ``texts`` (default: about 1,000 held-out tokens) under
     the edited model (``perplexity``).  ``seed`` is that of the sampling.  ``together`` records are evaluated in one
-    batch: lower it where memory is short, it changes results by no more than rounding.
+    batch (default: up to 64, as fit the memory that ``KEPT`` allows); it changes results by no more than rounding.
 
     ``out``: a file that rows are added to as they are made.  Run again with the same file, the records in it are
     skipped; it is refused with ``ValueError`` where it was made with another model, editor, seed or other settings.
@@ -63,6 +69,7 @@ def counterfact(
     >>> report.summary()["efficacy_accuracy"].count
     4
     """
+    together = fitting(lm) if together is None else together
     if together < 1:
         raise ValueError(f"together is {together}: at least one record is evaluated at a time.")
     Key(seed).check()
@@ -98,6 +105,15 @@ def counterfact(
                 rows |= {row.case_id: row for row in new}
             bar.update(len(group))
     return Report(header, tuple(rows[record["case_id"]] for record in records))
+
+
+def fitting(lm: LanguageModel) -> int:
+    """How many records to evaluate at a time: 64, or as many as keep the keys and values of their texts in ``KEPT``."""
+    from lens.evaluate.generation import LENGTH
+
+    token = 2 * len(lm.layers) * lm.width * lm.unembedding.element_size()
+    kept = KEPT["cpu" if lm.device.type == "cpu" else "cuda"]
+    return max(1, min(64, kept // (TEXTS * LENGTH * token)))
 
 
 class _Measure:

@@ -92,7 +92,8 @@ def _nll(lm: LanguageModel, normed: Tensor, ids: Tensor, real: Tensor) -> float:
     hidden = normed[:, :-1][kept]  # [K, d]
     labels = ids[:, 1:].to(normed.device)[kept]
     budget = CHUNK_BYTES["cpu" if hidden.device.type == "cpu" else "cuda"]
-    step = max(1, budget // (lm.unembedding.shape[0] * hidden.element_size()))
+    # The cross-entropy makes as many numbers again, twice: a quarter leaves all of them near the cores.
+    step = max(1, budget // (4 * lm.unembedding.shape[0] * hidden.element_size()))
     total = torch.zeros((), dtype=torch.float64, device=lm.unembedding.device)
     with as_a_function(lm.model):
         for some, wanted in zip(hidden.split(step), labels.split(step)):
