@@ -152,8 +152,8 @@ def _evaluate(args) -> None:
     for name, value in totals(result["recall"]).items():
         print(f"{name:40} {100 * value:6.2f} %")
     for name, row in result["perplexity"].items():
-        print(f"{'perplexity, ' + name + ' text':40} {row['mini']:6.1f} (bigram {row['bigram']:.1f})")
-    write_card(folder, result, "python -m lens mini evaluate")
+        print(f"{'perplexity, ' + name + ' text':40} {row['model']:6.1f} (bigram {row['bigram']:.1f})")
+    write_card(folder, result, f"python -m lens mini evaluate --name {args.name}")
     if folder == paths.model(args.name):
         manifest.write()
 

@@ -17,12 +17,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import lens
 from lens import data
 from lens.data import paths
 from lens.mini import tokenizer as mini_tokenizer
 from lens.mini import train as training
 from lens.mini.corpus import documents
 from lens.mini.evaluate import best_ranks, totals
+from lens.mini.recipe import RECIPES
 from lens.mini.train import IGNORE, Batches, Recipe, schedule, train
 
 # --- what is shipped --------------------------------------------------------------------------------------------------
@@ -54,8 +56,11 @@ def test_mini_is_deep_and_wide_enough_for_pictures_of_layers_and_heads(mini):
     assert len(mini.tokenizer) == len(mini.unembedding) == config.vocab_size
 
 
-def test_the_shipped_recipe_is_the_one_the_command_runs():
-    assert json.loads((paths.model() / "recipe.json").read_text(encoding="utf-8")) == asdict(Recipe())
+@pytest.mark.parametrize("name", ["mini", "mini-s"])
+def test_the_shipped_recipe_is_the_one_the_command_runs(name):
+    assert json.loads((paths.model(name) / "recipe.json").read_text(encoding="utf-8")) == asdict(RECIPES[name])
+    lm = lens.load(name)
+    assert (len(lm.layers), lm.width) == (RECIPES[name].layers, RECIPES[name].width)
 
 
 def test_a_space_belongs_to_the_word_after_it_as_in_gpt2(mini):
@@ -79,12 +84,18 @@ def test_most_answers_of_one_word_are_one_token(mini):
 # --- what it knows ----------------------------------------------------------------------------------------------------
 
 
+def card_of(name):
+    return json.loads((paths.model(name) / "evaluation.json").read_text(encoding="utf-8"))
+
+
 @pytest.fixture(scope="module")
 def card():
-    return json.loads((paths.model() / "evaluation.json").read_text(encoding="utf-8"))
+    return card_of("mini")
 
 
-def test_the_card_meets_the_bars(card):
+@pytest.mark.parametrize("name", ["mini", "mini-s"])
+def test_the_card_meets_the_bars(name):
+    card = card_of(name)
     share = totals(card["recall"])
     assert share["taught top-1"] >= 0.97
     assert share["held-out top-1"] >= 0.80
@@ -95,17 +106,19 @@ def test_the_card_meets_the_bars(card):
 def test_ordinary_text_is_uncertain_to_mini_but_less_than_to_n_grams(card):
     """Of the kind it was trained on; passages people wrote are harder, and the card says how much."""
     generated, written = card["perplexity"]["generated"], card["perplexity"]["hand-written"]
-    assert 2 < generated["mini"] < generated["bigram"] < generated["unigram"] and generated["tokens"] > 5000
-    assert generated["mini"] < written["mini"] < written["bigram"] and written["tokens"] > 500
+    assert 2 < generated["model"] < generated["bigram"] < generated["unigram"] and generated["tokens"] > 5000
+    assert generated["model"] < written["model"] < written["bigram"] and written["tokens"] > 500
 
 
-def test_the_readable_card_says_the_numbers_of_the_measured_one(card):
-    text = (paths.model() / "README.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("name", ["mini", "mini-s"])
+def test_the_readable_card_says_the_numbers_of_the_measured_one(name):
+    card = card_of(name)
+    text = (paths.model(name) / "README.md").read_text(encoding="utf-8")
     rows = {cells[1].strip(): cells[2:-1] for line in text.splitlines() if len(cells := line.split("|")) > 4}
     want = [f"{100 * value:.1f} %" for value in totals(card["recall"]).values()]
     assert [cell.strip() for cell in rows["**all**"][1:]] == want
     for name, row in card["perplexity"].items():
-        assert [cell.strip() for cell in rows[name][1:]] == [f"{row[m]:.1f}" for m in ("mini", "bigram", "unigram")]
+        assert [cell.strip() for cell in rows[name][1:]] == [f"{row[m]:.1f}" for m in ("model", "bigram", "unigram")]
 
 
 @pytest.fixture(scope="module")

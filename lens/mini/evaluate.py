@@ -1,6 +1,6 @@
-"""How well does mini know its world?  The measurements on its card, made by one command.
+"""How well does a built-in model know its world?  The measurements on its card, made by one command.
 
-``python -m lens mini evaluate`` measures and rewrites ``data/mini/evaluation.json`` and the card ``README.md``.
+``python -m lens mini evaluate --name mini`` rewrites ``data/mini/evaluation.json`` and the card ``README.md``.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def perplexity(lm: LanguageModel) -> dict[str, dict[str, float]]:
                 one -= math.log(p)
                 two -= math.log((bigram[before, after] + 2 * p) / (unigram[before] + 2))
         count = sum(len(ids) - 1 for ids in texts)
-        nll = {"mini": total, "bigram": two, "unigram": one}
+        nll = {"model": total, "bigram": two, "unigram": one}
         table[name] = {"tokens": count} | {model: math.exp(value / count) for model, value in nll.items()}
     return table
 
@@ -127,36 +127,38 @@ def write_card(folder: Path, result: dict, command: str) -> None:
     parameters = sum(p.numel() for p in lm.model.parameters())
     write_text(folder / "evaluation.json", json.dumps(result, indent=1) + "\n")
     sources = sorted({r["source"] for r in result["recall"]})
-    names = list(totals(result["recall"]))
+    columns = list(totals(result["recall"]))
+    name = folder.name
+    family = {"gpt2": "GPT-2", "llama": "Llama"}[recipe["architecture"]]
     lines = [
-        "# mini",
+        f"# {name}",
         "",
-        "The model this book ships with: GPT-2's architecture, trained from scratch on a world we wrote, so that every",
-        "fact it knows is known to the reader. Not for any use but learning how such models work.",
+        f"A model that this book ships with: {family}'s architecture, trained from scratch on a world we wrote, so",
+        "that every fact it knows is known to the reader. Not for any use but learning how such models work.",
         "",
         f"- **Shape**: {recipe['layers']} layers, {recipe['heads']} heads, width {recipe['width']}, "
         f"{recipe['vocabulary']} tokens, context {recipe['context']}; {parameters:,} parameters, stored in float16.",
-        "- **Open it**: `lens.load('mini')`, or transformers' `AutoModelForCausalLM.from_pretrained('data/mini')`.",
-        f"- **Made by**: `python -m lens mini train` ({recipe['steps']} steps of {recipe['batch']} × {recipe['row']} "
-        "tokens); the whole recipe is in `recipe.json`.",
+        f"- **Open it**: `lens.load('{name}')`, or `AutoModelForCausalLM.from_pretrained('data/{name}')` of transformers.",
+        f"- **Made by**: `python -m lens mini train --name {name}` ({recipe['steps']} steps of {recipe['batch']} × "
+        f"{recipe['row']} tokens); the whole recipe is in `recipe.json`.",
         f"- **Measured by**: `{command}`; the table by relation is in `evaluation.json`.",
         "",
-        "| facts | number | " + " | ".join(names) + " |",
-        "|---|---|" + "---|" * len(names),
+        "| facts | number | " + " | ".join(columns) + " |",
+        "|---|---|" + "---|" * len(columns),
     ]
     for source in [*sources, None]:
         number = sum(r["facts"] for r in result["recall"] if source in (None, r["source"]))
         values = totals(result["recall"], source)
-        cells = " | ".join(f"{100 * values[n]:.1f} %" for n in names)
+        cells = " | ".join(f"{100 * values[n]:.1f} %" for n in columns)
         lines.append(f"| {source or '**all**'} | {number} | {cells} |")
     lines += [
         "",
         "*Taught*: phrasings seen in training. *Held-out*: phrasings of that fact never seen. *Top-1* is over facts",
         "whose head and relation determine the tail; tails are compared by their first token.",
         "",
-        "| perplexity of text it never saw | tokens | mini | bigram model | unigram model |",
+        f"| perplexity of text it never saw | tokens | {name} | bigram model | unigram model |",
         "|---|---|---|---|---|",
     ]
-    for name, p in result["perplexity"].items():
-        lines.append(f"| {name} | {p['tokens']:,} | {p['mini']:.1f} | {p['bigram']:.1f} | {p['unigram']:.1f} |")
+    for kind, p in result["perplexity"].items():
+        lines.append(f"| {kind} | {p['tokens']:,} | {p['model']:.1f} | {p['bigram']:.1f} | {p['unigram']:.1f} |")
     write_text(folder / "README.md", "\n".join(lines) + "\n")
