@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lens.commands import evaluate as evaluation
 from lens.commands import mask
-from lens.data.paths import BUILT_IN
+from lens.mini.recipe import RECIPES
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -40,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
 
     mini = commands.add_parser("mini", help="the built-in models").add_subparsers(required=True, metavar="ACTION")
     train = mini.add_parser("train", help="train it from scratch; resumes a run that was stopped")
-    train.add_argument("--name", default="mini", choices=BUILT_IN, help="which of the built-in models (default: mini)")
+    train.add_argument("--name", default="mini", choices=RECIPES, help="which of the built-in models (default: mini)")
     train.add_argument("--out", type=Path, help="folder for the model (default: data/<name>)")
     train.add_argument("--work", type=Path, default=Path("mini-training"), help="folder for the checkpoint")
     train.add_argument("--steps", type=int, help="training steps (default: the recipe's)")
@@ -48,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
     train.set_defaults(run=_train)
     evaluate = mini.add_parser("evaluate", help="measure it and rewrite its card")
     evaluate.add_argument("--model", type=Path, help="folder of the model (default: data/<name>)")
-    evaluate.add_argument("--name", default="mini", choices=BUILT_IN, help="which built-in model (default: mini)")
+    evaluate.add_argument("--name", default="mini", choices=RECIPES, help="which built-in model (default: mini)")
     evaluate.set_defaults(run=_evaluate)
 
     editing = commands.add_parser("edit", help="editors").add_subparsers(required=True, metavar="ACTION")
@@ -131,7 +131,6 @@ def _train(args) -> None:
     from dataclasses import replace
 
     from lens.data import manifest, paths
-    from lens.mini.recipe import RECIPES
     from lens.mini.train import train
 
     recipe = RECIPES[args.name]

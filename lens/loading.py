@@ -21,7 +21,7 @@ def load(
 ) -> LanguageModel:
     """Open a language model: a built-in one, a Hugging Face hub id, or a local folder.
 
-    Built in are ``mini``, its smaller and larger siblings ``mini-s`` and ``mini-l``, and ``mini-llama``.
+    Built in are ``mini`` and its smaller sibling ``mini-s``.
 
     ``device``: ``None`` takes the GPU where there is one; ``"auto"`` spreads a large model over the devices there are
     (needs ``accelerate``).  ``dtype``: ``None`` keeps the checkpoint's own.  Only safetensors files are read, never

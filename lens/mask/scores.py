@@ -8,7 +8,7 @@ there, and the straight-through rule takes the sum to the scores in one sweep (`
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import inf, log
 
 import torch
@@ -109,7 +109,7 @@ class Scores:
         sites = [(place, site, columns) for place in self.places for site, columns in zip(place.sites, place.columns)]
         return {(place.layer, site): (place.matrix.shape[0], len(columns)) for place, site, columns in sites}
 
-    def load(self, values: Mapping[str, Tensor] | Sequence[Tensor]) -> None:
+    def load(self, values: Sequence[Tensor]) -> None:
         """Take over the scores of a checkpoint."""
         with torch.no_grad():
             for mine, other in zip(self.values, values):

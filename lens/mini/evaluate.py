@@ -138,7 +138,8 @@ def write_card(folder: Path, result: dict, command: str) -> None:
         "",
         f"- **Shape**: {recipe['layers']} layers, {recipe['heads']} heads, width {recipe['width']}, "
         f"{recipe['vocabulary']} tokens, context {recipe['context']}; {parameters:,} parameters, stored in float16.",
-        f"- **Open it**: `lens.load('{name}')`, or `AutoModelForCausalLM.from_pretrained('data/{name}')` of transformers.",
+        f"- **Open it**: `lens.load('{name}')`, or transformers' `AutoModelForCausalLM.from_pretrained("
+        f"'data/{name}')`.",
         f"- **Made by**: `python -m lens mini train --name {name}` ({recipe['steps']} steps of {recipe['batch']} × "
         f"{recipe['row']} tokens); the whole recipe is in `recipe.json`.",
         f"- **Measured by**: `{command}`; the table by relation is in `evaluation.json`.",

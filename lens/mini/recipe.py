@@ -36,7 +36,7 @@ RECIPES = {
     "mini-l": Recipe(layers=10, heads=8, width=256, lr=1.5e-3, steps=2000),
     "mini-llama": Recipe(architecture="llama"),
 }
-"""The built-in models by name."""
+"""What ``python -m lens mini train --name`` can make; ``lens.data.paths.BUILT_IN`` says which of them ship."""
 
 
 def new_model(recipe: Recipe):

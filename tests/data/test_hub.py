@@ -66,7 +66,8 @@ def test_a_question_has_its_choices_and_the_place_of_the_right_one(hub):
 
 def test_the_package_itself_hands_over_such_rows(monkeypatch, tmp_path):
     """Local files through the real ``datasets``: rows are what the two readers expect."""
-    datasets = pytest.importorskip("datasets")
+    import datasets
+
     real = datasets.load_dataset
     contents = {"Salesforce/wikitext": [{"text": line} for line in LINES], "tau/commonsense_qa": ASKED}
 
