@@ -16,6 +16,7 @@ from contextlib import ExitStack
 import torch
 from torch import Tensor
 from torch.func import functional_call
+from torch.utils.checkpoint import checkpoint
 
 from lens.capture import as_a_function
 from lens.model import LanguageModel
@@ -51,18 +52,37 @@ class UpperLayers:
         # What a layer is given besides h; the h's of the layers above are dropped.
         self._calls = [(a[1:], {k: v for k, v in kw.items() if k != "hidden_states"}) for a, kw in self._calls]
 
-    def __call__(self, hidden: Tensor | None = None, weights: Mapping[tuple[int, str], Tensor] | None = None) -> Tensor:
+    def __call__(
+        self,
+        hidden: Tensor | None = None,
+        weights: Mapping[tuple[int, str], Tensor] | None = None,
+        checkpointing: bool = False,
+    ) -> Tensor:
         """ln_f's output [B, T, d] when ``hidden`` [B, T, d] (default: what did) enters the first of these layers.
 
         ``weights`` are used in place of the model's own: (layer, path of a module below the layer) → its weight, as
-        the module stores it.  They receive gradients where they require them.
+        the module stores it.  They receive gradients where they require them.  ``checkpointing``: of each layer only
+        its input is kept, and the backward pass runs the layer again.
         """
         hidden = self.hidden if hidden is None else hidden
         own: list[dict[str, Tensor]] = [{} for _ in self._layers]
         for (layer, path), weight in (weights or {}).items():
             own[layer - self._first][f"{path}.weight"] = weight
         with as_a_function(self._lm.model):
-            for module, instead, (args, kwargs) in zip(self._layers, own, self._calls):
-                out = functional_call(module, instead, (hidden, *args), kwargs)
-                hidden = out[0] if isinstance(out, tuple) else out
+            for call in zip(self._layers, own, self._calls):
+                if checkpointing:
+                    hidden = checkpoint(self._again, *call, hidden, use_reentrant=False, preserve_rng_state=False)
+                else:
+                    hidden = _run(*call, hidden)
             return self._lm.norm(hidden)
+
+    def _again(self, *call) -> Tensor:
+        """A layer's run that is repeated in the backward pass, when the flags of the model are back."""
+        with as_a_function(self._lm.model):
+            return _run(*call)
+
+
+def _run(module, weights: dict[str, Tensor], call: tuple[tuple, dict], hidden: Tensor) -> Tensor:
+    args, kwargs = call
+    out = functional_call(module, weights, (hidden, *args), kwargs)
+    return out[0] if isinstance(out, tuple) else out

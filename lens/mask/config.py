@@ -59,6 +59,7 @@ class Config:
     check: int = 100  # steps between checks of the hard mask
     stop: Mapping[str, float] | None = None
     seed: int = 0
+    checkpointing: bool = False  # less memory for more time: layers are run again in the backward pass
 
     def __post_init__(self) -> None:
         for name in ("layers", "sites", "sparsity"):  # as JSON gives them
@@ -102,6 +103,7 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[object], bool], str], ...] = (
     (("tau", "lr"), lambda v: _number(v) and v > 0, "a positive number"),
     (("steps", "targets", "controls", "texts", "check"), _whole, "a whole number, 1 or larger"),
     (("tokens",), lambda v: _whole(v, 2), "a whole number, 2 or larger"),
+    (("checkpointing",), lambda v: isinstance(v, bool), "True or False"),
     (("seed",), lambda v: _whole(v, 0, 2**32), "a whole number from 0 to 2**32 - 1"),
     (("start",), lambda v: _number(v) and 0 < v < 1, "the probability σ(l) of a mask's ones, between 0 and 1"),
     (

@@ -69,7 +69,7 @@ class Objective:
         """Each named loss on its rows, all rows in one pass."""
         longest = max(rows.hidden.shape[1] for _, rows in some)
         hidden = torch.cat([pad(rows.hidden, (0, 0, 0, longest - rows.hidden.shape[1])) for _, rows in some])
-        normed = self.upper(longest)(hidden, weights)
+        normed = self.upper(longest)(hidden, weights, self.config.checkpointing)
         parts = normed.split([len(rows) for _, rows in some])
         return {name: self._loss(name, rows, part) for (name, rows), part in zip(some, parts)}
 

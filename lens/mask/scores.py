@@ -17,6 +17,7 @@ from torch import Tensor
 from lens import kernels
 from lens.kernels import Bits, Key, pack
 from lens.mask.places import Place
+from lens.mask.subnetwork import Subnetwork
 
 Weights = dict[tuple[int, str], Tensor]
 """(layer, path of a module below it) → a weight to be used in place of the module's own, oriented as it is."""
@@ -44,6 +45,21 @@ class Scores:
                         place.upright(values)[:, columns.to(w.device)] = level
             self.values.append(values.requires_grad_())
         self._spread = [self._owner(place) for place in self.places] if granularity == "neuron" else None
+        self.count = sum(int((v > -inf).sum()) for v in self.values)
+
+    @torch.no_grad()
+    def forbid(self, subnetwork: Subnetwork) -> None:
+        """The weights of ``subnetwork`` can be in no mask: l = −∞ for good.  So can neurons that hold one of them."""
+        for place, values in zip(self.places, self.values):
+            for s, (site, columns) in enumerate(zip(place.sites, place.columns)):
+                if (place.layer, site) not in subnetwork.bits:
+                    continue
+                taken = subnetwork.mask(place.layer, site).to(values.device)  # [d_in, d_out]
+                if self.granularity == "neuron":
+                    values[taken.any(1), s] = -inf
+                else:
+                    upright, columns = place.upright(values), columns.to(values.device)
+                    upright[:, columns] = upright[:, columns].masked_fill(taken, -inf)
         self.count = sum(int((v > -inf).sum()) for v in self.values)
 
     def sample(self, step: int, draw: int = 0, part: str = "remaining") -> list[Tensor]:

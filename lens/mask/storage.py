@@ -6,6 +6,7 @@ The upper half of mini has 1.77 million maskable weights: 221 kB.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from math import prod
 from pathlib import Path
@@ -14,7 +15,7 @@ from lens.data import paths
 from lens.files import whole
 from lens.kernels import Bits
 from lens.mask.config import Config
-from lens.mask.subnetwork import Subnetwork
+from lens.mask.subnetwork import Key, Subnetwork
 from lens.model import LanguageModel
 
 FORMAT = "lens-mask-1"
@@ -45,8 +46,27 @@ def save(subnetwork: Subnetwork, path: str | Path) -> Path:
     return path
 
 
-def load(path: str | Path, lm: LanguageModel | None = None) -> Subnetwork:
+class InFile(Mapping[Key, Bits]):
+    """Masks that stay in an open safetensors ``file``, of these ``shapes`` as packed; each is read when asked for."""
+
+    def __init__(self, file, shapes: Mapping[Key, tuple[int, int]]):
+        self._file, self._shapes = file, shapes
+
+    def __getitem__(self, key: Key) -> Bits:
+        shape = self._shapes[key]
+        return Bits(self._file.get_tensor(f"{key[0]}.{key[1]}"), shape)
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self._shapes)
+
+    def __len__(self) -> int:
+        return len(self._shapes)
+
+
+def load(path: str | Path, lm: LanguageModel | None = None, *, lazy: bool = False) -> Subnetwork:
     """The subnetwork that ``save`` wrote to ``path``; with ``lm``, only if it was made for this model.
+
+    ``lazy``: its masks stay in the file, and each is read when it is asked for.
 
     Raises ``OSError`` where the file is missing, damaged or no subnetwork, and ``ValueError`` where it was made for
     another model.
@@ -57,19 +77,20 @@ def load(path: str | Path, lm: LanguageModel | None = None) -> Subnetwork:
     if not path.is_file():
         raise OSError(f"There is no subnetwork file {path}: check the path, or make one with lens.mask.save.")
     try:
-        with safe_open(path, "pt") as file:
-            held = json.loads((file.metadata() or {})["lens"])
-            if held["format"] != FORMAT:
-                raise KeyError(held["format"])
-            bits, shapes = {}, {}
-            for s in held["sites"]:
-                key, shape = (s["layer"], s["site"]), tuple(s["shape"])
-                shapes[key] = shape
-                bits[key] = Bits(file.get_tensor(f"{key[0]}.{key[1]}"), (shape[0], 1) if s["rows"] else shape)
-                if bits[key].bytes.shape != (-(-prod(bits[key].shape) // 8),):
-                    raise ValueError(key)
+        file = safe_open(path, "pt")
+        held = json.loads((file.metadata() or {})["lens"])
+        if held["format"] != FORMAT:
+            raise KeyError(held["format"])
+        shapes, packed = {}, {}
+        for s in held["sites"]:
+            key, shape = (s["layer"], s["site"]), tuple(s["shape"])
+            shapes[key] = shape
+            packed[key] = (shape[0], 1) if s["rows"] else shape
+            if file.get_slice(f"{key[0]}.{key[1]}").get_shape() != [-(-prod(packed[key]) // 8)]:
+                raise ValueError(key)
+        bits = InFile(file, packed)
         subnetwork = Subnetwork(
-            bits,
+            bits if lazy else dict(bits),
             shapes,
             Config(**held["config"]),
             tuple(held["history"]),

@@ -9,7 +9,7 @@ Both are context managers: the weights come back bit for bit.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -37,7 +37,7 @@ class Subnetwork:
     command, machine, versions and seconds.
     """
 
-    bits: dict[Key, Bits] = field(repr=False)
+    bits: Mapping[Key, Bits] = field(repr=False)
     shapes: dict[Key, tuple[int, int]] = field(repr=False)
     config: Config
     history: tuple[dict, ...] = field(repr=False)
@@ -139,7 +139,7 @@ class Subnetwork:
                 f"than this one ({lm.name!r}, {lm.fingerprint[:12]}): open that model, in the same dtype."
             )
 
-    def with_bits(self, bits: dict[Key, Bits], note: str) -> Subnetwork:
+    def with_bits(self, bits: Mapping[Key, Bits], note: str) -> Subnetwork:
         """Another set of weights of the same sites, such as a union; ``note`` says in ``about`` what it is."""
         return replace(self, bits=bits, history=(), about={"note": note})
 

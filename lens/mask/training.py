@@ -52,6 +52,7 @@ def train(
     control_lm: Sequence[str],
     config: Config | None = None,
     *,
+    outside: Subnetwork | None = None,
     checkpoint: str | Path | None = None,
     progress: bool = True,
     watch: Callable[[list[dict]], None] | None = None,
@@ -59,13 +60,15 @@ def train(
     """Find the subnetwork of ``lm`` that is critical for the facts of ``target`` and for nothing else.
 
     ``target`` and ``control_kg``: prompts (``lens.data.knowledge``); ``control_lm``: ordinary texts.  ``config``: by
-    default the model's own (``config_for``).  ``checkpoint``: a file that keeps the run at every check, from which the
-    same call goes on; it stays when the run is done, so that the call gives its result again.  ``watch`` is called with
-    the history after each check.  Ctrl-C ends a run; with a checkpoint nothing but the steps since the last check is
-    lost.  The model is not changed.
+    default the model's own (``config_for``).  ``outside``: a subnetwork whose weights must stay in the model, so that
+    what is found is disjoint from it (a neuron stays that has one of them).  ``checkpoint``: a file that keeps the run
+    at every check, from which the same call goes on; it stays when the run is done, so that the call gives its result
+    again.  ``watch`` is called with the history after each check.  Ctrl-C ends a run; with a checkpoint nothing but the
+    steps since the last check is lost.  The model is not changed.
 
-    Raises ``ValueError`` in one sentence where a set is empty or a control set holds a target's fact, and
-    ``TrainingStopped`` where a loss is no number any more, with the last good state.
+    Raises ``ValueError`` in one sentence where a set is empty or a control set holds a target's fact, where ``outside``
+    is of another model or leaves no weight, and ``TrainingStopped`` where a loss is no number any more, with the last
+    good state.
 
     >>> import lens
     >>> lm, kg = lens.load("mini"), lens.data.knowledge("building")
@@ -85,14 +88,20 @@ def train(
     orders = [Order(len(s), n, config.seed, i) for i, (s, n) in enumerate(zip(sets, _sizes(config)))]
     looked_at = [s.rows(torch.arange(min(n, len(s)))) for s, n in zip(sets, SAMPLE)]
     scores = Scores(masked, config.granularity, config.start, config.seed, config.tau)
+    if outside:
+        outside.check(lm)
+        scores.forbid(outside)
+        if not scores.count:
+            raise ValueError("No weight is left outside the subnetwork given as outside: give a smaller one.")
     objective = Objective(lm, config, first)
     devices = {v.device.type for v in scores.values}
     optimizer = torch.optim.Adam(scores.values, lr=config.lr, fused=devices <= {"cpu", "cuda"})
-    run = _run_name(lm, config, target, control_kg, control_lm)
+    run = _run_name(lm, config, outside, target, control_kg, control_lm)
     state = _resume(checkpoint, run, scores, optimizer)
 
     def found() -> Subnetwork:
         about = provenance(lm.device) | {"seconds": state["seconds"]}
+        about |= {"outside": _digest(outside)} if outside else {}
         rest = tuple(state["history"]), lm.name, lm.fingerprint, head_dim(lm), about
         return Subnetwork(scores.bits(), scores.shapes(), config, *rest)
 
@@ -148,10 +157,19 @@ def _sizes(config: Config) -> tuple[int, int, int]:
     return config.targets, config.controls, config.texts
 
 
-def _run_name(lm: LanguageModel, config: Config, *sets) -> str:
+def _run_name(lm: LanguageModel, config: Config, outside: Subnetwork | None, *sets) -> str:
     """A checkpoint continues only the run it came from: same configuration, model and texts."""
     texts = [[p if isinstance(p, str) else (p.text, p.target) for p in one] for one in sets]
-    return sha256(json.dumps([asdict(config), lm.fingerprint, texts]).encode()).hexdigest()
+    held = [asdict(config), lm.fingerprint, texts] + ([_digest(outside)] if outside else [])
+    return sha256(json.dumps(held).encode()).hexdigest()
+
+
+def _digest(subnetwork: Subnetwork) -> str:
+    """SHA-256 of which weights are in it."""
+    digest = sha256()
+    for (layer, site), bits in sorted(subnetwork.bits.items()):
+        digest.update(f"{layer} {site} {tuple(bits.shape)}".encode() + bits.bytes.cpu().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _resume(checkpoint, run: str, scores: Scores, optimizer: torch.optim.Optimizer) -> dict:

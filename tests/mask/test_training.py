@@ -373,3 +373,48 @@ def test_a_killed_run_goes_on_to_the_same_bits(tiny, trained, sets, short, tmp_p
             assert file.exists() == (held > 0), point
             resumed = trained(lm, checkpoint=file, watch=lambda history: steps.append(history[-1]["step"]))
             assert alike(resumed, whole) and steps == [s for s in (2, 4, 6) if s > held], point
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+@pytest.mark.parametrize("granularity", ["weight", "neuron"])
+def test_what_is_found_outside_a_subnetwork_shares_no_weight_with_it(tiny, sets, short, trained, kind, granularity):
+    lm = tiny(kind)
+    settings = dict(granularity=granularity, start=0.6, sparsity=(0.0, 0.0))  # dense: disjoint by no accident
+    free = trained(lm, **settings)
+    first = lens.mask.shrunk(free, 0.5, seed=1)
+    three = sets.target, sets.control, sets.text
+    found = train(lm, *three, short(**settings), outside=first, progress=False)
+    assert 0 < found.density() < free.density()
+    for key, bits in found.bits.items():
+        assert first.bits[key].count() and first.bits[key] | free.bits[key] == free.bits[key]
+        assert (bits & first.bits[key]).count() == 0
+    assert len(found.about["outside"]) == 64 and "outside" not in free.about
+
+
+def test_a_neuron_stays_where_one_of_its_weights_must(tiny, sets, short):
+    lm = tiny("gpt2")
+    some = lens.mask.train(lm, sets.target, sets.control, sets.text, short(steps=1, check=1, start=0.6), progress=False)
+    one = {key: lens.kernels.pack(torch.zeros(shape, dtype=torch.bool)) for key, shape in some.shapes.items()}
+    mask = torch.zeros(some.shapes[1, "ff1"], dtype=torch.bool)
+    mask[3, 5] = True
+    one = some.with_bits(one | {(1, "ff1"): lens.kernels.pack(mask)}, "one weight")
+    config = short(granularity="neuron", start=0.9, steps=1, check=1, lr=1e-6)
+    found = train(lm, sets.target, sets.control, sets.text, config, outside=one, progress=False)
+    kept = ~found.mask(1, "ff1")[:, 0]
+    assert kept.nonzero().flatten().tolist() == [3]
+    assert all(found.mask(*key).all() for key in found.bits if key != (1, "ff1"))
+
+
+def test_outside_belongs_to_the_run_and_to_the_model(tiny, sets, short, tmp_path, refuses):
+    lm, file, three = tiny("gpt2"), tmp_path / "run.pt", (sets.target, sets.control, sets.text)
+    first = train(lm, *three, short(start=0.6), progress=False)
+    found = train(lm, *three, short(), outside=first, checkpoint=file, progress=False)
+    assert alike(train(lm, *three, short(), outside=first, checkpoint=file, progress=False), found)
+    for other in (None, lens.mask.random_like(first)):
+        with refuses(ValueError, "belongs to another run"):
+            train(lm, *three, short(), outside=other, checkpoint=file, progress=False)
+    with refuses(ValueError, "found in another model"):
+        train(tiny("gpt2", seed=1), *three, short(), outside=first, progress=False)
+    full = first.with_bits({key: ~(bits ^ bits) for key, bits in first.bits.items()}, "all")
+    with refuses(ValueError, "No weight is left outside"):
+        train(lm, *three, short(), outside=full, progress=False)
