@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lens.data.world import Fact
+
 
 @dataclass(frozen=True)
 class Question:
     """A multiple-choice question: ``answer`` is the index of the right choice, or None where it is not published.
 
-    ``concept`` is the word of ConceptNet that the question was written about.
+    ``concept`` is the word that the question was written about.  ``fact``: the triplet that it asks for, where it was
+    made of one; ``filtered``: does its answer need a fact of the TargetKG (``lens.relearn``)?
 
     >>> question = Question("Where would you find a pike?", ("river", "attic"), answer=0, concept="pike")
     >>> question.choices[question.answer]
@@ -23,6 +26,8 @@ class Question:
     choices: tuple[str, ...]
     answer: int | None
     concept: str = ""
+    fact: Fact | None = None
+    filtered: bool = False
 
 
 def wikitext(split: str = "train") -> tuple[str, ...]:

@@ -1,10 +1,13 @@
 """Figures of the book.  Each function takes results, draws on matplotlib axes, and returns them."""
 
 from lens.plot.curves import by_layer, by_segment, similarity, spectrum
+from lens.plot.energy import energy_ratios
 from lens.plot.grid import grid
 from lens.plot.masks import LiveHistory, density_heatmap, head_heatmap, mask_history, sensitivity
 from lens.plot.mechanism import imprint_and_shift, mlp_pass
 from lens.plot.outer import outer_product
+from lens.plot.overlap import iou_heatmap, upset, venn
+from lens.plot.relearn import learning_curves
 from lens.plot.roofline import roofline
 
 __all__ = [
@@ -12,9 +15,12 @@ __all__ = [
     "by_layer",
     "by_segment",
     "density_heatmap",
+    "energy_ratios",
     "grid",
     "head_heatmap",
     "imprint_and_shift",
+    "learning_curves",
+    "iou_heatmap",
     "mask_history",
     "mlp_pass",
     "outer_product",
@@ -22,4 +28,6 @@ __all__ = [
     "sensitivity",
     "similarity",
     "spectrum",
+    "upset",
+    "venn",
 ]

@@ -1,0 +1,137 @@
+"""``python -m lens relearn``: what comes back of removed facts when a model is trained on others, as a table."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from pathlib import Path
+
+from lens.commands.mask import ALL
+
+VARIANTS = ("original", "remaining", "random")
+KEY = ("target_kg", "variant", "method", "questions", "seed")
+TASKS = ("world", "commonsense_qa")
+
+
+def add(commands) -> None:
+    """Add the command ``relearn`` to the parser's ``commands``."""
+    run = commands.add_parser("relearn", help="can removed facts come back? resumes a run that was stopped")
+    run.add_argument("--model", default="mini", help="built-in, hub id or folder (default: mini)")
+    run.add_argument("--target", nargs="+", default=["building"], help=f"TargetKGs; {ALL}: every built-in one")
+    run.add_argument("--method", nargs="+", default=["head", "lora", "full"], help="head, lora, full (default: all)")
+    run.add_argument("--variant", nargs="+", default=VARIANTS, choices=VARIANTS, help="models (default: all three)")
+    run.add_argument("--seed", type=int, nargs="+", default=[0], help="of mask, split and training (default: 0)")
+    run.add_argument("--without", action="store_true", help="the remaining model also without questions about the KG")
+    run.add_argument("--masks", type=Path, help="folder of subnetworks TARGET-weight-SEED.safetensors")
+    run.add_argument("--task", default="world", choices=TASKS, help="questions (default: world)")
+    run.add_argument("--readout", default="likelihood", help="likelihood or classifier (default: likelihood)")
+    run.add_argument("--free", action="store_true", help="full training may train the removed weights again, from zero")
+    run.add_argument("--on", default="test", choices=("test", "validation"), help="questions asked (default: test)")
+    run.add_argument("--lr", type=float, help="learning rate (default: the method's own)")
+    run.add_argument("--steps", type=int, default=8, help="training steps (default: 8)")
+    run.add_argument("--every", type=int, default=4, help="steps between two checks (default: 4)")
+    run.add_argument("--batch", type=int, default=12, help="questions a step (default: 12)")
+    run.add_argument("--out", type=Path, required=True, help="file for the rows, .csv")
+    run.add_argument("--device", help="cpu or cuda (default: the GPU where there is one)")
+    run.set_defaults(run=relearn)
+
+
+def relearn(args) -> int:
+    from tqdm.auto import tqdm
+
+    from lens import data, mask
+    from lens import relearn as learning
+    from lens.data import manifest, paths
+    from lens.loading import load
+
+    if args.out.suffix != ".csv":
+        raise ValueError(f"--out {args.out}: give a file that ends in .csv.")
+    if wrong := [method for method in args.method if method not in learning.METHODS]:
+        raise ValueError(f"There is no method {wrong[0]!r}: choose of {', '.join(learning.METHODS)}.")
+    targets = list(dict.fromkeys(t for given in args.target for t in (data.target_kgs() if given == ALL else [given])))
+    kgs = {target: data.knowledge(target) for target in targets}
+    lm = load(args.model, args.device)
+    settings = {"steps": args.steps, "every": args.every, "batch": args.batch, "readout": args.readout}
+    settings |= {"frozen": not args.free, "lr": args.lr}
+    head, rows = _head(lm, args, settings), []
+    if args.out.exists():
+        rows = _read(args.out, head)
+    done = {tuple(row[key] for key in KEY) for row in rows}
+    trained = [(variant, "both") for variant in args.variant]
+    trained += [("remaining", "others")] if args.without else []
+    jobs = [
+        (target, seed, variant, asked, method)
+        for seed in args.seed
+        for target in targets
+        for variant, asked in trained
+        for method in args.method
+        if (target, variant, method, asked, str(seed)) not in done
+    ]
+    found: dict = {}
+    for target, seed, variant, asked, method in tqdm(jobs, desc="relearn", unit="run"):
+        if (target, seed) not in found:  # one at a time
+            if args.task == "world":
+                task = learning.questions(kgs[target], seed=seed, phrasings=1)
+            else:
+                task = learning.commonsense_qa(kgs[target])
+            sub = _subnetwork(args, lm, kgs[target].name, seed)
+            masks = {"original": None, "remaining": sub, "random": mask.random_like(sub, seed)}
+            also = {"blind": learning.blind(task.test, seed)} if args.on == "test" else {}
+            found = {(target, seed): (task.train, getattr(task, args.on), masks, also)}
+        train, test, masks, also = found[target, seed]
+        train = [q for q in train if asked == "both" or not q.filtered]
+        tuned = learning.tune(lm, train, test, method, removed=masks[variant], seed=seed, also=also, **settings)
+        facts = {q.fact or i: q.filtered for i, q in enumerate(test)}
+        key = dict(zip(KEY, (target, variant, method, asked, str(seed))))
+        about = {
+            "facts_filtered": sum(facts.values()),
+            "facts_rest": len(facts) - sum(facts.values()),
+            "seconds": round(tuned.seconds, 2),
+        }
+        for row in tuned.curve:
+            last = row is tuned.curve[-1]
+            right = " ".join(f"{share:.3g}" for share in tuned.right.values()) if last else ""
+            numbers = {name: f"{value:.6g}" if isinstance(value, float) else value for name, value in row.items()}
+            rows.append(key | numbers | about | {"right": right})
+        _write(args.out, head, rows, lm)
+    if args.out.resolve().is_relative_to(paths.root().resolve()):
+        manifest.write()
+    print(f"{args.out}: {len(jobs)} runs made, {len(done)} were there.", file=sys.stderr)
+    return 0
+
+
+def _subnetwork(args, lm, name: str, seed: int):
+    from lens import mask
+
+    if args.masks:
+        return mask.load(args.masks / f"{name}-weight-{seed}.safetensors", lm)
+    return mask.shipped(name, seed, model=lm.name)
+
+
+def _head(lm, args, settings: dict) -> str:
+    """The line that must agree for a run to go on."""
+    from lens.relearn.tuning import RATES
+
+    all_settings = {"task": args.task, "on": args.on} | settings
+    if all_settings["lr"] is None:
+        all_settings |= {"lr": " ".join(f"{method} {rate}" for method, rate in RATES.items())}
+    return f"# {lm.name} {lm.fingerprint}; " + ", ".join(f"{key} {value}" for key, value in all_settings.items())
+
+
+def _read(path: Path, head: str) -> list[dict]:
+    """The rows of an earlier run; ``ValueError`` where it was another one."""
+    with open(path, encoding="utf-8", newline="") as file:
+        lines = file.readlines()
+    if head not in (line.rstrip("\n") for line in lines[:3]):
+        raise ValueError(f"{path} was made with another model or other settings: give another --out, or remove it.")
+    return list(csv.DictReader(line for line in lines if not line.startswith("#")))
+
+
+def _write(path: Path, head: str, rows: list[dict], lm) -> None:
+    from lens.evaluate.tuning import as_csv
+    from lens.files import write_text
+    from lens.provenance import provenance
+
+    made = provenance(lm.device)
+    versions = ", ".join(f"{name} {number}" for name, number in made["versions"].items())
+    write_text(path, f"# {made['command']}\n{head}\n# {made['machine']}; {versions}\n" + as_csv(rows))
