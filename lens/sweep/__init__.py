@@ -1,0 +1,15 @@
+"""How are many runs made, on one machine or on many?  Jobs: in this process, or on the workers of a Dask cluster.
+
+Every result is a file of its own, written whole by whoever called ``run``; a sweep that was stopped goes on with what
+is missing, and a job that was stopped with its own last checkpoint.
+"""
+
+from lens.sweep.cluster import local
+from lens.sweep.counterfact import counterfact_jobs, reports
+from lens.sweep.job import Job
+from lens.sweep.masks import mask_jobs
+from lens.sweep.models import opened
+from lens.sweep.results import Outcome, Results
+from lens.sweep.running import run
+
+__all__ = ["Job", "Outcome", "Results", "counterfact_jobs", "local", "mask_jobs", "opened", "reports", "run"]

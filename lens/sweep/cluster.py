@@ -1,0 +1,206 @@
+"""How do jobs run on a Dask cluster?  Each worker is given one at a time; what fails goes to another worker.
+
+No more jobs are with the scheduler than its workers have threads; the others wait here.  So a worker that dies takes no
+job along that only stood in line, and a job's attempts are its own.
+
+A worker's death is the scheduler's to see.  It hands the job on by itself as often as its setting
+``distributed.scheduler.allowed-failures`` says (3; none for ``local``), and then gives it back as a failed attempt.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from uuid import uuid4
+
+from lens.sweep.job import Job
+from lens.sweep.results import Outcome
+from lens.sweep.work import sentence
+
+PATIENCE = 30
+"""Seconds to wait for a scheduler at an address."""
+
+TICK = 1
+"""Seconds after which to look for workers that are new."""
+
+GONE = "The scheduler is gone, or has dropped the jobs: what is finished is kept, and the same call goes on."
+
+
+def on_workers(
+    jobs: list[Job],
+    work: Callable[[Job], dict],
+    scheduler,
+    most: int,
+    resources: Mapping[str, float] | None,
+    keep: Callable[[Outcome], None],
+    show: Callable[[int], None],
+) -> None:
+    """Do the jobs on ``scheduler``'s workers, at most ``most`` attempts each; ``keep`` gets each job's last outcome."""
+    with connected(scheduler) as client, client.as_current():
+        from distributed import CancelledError, TimeoutError, wait
+        from distributed.comm import CommClosedError
+
+        left = [(job, ()) for job in reversed(jobs)]  # with the workers on which it has failed, the next one last
+        running: dict = {}
+
+        def submit(job: Job, tried: tuple[str | None, ...], free: list[str]) -> None:
+            # Dask puts a job with resources where they are; others begin at once on a worker without a job.
+            where = {} if resources else {"workers": free, "allow_other_workers": True}
+            key = f"{job.name}-{uuid4().hex}"  # never that of an earlier run, whose result the cluster may still hold
+            future = client.submit(_on_worker, work, job, key=key, pure=False, resources=resources, **where)
+            running[future] = job, tried
+
+        def fill() -> None:
+            """Give jobs to the workers that have none; one that has failed, to a worker that is new to it."""
+            threads = client.nthreads()  # workers come and go
+            busy = {worker: len(keys) for worker, keys in client.processing().items()}
+            free = [worker for worker, n in threads.items() if busy.get(worker, 0) < n]
+            for job, tried in left[::-1]:
+                others = [worker for worker in free if worker not in tried]
+                if resources or threads.keys() <= set(tried):
+                    others = free  # it has failed on all there are
+                if len(running) >= sum(threads.values()) or not others:
+                    continue
+                submit(job, tried, others[:1])
+                left.remove((job, tried))
+                busy[others[0]] = busy.get(others[0], 0) + 1
+                if busy[others[0]] >= threads[others[0]]:
+                    free.remove(others[0])
+                if not free:
+                    break
+
+        try:
+            while left or running:
+                fill()
+                show(len(running))
+                if not running:
+                    time.sleep(TICK)
+                    continue
+                try:
+                    done = wait(list(running), timeout=TICK, return_when="FIRST_COMPLETED").done
+                except TimeoutError:
+                    continue
+                for future in done:
+                    job, tried = running[future]
+                    found = _outcome(future, job, len(tried) + 1)
+                    if found.error and found.attempts < most:
+                        left.append((job, (*tried, found.worker)))
+                    else:
+                        keep(found)
+                    del running[future]  # only now: Ctrl-C may come at any time
+        except (CancelledError, CommClosedError):
+            raise RuntimeError(GONE) from None
+        except KeyboardInterrupt:
+            for future, (job, tried) in running.items():
+                if future.status == "finished":
+                    found = _outcome(future, job, len(tried) + 1)
+                    if not found.error:
+                        keep(found)
+            raise
+        finally:
+            client.cancel(list(running))
+        show(0)
+
+
+def _outcome(future, job: Job, attempts: int) -> Outcome:
+    """What came of an attempt; ``RuntimeError`` where the cluster has dropped it."""
+    from distributed import KilledWorker
+
+    from lens.sweep.running import outcome_of
+
+    if future.status == "finished":
+        found = future.result()
+        return outcome_of(job, found, found["worker"], attempts)
+    if future.status != "error":
+        raise RuntimeError(GONE)
+    error = future.exception()
+    if isinstance(error, KilledWorker):
+        died = error.allowed_failures + 1
+        text = f"{died} worker{'s' * (died > 1)} died with it, the last {error.last_worker.address}: see its log."
+        return Outcome(job, None, text, None, error.last_worker.address, attempts)
+    return Outcome(job, None, sentence(error), None, None, attempts)
+
+
+def _on_worker(work: Callable[[Job], dict], job: Job) -> dict:
+    import torch
+    from distributed import get_worker
+
+    if threads := os.environ.get("OMP_NUM_THREADS"):  # torch may have been imported before it was set
+        torch.set_num_threads(int(threads))
+    return work(job) | {"worker": get_worker().address}
+
+
+@contextmanager
+def connected(scheduler) -> Iterator:
+    """A ``distributed.Client`` of a scheduler's address or a cluster, closed afterwards; or the client that is given.
+
+    Raises ``OSError`` where the scheduler cannot be reached and ``ValueError`` for what is no scheduler.
+    """
+    distributed = _distributed()
+    if isinstance(scheduler, distributed.Client):
+        if scheduler.asynchronous:
+            raise ValueError("The client is asynchronous, and a sweep waits for its jobs: give a synchronous one.")
+        yield scheduler
+        return
+    if not (isinstance(scheduler, str) or hasattr(scheduler, "scheduler_address")):
+        raise ValueError(
+            f"Got {scheduler!r} for a scheduler: give its address, such as 'tcp://10.0.0.1:8786', a "
+            "distributed.Client, or a cluster."
+        )
+    try:
+        client = distributed.Client(scheduler, set_as_default=False, timeout=PATIENCE)
+    except (OSError, ValueError) as error:
+        raise OSError(
+            f"The scheduler {scheduler!r} cannot be reached ({sentence(error).rstrip('.')}): check that it runs, and "
+            "its address."
+        ) from None
+    with client:
+        yield client
+
+
+@contextmanager
+def local(workers: int) -> Iterator:
+    """A Dask cluster of ``workers`` processes on this machine, among which its processors are divided evenly.
+
+    In a script, start it below ``if __name__ == "__main__":``, for each worker imports the script.
+
+    Raises ``ValueError`` for fewer than one worker, and ``RuntimeError`` where ``distributed`` is not installed.
+    """
+    if workers < 1:
+        raise ValueError(f"A cluster of {workers} workers does nothing: give at least 1.")
+    distributed = _distributed()
+    import dask
+
+    share = max(1, (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()) // workers)
+    settings = {
+        "distributed.scheduler.allowed-failures": 0,  # then ``retries`` alone counts
+        "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None,  # slows torch, which reuses its memory
+    }
+    with (
+        dask.config.set(settings),
+        distributed.LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            host="127.0.0.1",
+            dashboard_address=None,
+            memory_limit=0,  # a worker keeps its model, and must not be paused for that
+            silence_logs=logging.CRITICAL,
+            env={"OMP_NUM_THREADS": str(share)},
+        ) as cluster,
+    ):
+        yield cluster
+
+
+def _distributed():
+    try:
+        import distributed
+    except ImportError:
+        raise RuntimeError(
+            "Workers need the package distributed: install it with 'pip install lens-book[sweep]', or run the jobs in "
+            "this process."
+        ) from None
+    return distributed

@@ -1,0 +1,127 @@
+"""Sweeps on a cluster of real processes: what a death, a failure and Ctrl-C leave, and what the cluster costs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import sweep_jobs
+import torch
+
+import lens
+from lens.sweep import Job, counterfact_jobs, reports, run
+
+DOUBLES = [Job(f"double-{n}", "sweep_jobs:double", {"number": n}) for n in range(5)]
+
+
+def test_a_cluster_gives_what_one_process_gives(cluster, client, tmp_path):
+    here = run(DOUBLES, tmp_path / "here", progress=False)
+    for name, scheduler in {"cluster": cluster, "client": client, "address": cluster.scheduler_address}.items():
+        there = run(DOUBLES, tmp_path / name, scheduler, progress=False)
+        assert there.table() == here.table()
+        assert {o.worker for o in there} <= set(client.nthreads()) and {o.worker for o in here} == {"here"}
+        assert {p.name for p in (tmp_path / name).iterdir()} == {p.name for p in (tmp_path / "here").iterdir()}
+
+
+def test_a_worker_killed_in_mid_job_loses_nothing(masks, model, client, tmp_path):
+    (job,) = jobs = masks((0,), steps=30)
+    serial = run(jobs, tmp_path / "serial", progress=False)
+    pids, checkpoint = client.run(os.getpid), tmp_path / "killed" / job.name / "checkpoint"
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(run, jobs, tmp_path / "killed", client, progress=False)
+        while not checkpoint.exists():
+            assert not running.done()
+            time.sleep(0.01)
+        (worker,) = (address for address, keys in client.processing().items() if any(job.name in k for k in keys))
+        os.kill(pids[worker], signal.SIGKILL)
+        before = torch.load(checkpoint, weights_only=True)["history"]
+        done = running.result(120)
+    assert done.outcomes[0].attempts == 2 and done.outcomes[0].worker != worker
+    assert done.table() == serial.table()
+    killed, whole = (lens.mask.load(tmp_path / n / serial[job.name]["file"]) for n in ("killed", "serial"))
+    assert killed.bits == whole.bits and len(killed.history) == 30
+    kept = [row for row in killed.history if row in before]  # with the seconds that the dead worker measured
+    assert 0 < len(kept) < 30 and kept == before[: len(kept)] and len(kept) >= len(before) - 1
+
+
+@pytest.mark.parametrize("die", [False, True])
+def test_a_job_that_failed_or_died_is_tried_on_another_worker(client, tmp_path, die):
+    job = Job("flaky", "sweep_jobs:fail_at_first", {"die": die})
+    done = run([job, *DOUBLES], tmp_path, client, progress=False)
+    first, second = sweep_jobs.tried(tmp_path / "flaky")
+    assert first != second and done["flaky"] == 1 and not done.failed and len(done) == 6
+
+
+def test_what_fails_in_every_attempt_is_reported_and_the_rest_is_kept(client, tmp_path):
+    deadly = Job("deadly", "sweep_jobs:fail_at_first", {"times": 9, "die": True})
+    jobs = [Job("bad", "sweep_jobs:fail"), deadly, *DOUBLES]
+    done = run(jobs, tmp_path, client, retries=1, progress=False)
+    assert [o.job.name for o in done.failed] == ["bad", "deadly"] and len(done.table()) == 5
+    bad, died = done.report().splitlines()
+    assert bad == "bad failed in 2 attempts: RuntimeError: this never works"
+    assert died.startswith("deadly failed in 2 attempts: 1 worker died with it, the last tcp://127.0.0.1:")
+    assert len(sweep_jobs.tried(tmp_path / "deadly")) == 2
+    assert [o.attempts for o in run(jobs[2:], tmp_path, client, progress=False)] == [0] * 5
+
+
+def test_ctrl_c_keeps_what_is_finished_cancels_the_rest_and_the_same_call_goes_on(client, tmp_path):
+    jobs = [Job(f"nap-{n}", "sweep_jobs:nap", {"seconds": 0.4, "number": n}) for n in range(8)]
+
+    def interrupt():
+        while not list(tmp_path.glob("*.json")):
+            time.sleep(0.01)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    watcher = threading.Thread(target=interrupt)
+    watcher.start()
+    with pytest.raises(KeyboardInterrupt):
+        run(jobs, tmp_path, client, progress=False)
+    watcher.join()
+    kept = {p.stem for p in tmp_path.glob("*.json")}
+    assert 1 <= len(kept) < 8
+    done = run(jobs, tmp_path, client, progress=False)
+    assert {o.job.name for o in done if not o.attempts} == kept
+    assert [o.value["number"] for o in done] == list(range(8))
+
+
+def test_shards_on_workers_make_the_report_of_one_run(model, client, tmp_path):
+    options = dict(entropy=False, perplexity=False, together=2)
+    jobs = counterfact_jobs(model, ["none"], "validation", 2, limit=4, **options)
+    report = reports(run(jobs, tmp_path, client, progress=False))["none"]
+    records = lens.data.records("validation")[:4]
+    whole = lens.evaluate.counterfact(lens.load(model), records, "none", progress=False, **options)
+    assert [{**vars(row), "seconds": 0} for row in report.rows] == [{**vars(row), "seconds": 0} for row in whole.rows]
+
+
+def test_workers_divide_the_processors_among_them(client, tmp_path):
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    jobs = [Job("threads", "sweep_jobs:threads")]
+    assert run(jobs, tmp_path, client, progress=False)["threads"] == max(1, count // 2)
+
+
+def test_the_cluster_costs_little_beside_the_jobs(client, tmp_path):
+    warm = [Job(f"warm-{n}", "sweep_jobs:nap", {"seconds": 0.2}) for n in range(2)]
+    jobs = [Job(f"nap-{n}", "sweep_jobs:nap", {"seconds": 0.2, "number": n}) for n in range(20)]
+    run(warm, tmp_path, client, progress=False)
+    begun = time.perf_counter()
+    run(jobs, tmp_path, client, progress=False)
+    assert time.perf_counter() - begun < 3 * 20 * 0.2 / 2  # the real measurement is of longer jobs
+
+
+def test_a_scheduler_that_is_not_there_is_named(monkeypatch, refuses, tmp_path):
+    monkeypatch.setattr("lens.sweep.cluster.PATIENCE", 1)
+    with refuses(OSError, "The scheduler 'tcp://127.0.0.1:9' cannot be reached"):
+        run(DOUBLES, tmp_path, "tcp://127.0.0.1:9", progress=False)
+
+
+def test_without_distributed_the_sentence_says_how_to_install_it(monkeypatch, refuses, tmp_path):
+    monkeypatch.setitem(__import__("sys").modules, "distributed", None)
+    with refuses(RuntimeError, r"pip install lens-book\[sweep\]"):
+        run(DOUBLES, tmp_path, "tcp://127.0.0.1:9", progress=False)
+    with refuses(ValueError, "0 workers"), lens.sweep.local(0):
+        pass
+    assert len(run(DOUBLES, tmp_path, progress=False)) == 5
