@@ -1,0 +1,55 @@
+"""``python -m lens cost``: what a step needs, before it is run; ``--papers``: what the papers' tables would cost."""
+
+from __future__ import annotations
+
+from lens.commands.evaluate import settings
+
+
+def add(commands) -> None:
+    """Add the command ``cost`` to the parser's ``commands``."""
+    cost = commands.add_parser("cost", help="memory, operations and hours of a step, computed from a model's shape")
+    cost.add_argument("--model", default="mini", help="a known name (gpt2-xl, llama-3-8b, …), built-in or a folder")
+    cost.add_argument("--step", default="mask", help="forward, lens, shift, rome, mask, finetune, … (default: mask)")
+    cost.add_argument("--dtype", default="float32", help="of the model's weights (default: float32)")
+    cost.add_argument("--batch", type=int, default=1, help="rows of text (default: 1; a mask's are settings)")
+    cost.add_argument(
+        "--tokens", type=int, default=16, help="tokens of a row, of a mask's longest prompt (default: 16)"
+    )
+    cost.add_argument("--devices", type=int, default=1, help="GPUs that share the layers (default: 1)")
+    cost.add_argument("--checkpointing", action="store_true", help="run layers again in the backward pass")
+    cost.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the mask")
+    cost.add_argument("--gpu", default="A100", help="T4, V100, A100, H100 or H200, for the time (default: A100)")
+    cost.add_argument("--utilization", type=float, default=0.3, help="share of its peak that is assumed (default: 0.3)")
+    cost.add_argument("--papers", action="store_true", help="GPU-hours of every table of both papers instead")
+    cost.set_defaults(run=run)
+
+
+def run(args) -> None:
+    from lens import cost
+    from lens.cost import papers
+    from lens.cost.machines import MACHINES
+    from lens.mask import Config
+
+    if args.gpu not in MACHINES:
+        raise ValueError(f"The speed of {args.gpu!r} is not known: give one of {', '.join(MACHINES)}.")
+    if not 0 < args.utilization <= 1:
+        raise ValueError(f"--utilization is {args.utilization}: give a share of the peak, above 0 and at most 1.")
+    gpu = MACHINES[args.gpu]
+    if args.papers:
+        print(papers.markdown(papers.every_table(), gpu, args.utilization))
+        return
+    chosen = settings(args.set)
+    for name in chosen:
+        if name not in Config.__dataclass_fields__:
+            raise ValueError(f"A mask's configuration has no setting {name!r}: see lens.mask.Config.")
+    work = dict(
+        batch=args.batch,
+        tokens=args.tokens,
+        config=Config(**chosen),
+    )
+    print(cost.memory(args.model, args.step, dtype=args.dtype, devices=args.devices,
+                      checkpointing=args.checkpointing, **work))  # fmt: skip
+    done = cost.flops(args.model, args.step, **work)
+    seconds = 3600 * done.hours(gpu, args.dtype, args.utilization)
+    share = f"{args.utilization:.0%} of an {gpu.name}'s peak"
+    print(f"\n{done.flops:.3g} operations: {1e3 * seconds:.3g} ms at {share}. All of this is computed, not measured.")

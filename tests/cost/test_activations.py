@@ -1,0 +1,53 @@
+"""The table of kept tensors against autograd, which keeps them: every family, frozen, learning, and at the entry."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lens.bench.tensors import saved_bytes
+from lens.cost.activations import LAYERS, NORM, bytes_per_token
+from lens.cost.shapes import shape
+from lens.families import FAMILIES
+
+ROWS, TOKENS = 3, 11
+
+
+def kept_by_autograd(lm, learning, entry: bool) -> int:
+    """Bytes a token of the middle layer, without what a call brings along for all rows."""
+    call = {}
+    layer = lm.layers[1]
+    hook = layer.register_forward_pre_hook(
+        lambda _, args, kwargs: call.update(args=args, kwargs=kwargs), with_kwargs=True
+    )
+    with torch.no_grad():
+        lm.model.base_model(input_ids=torch.zeros(ROWS, TOKENS, dtype=torch.long), use_cache=False)
+    hook.remove()
+    for p in layer.parameters():
+        p.requires_grad_(learning == "all" or (learning == "matrices" and p.ndim > 1))
+    args, kwargs = call["args"], call["kwargs"]
+    x = args[0] if args else kwargs.pop("hidden_states")
+    x = x if entry else x.detach().requires_grad_() * 1
+    shared = [t for t in [*args[1:], *kwargs.values()] for t in (t if isinstance(t, tuple) else (t,))]
+    known = [*lm.model.parameters(), *(t for t in shared if isinstance(t, torch.Tensor)), *([x] if entry else [])]
+    # Gemma's norms keep 1 + w, once for all rows; the first of them does not where its input needs no gradient.
+    norms = [p for p in layer.parameters() if p.ndim == 1] if lm.model.config.model_type == "gemma2" else []
+    norms = (len(norms) - entry) * lm.width * x.element_size() if norms else 0
+    total = saved_bytes(lambda: layer(x, *args[1:], **kwargs), known) - norms
+    assert total % (ROWS * TOKENS) == 0
+    return total // (ROWS * TOKENS)
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+@pytest.mark.parametrize(
+    "learning, entry", [("nothing", False), ("matrices", False), ("all", False), ("matrices", True)]
+)
+def test_every_byte_that_autograd_keeps_is_a_row_of_the_table(tiny, kind, learning, entry):
+    lm = tiny(kind, torch.float32)
+    sites = {"nothing": (), "matrices": lm.sites, "all": (*lm.sites, NORM)}[learning]
+    told = bytes_per_token(shape(lm), 4, TOKENS, sites, entry)
+    assert sum(told.values()) == kept_by_autograd(lm, learning, entry), told
+
+
+def test_every_family_has_a_row():
+    assert LAYERS.keys() == FAMILIES.keys()
