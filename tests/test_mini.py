@@ -56,7 +56,7 @@ def test_mini_is_deep_and_wide_enough_for_pictures_of_layers_and_heads(mini):
     assert len(mini.tokenizer) == len(mini.unembedding) == config.vocab_size
 
 
-@pytest.mark.parametrize("name", ["mini", "mini-s"])
+@pytest.mark.parametrize("name", paths.BUILT_IN)
 def test_the_shipped_recipe_is_the_one_the_command_runs(name):
     assert json.loads((paths.model(name) / "recipe.json").read_text(encoding="utf-8")) == asdict(RECIPES[name])
     lm = lens.load(name)
@@ -93,7 +93,7 @@ def card():
     return card_of("mini")
 
 
-@pytest.mark.parametrize("name", ["mini", "mini-s"])
+@pytest.mark.parametrize("name", paths.BUILT_IN)
 def test_the_card_meets_the_bars(name):
     card = card_of(name)
     share = totals(card["recall"])
@@ -110,7 +110,7 @@ def test_ordinary_text_is_uncertain_to_mini_but_less_than_to_n_grams(card):
     assert generated["model"] < written["model"] < written["bigram"] and written["tokens"] > 500
 
 
-@pytest.mark.parametrize("name", ["mini", "mini-s"])
+@pytest.mark.parametrize("name", paths.BUILT_IN)
 def test_the_readable_card_says_the_numbers_of_the_measured_one(name):
     card = card_of(name)
     text = (paths.model(name) / "README.md").read_text(encoding="utf-8")

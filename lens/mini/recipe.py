@@ -33,7 +33,7 @@ class Recipe:
 RECIPES = {
     "mini": Recipe(),
     "mini-s": Recipe(layers=6, heads=4, width=128, lr=3e-3),
-    "mini-l": Recipe(layers=10, heads=8, width=256, lr=1.5e-3, steps=2000),
+    "mini-l": Recipe(layers=10, heads=8, width=256, lr=1.5e-3),
     "mini-llama": Recipe(architecture="llama"),
 }
 """What ``python -m lens mini train --name`` can make; ``lens.data.paths.BUILT_IN`` says which of them ship."""
