@@ -9,7 +9,7 @@ tensor(True)
 
 from importlib import import_module
 
-from lens import data, edit, evaluate, mask
+from lens import cost, data, edit, evaluate, mask, overlap, relearn, sweep
 from lens.capture import Trace, capture
 from lens.edit import Request
 from lens.gradient import FactoredGradient
@@ -32,16 +32,20 @@ __all__ = [
     "Trace",
     "backward_lens",
     "capture",
+    "cost",
     "data",
     "edit",
     "evaluate",
     "load",
     "logit_lens",
     "mask",
+    "overlap",
     "plot",
     "project",
+    "relearn",
     "segments",
     "setup",
+    "sweep",
     "token_rank",
 ]
 

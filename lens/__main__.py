@@ -7,8 +7,8 @@ import platform
 import sys
 from pathlib import Path
 
+from lens.commands import cost, mask, relearn, sweep
 from lens.commands import evaluate as evaluation
-from lens.commands import mask
 from lens.mini.recipe import RECIPES
 
 
@@ -71,6 +71,9 @@ def parser() -> argparse.ArgumentParser:
 
     evaluation.add(commands)
     mask.add(commands)
+    cost.add(commands)
+    relearn.add(commands)
+    sweep.add(commands)
 
     bench = commands.add_parser("bench", help="measure speed").add_subparsers(required=True, metavar="WHAT")
     lens = bench.add_parser("lens", help="capture and backward lens against one bare pass")
@@ -82,6 +85,9 @@ def parser() -> argparse.ArgumentParser:
     masks = bench.add_parser("mask", help="a step of mask training against its passes and the published formulation")
     masks.add_argument("--device", help="cpu or cuda (default: the GPU where there is one)")
     masks.set_defaults(run=_bench_mask)
+    memory = bench.add_parser("memory", help="what lens.cost computes against measured peaks, on the CPU")
+    memory.add_argument("--out", type=Path, help="result file (default: data/bench/cost.csv)")
+    memory.set_defaults(run=_bench_memory)
     kernels = bench.add_parser("kernels", help="each kernel against its baselines and the machine's floor")
     kernels.add_argument("--device", help="cpu or cuda (default: the GPU where there is one)")
     kernels.add_argument("--out", type=Path, help="result file (default: data/bench/<device>.csv)")
@@ -205,6 +211,18 @@ def _bench_mask(args) -> None:
 
     for name, value in bench_mask(args.device).items():
         print(f"{name:50} {'unknown' if value is None else f'{value:12.3f}'}")
+
+
+def _bench_memory(args) -> None:
+    from lens.bench.memory_cost import bench_memory, text
+    from lens.data import manifest, paths
+    from lens.files import write_text
+
+    out = args.out or paths.root() / "bench" / "cost.csv"
+    write_text(out, text(bench_memory()))
+    if out.resolve().is_relative_to(paths.root().resolve()):
+        manifest.write()
+    print(f"The results are in {out}.")
 
 
 def _bench_kernels(args) -> None:
