@@ -8,8 +8,9 @@ An operation keeps what its own derivative reads.  For one token, in numbers:
     an activation     what its derivative reads: one tensor for a ReLU or a fused GELU, four for GPT-2's ``gelu_new``,
                       which is written out in elementary steps
 
-The tests hold every family against autograd itself (``torch.autograd.graph.saved_tensors_hooks``).  Not in the table:
-what all layers share, such as rotary angles and an explicit attention mask.
+The tests hold every family against autograd itself (``torch.autograd.graph.saved_tensors_hooks``), as transformers 5
+writes it; version 4 keeps somewhat more.  Not in the table: what all layers share, such as rotary angles and an
+explicit attention mask.
 """
 
 from __future__ import annotations
@@ -187,21 +188,30 @@ QWEN3 = Layer(
     (3, 3),
     lambda s, t: 2 * s.width,
 )
-GEMMA2 = Layer(
-    (
-        *rms_norm("attention", "attn_q", entry=True),
-        Kept("attention: q, k, v, all heads", lambda s, t: 3 * s.query),
-        Kept("attention: scores and probabilities", lambda s, t: 2 * s.heads * t),
-        Kept("attention: result", q, "attn_out"),
-        *rms_norm("behind attention", None),
-        *rms_norm("MLP", "ff1"),
-        *GATED,
-        *rms_norm("behind the MLP", None),
-    ),
-    3,
-    (3, 5),
-    lambda s, t: s.query + 2 * s.keys,
+
+
+def gemma2(*attention: Kept) -> Layer:
+    return Layer(
+        (
+            *rms_norm("attention", "attn_q", entry=True),
+            *attention,
+            *rms_norm("behind attention", None),
+            *rms_norm("MLP", "ff1"),
+            *GATED,
+            *rms_norm("behind the MLP", None),
+        ),
+        3,
+        (3, 5),
+        lambda s, t: s.query + 2 * s.keys,
+    )
+
+
+GEMMA2 = gemma2(
+    Kept("attention: q, k, v, all heads", lambda s, t: 3 * s.query),
+    Kept("attention: scores and probabilities", lambda s, t: 2 * s.heads * t),
+    Kept("attention: result", q, "attn_out"),
 )
+GEMMA2_SDPA = gemma2(ROTARY, Kept("attention: v", k), *ATTENTION)
 
 LAYERS: dict[str, Layer] = {
     "gpt2": GPT2,
@@ -212,5 +222,6 @@ LAYERS: dict[str, Layer] = {
     "qwen2": LLAMA,
     "qwen3": QWEN3,
     "gemma2": GEMMA2,
+    "gemma2, sdpa": GEMMA2_SDPA,  # Gemma 2 under older versions of transformers
 }
 """Of each family of ``lens.families``, with the attention that transformers gives it by default."""

@@ -122,7 +122,7 @@ def shape(what: str | Path | Mapping | object) -> Shape:
     m, e = lm.model, lm.unembedding
     return Shape(
         lm.name or m.config.model_type,
-        m.config.model_type,
+        _kind(m.config),
         len(lm.layers),
         lm.width,
         lm.weight(0, "ff1").shape[1],
@@ -134,6 +134,12 @@ def shape(what: str | Path | Mapping | object) -> Shape:
         e is m.get_input_embeddings().weight,
         lm,
     )
+
+
+def _kind(config) -> str:
+    """The family, and for Gemma 2 its attention, which differs between versions of transformers."""
+    kind = config.model_type
+    return f"{kind}, sdpa" if kind == "gemma2" and config._attn_implementation == "sdpa" else kind
 
 
 def _on_meta(what) -> LanguageModel:

@@ -158,7 +158,7 @@ def lens(s: Shape, w: Work) -> Found:
                 "logits": loss(s, w, w.batch * w.scored),
             },
             "backward ends": base | {"inputs and outputs": x + outs, "VJPs": delta},
-            "factors": base | {"inputs and outputs": (x + outs) * copies, "VJPs": delta * copies},
+            "factors": base | {"inputs and outputs": x * copies + outs, "VJPs": delta * copies},
             "words": base
             | {
                 "inputs and outputs": x,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import transformers
 
 from lens.bench.tensors import saved_bytes
 from lens.cost.activations import LAYERS, NORM, bytes_per_token
@@ -11,6 +12,10 @@ from lens.cost.shapes import shape
 from lens.families import FAMILIES
 
 ROWS, TOKENS = 3, 11
+
+pytestmark = pytest.mark.skipif(
+    transformers.__version__.startswith("4."), reason="the table is that of transformers 5: install transformers>=5"
+)
 
 
 def kept_by_autograd(lm, learning, entry: bool) -> int:
@@ -50,4 +55,4 @@ def test_every_byte_that_autograd_keeps_is_a_row_of_the_table(tiny, kind, learni
 
 
 def test_every_family_has_a_row():
-    assert LAYERS.keys() == FAMILIES.keys()
+    assert {kind.partition(",")[0] for kind in LAYERS} == FAMILIES.keys()
