@@ -45,6 +45,7 @@ def on_workers(
 
         left = [(job, ()) for job in reversed(jobs)]  # with the workers on which it has failed, the next one last
         running: dict = {}
+        past: list = []  # or a future that is dropped would end in its __del__, where Python loses a Ctrl-C
 
         def submit(job: Job, tried: tuple[str | None, ...], free: list[str]) -> None:
             # Dask puts a job with resources where they are; others begin at once on a worker without a job.
@@ -90,7 +91,9 @@ def on_workers(
                         left.append((job, (*tried, found.worker)))
                     else:
                         keep(found)
+                    past.append(future)
                     del running[future]  # only now: Ctrl-C may come at any time
+                    future.release()
         except (CancelledError, CommClosedError):
             raise RuntimeError(GONE) from None
         except KeyboardInterrupt:
@@ -186,7 +189,7 @@ def local(workers: int) -> Iterator:
             threads_per_worker=1,
             processes=True,
             host="127.0.0.1",
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",  # any free port, and not the network
             memory_limit=0,  # a worker keeps its model, and must not be paused for that
             silence_logs=logging.CRITICAL,
             env={"OMP_NUM_THREADS": str(share)},
