@@ -167,7 +167,8 @@ def test_one_layers_mechanism_is_drawn_for_any_family_and_any_words(tiny, kind):
 def test_every_public_figure_is_drawn_here():
     drawn = "by_layer by_segment grid imprint_and_shift mlp_pass outer_product roofline similarity spectrum"
     masks = "LiveHistory density_heatmap head_heatmap mask_history sensitivity"  # in test_plot_masks.py
-    assert set(plot.__all__) == {*drawn.split(), *masks.split()}, "a new figure needs its test"
+    others = "energy_ratios iou_heatmap learning_curves upset venn"  # in files of their own
+    assert set(plot.__all__) == {*drawn.split(), *masks.split(), *others.split()}, "a new figure needs its test"
 
 
 def results(dtype: str = "float32") -> pd.DataFrame:

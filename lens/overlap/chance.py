@@ -33,7 +33,7 @@ def moments(weights: np.ndarray, columns: np.ndarray, sizes: np.ndarray, by_row:
     ``weights`` [S]: N; ``columns`` [S]: weights of a row; ``sizes`` [n, S]: a; ``by_row`` bool [n]: drawn by rows?
 
     >>> mean, covariance = moments(*map(np.array, ([100], [1], [[10], [20]], [False, False])))
-    >>> mean.tolist(), round(covariance[2, 2], 4)  # all, the union, the intersection
+    >>> mean.round(6).tolist(), round(float(covariance[2, 2]), 4)  # all, the union, the intersection
     ([100.0, 28.0, 2.0], 1.4545)
     """
     weights, columns = (np.asarray(v, np.float64) for v in (weights, columns))

@@ -110,7 +110,7 @@ class Overlap:
         spread = covariance[-1, -1] - 2 * ratio * covariance[-1, 1] + ratio**2 * covariance[1, 1]
         expected = ratio + (ratio * covariance[1, 1] - covariance[-1, 1]) / base**2
         low, high = chance.interval(expected * base, max(0.0, spread))
-        return Measured(shared / any_of, expected, low / base, min(1.0, high / base), 1)
+        return Measured(shared / any_of, float(expected), float(low / base), min(1.0, float(high / base)), 1)
 
     def pairs(self) -> dict[tuple[Hashable, Hashable], Measured]:
         """The IoU of every two."""

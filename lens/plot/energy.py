@@ -18,7 +18,7 @@ from lens.plot.masks import SITES
 def energy_ratios(
     series: Mapping[str, Mapping[str, Estimate]], title: str | None = None, ax: Axes | None = None
 ) -> Axes:
-    """Draw share over chance with its interval: name → site (or any other group) → ``Estimate``; returns the axes.
+    """Draw shares over chance with intervals, [names, sites]: name → site (or another group) → ``Estimate``; the axes.
 
     Each name has its color and mark, each site its place; where an estimate has no interval it is a mark alone.  The
     dashed line at 1 is chance; the axis is logarithmic, so that twice and half as much lie equally far from it.

@@ -23,7 +23,7 @@ from lens.plot import style
 
 
 def venn(overlap: Overlap, title: str | None = None, ax: Axes | None = None) -> Axes:
-    """Draw two or three subnetworks as circles, areas in proportion, with chance below each region's number.
+    """Draw n = 2 or 3 subnetworks as circles, areas in proportion, with chance below the numbers [2ⁿ − 1].
 
     Returns the axes.  Raises ``ValueError`` for more than three (``upset`` draws those) and where all are empty, and
     ``ImportError`` where matplotlib-venn is missing.
@@ -60,8 +60,8 @@ def upset(
     """Draw the largest regions as bars over a matrix that says which subnetworks they belong to; dashes are chance.
 
     ``most``: how many regions; ``least``: only those of at least so many subnetworks; ``log``: a logarithmic axis.
-    Returns the axes of bars and matrix, in a figure of their own.  Raises ``ValueError`` where no region has a weight,
-    and ``ImportError`` where marsilea is missing.
+    Returns the axes of bars and matrix [n, regions], in a figure of their own.  Raises ``ValueError`` where no region
+    has a weight, and ``ImportError`` where marsilea is missing.
     """
     library = _library("marsilea.upset", "marsilea")
     counts = overlap.counts.sum(0)
@@ -110,7 +110,7 @@ def upset(
 
 
 def iou_heatmap(overlap: Overlap, title: str | None = None, ax: Axes | None = None) -> Axes:
-    """Draw the IoU of every two subnetworks in percent: below the diagonal as observed, above it by chance.
+    """Draw the IoU of every two subnetworks in percent, [n, n]: below the diagonal as observed, above it by chance.
 
     Both halves share the colors.  Returns the axes.
     """
