@@ -17,11 +17,12 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     try:
         return args.run(args) or 0
-    except (IndexError, OSError, RuntimeError, ValueError) as error:
+    except (ImportError, IndexError, OSError, RuntimeError, ValueError) as error:
         print(f"lens: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("lens: interrupted; run the same command again (mini train and mend train resume).", file=sys.stderr)
+        resume = "mini train, mend train and relearn resume"
+        print(f"lens: interrupted; run the same command again ({resume}).", file=sys.stderr)
         return 130
 
 

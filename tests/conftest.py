@@ -162,3 +162,22 @@ def record():
             yield mode.sizes
 
     return context
+
+
+@pytest.fixture
+def rendered():
+    """Every figure that a test makes is really drawn, in the book's style."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    from lens.plot import style
+
+    style.use()
+    yield
+    try:
+        for number in plt.get_fignums():
+            plt.figure(number).canvas.draw()
+    finally:
+        plt.close("all")

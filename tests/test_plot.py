@@ -37,19 +37,7 @@ TOKENS = (
 
 
 # A warning (a missing glyph, a bad label, a layout that does not fit) is an error.
-pytestmark = pytest.mark.filterwarnings("error")
-
-
-@pytest.fixture(autouse=True)
-def rendered():
-    """Every figure that a test makes is really drawn, in the book's style."""
-    style.use()
-    yield
-    try:
-        for number in plt.get_fignums():
-            plt.figure(number).canvas.draw()
-    finally:
-        plt.close("all")
+pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.usefixtures("rendered")]
 
 
 def grid_of(layers: int, tokens: tuple[str, ...], *, zero: bool = False, spread: float = 1.0, what="ff2") -> Lens:

@@ -12,21 +12,8 @@ import pytest
 
 from lens import plot
 from lens.evaluate.report import Estimate
-from lens.plot import style
 
-pytestmark = pytest.mark.filterwarnings("error")
-
-
-@pytest.fixture(autouse=True)
-def rendered():
-    """Every figure that a test makes is really drawn, in the book's style."""
-    style.use()
-    yield
-    try:
-        for number in plt.get_fignums():
-            plt.figure(number).canvas.draw()
-    finally:
-        plt.close("all")
+pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.usefixtures("rendered")]
 
 
 def test_each_ratio_stands_at_its_site_with_its_interval_and_chance_is_a_line():

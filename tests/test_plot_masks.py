@@ -18,22 +18,9 @@ from lens import plot
 from lens.evaluate import Sweep
 from lens.kernels import pack
 from lens.mask import Config, Subnetwork
-from lens.plot import style
 
 # A warning (a missing glyph, a bad label, a layout that does not fit) is an error.
-pytestmark = pytest.mark.filterwarnings("error")
-
-
-@pytest.fixture(autouse=True)
-def rendered():
-    """Every figure that a test makes is really drawn, in the book's style."""
-    style.use()
-    yield
-    try:
-        for number in plt.get_fignums():
-            plt.figure(number).canvas.draw()
-    finally:
-        plt.close("all")
+pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.usefixtures("rendered")]
 
 
 def subnetwork(density: float = 0.2) -> Subnetwork:

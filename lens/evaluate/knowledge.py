@@ -15,6 +15,7 @@ from statistics import fmean
 
 from tqdm.auto import tqdm
 
+from lens import markdown
 from lens.data import Knowledge
 from lens.evaluate.readings import Measures, Readings
 from lens.mask.subnetwork import Subnetwork
@@ -75,10 +76,7 @@ class Removal:
             lines.append(["", "rank", *(f"{m.rank:.1f}" for m in sets)])
             lines.append(["", "top-1 / 5 / 10 (%)", *(" / ".join(f"{100 * s:.1f}" for s in _tops(m)) for m in sets)])
             lines.append(["", "Δ log p", "", *(f"{m.delta_log_prob:+.3f}" for m in sets[1:])])
-        widths = [max(map(len, column)) for column in zip(*lines)]
-        text = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths)) + " |" for line in lines]
-        text.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
-        return "\n".join(text)
+        return markdown.table(lines)
 
     def __str__(self) -> str:
         return self.table()

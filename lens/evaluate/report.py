@@ -19,6 +19,7 @@ from math import sqrt
 from pathlib import Path
 from statistics import fmean, stdev
 
+from lens import markdown
 from lens.evaluate.prompts import CONVENTIONS, MEASURES, SHARES
 
 Z = 1.959964
@@ -145,12 +146,10 @@ class Report:
         for convention in CONVENTIONS:
             label = f"harmonic mean, {convention} (%)"
             lines.append([label, *(f"{100 * r.harmonic_mean(convention):.1f}" for r in reports)])
-        widths = [max(map(len, column)) for column in zip(*lines)]
-        text = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths)) + " |" for line in lines]
-        text.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+        text = markdown.table(lines)
         if failed := next((row for r in reports for row in r.errors), None):
-            text.append(f"\nThe first error, case {failed.case_id}: {failed.error}")
-        return "\n".join(text)
+            text += f"\n\nThe first error, case {failed.case_id}: {failed.error}"
+        return text
 
     def __str__(self) -> str:
         return self.table()

@@ -15,6 +15,7 @@ from pathlib import PurePosixPath
 
 from tqdm.auto import tqdm
 
+from lens import markdown
 from lens.data import paths
 from lens.evaluate.counterfact import counterfact
 from lens.evaluate.prompts import SHARES
@@ -109,7 +110,4 @@ def as_table(results: Sequence[Mapping]) -> str:
     """The results as a Markdown table."""
     cells = [[f"{v:.4g}" if isinstance(v, float) else str(v) for v in r.values()] for r in results]
     lines = [[key.replace("_", " ") for key in results[0]], *cells]
-    widths = [max(map(len, column)) for column in zip(*lines)]
-    text = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths)) + " |" for line in lines]
-    text.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
-    return "\n".join(text)
+    return markdown.table(lines)

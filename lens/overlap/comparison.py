@@ -14,6 +14,7 @@ from itertools import combinations
 
 import numpy as np
 
+from lens import markdown
 from lens.mask.subnetwork import Key
 from lens.overlap import chance
 from lens.overlap.counting import patterns
@@ -150,10 +151,7 @@ class Overlap:
         for name, m in rows.items():
             reach = f"{_number(m.low)} to {_number(m.high)}"
             lines.append([name, _number(m.observed), _number(m.expected), reach, f"{m.ratio:.3g}"])
-        widths = [max(map(len, column)) for column in zip(*lines)]
-        text = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths)) + " |" for line in lines]
-        text.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
-        return "\n".join(text)
+        return markdown.table(lines)
 
     def __str__(self) -> str:
         return self.table()

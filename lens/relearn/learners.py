@@ -112,7 +112,7 @@ def _adapted(lm: LanguageModel, rank: int) -> Iterator[list[Tensor]]:
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError:
-        raise ImportError("LoRA needs the package peft: install it with 'pip install \"peft>=0.13\"'.") from None
+        raise ImportError("LoRA needs the package peft: install it with 'pip install lens-book[relearn]'.") from None
     paths = {site.module for site in lm.family.sites.values()}
     targets = [f"{lm.family.layers}.{i}.{path}" for i in range(len(lm.layers)) for path in sorted(paths)]
     # fan_in_fan_out says that weights are stored [d_in, d_out], as in GPT-2's Conv1D.

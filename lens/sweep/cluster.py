@@ -170,7 +170,7 @@ def local(workers: int) -> Iterator:
 
     In a script, start it below ``if __name__ == "__main__":``, for each worker imports the script.
 
-    Raises ``ValueError`` for fewer than one worker, and ``RuntimeError`` where ``distributed`` is not installed.
+    Raises ``ValueError`` for fewer than one worker, and ``ImportError`` where ``distributed`` is not installed.
     """
     if workers < 1:
         raise ValueError(f"A cluster of {workers} workers does nothing: give at least 1.")
@@ -202,7 +202,7 @@ def _distributed():
     try:
         import distributed
     except ImportError:
-        raise RuntimeError(
+        raise ImportError(
             "Workers need the package distributed: install it with 'pip install lens-book[sweep]', or run the jobs in "
             "this process."
         ) from None

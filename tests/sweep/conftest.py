@@ -9,7 +9,7 @@ import torch
 @pytest.fixture(scope="session")
 def cluster():
     """Two workers, each a process of its own; one that dies is replaced."""
-    pytest.importorskip("distributed")
+    pytest.importorskip("distributed", reason="clusters need distributed: pip install lens-book[sweep]")
     from lens.sweep import local
 
     with local(2) as found:

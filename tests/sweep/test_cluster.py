@@ -120,7 +120,7 @@ def test_a_scheduler_that_is_not_there_is_named(monkeypatch, refuses, tmp_path):
 
 def test_without_distributed_the_sentence_says_how_to_install_it(monkeypatch, refuses, tmp_path):
     monkeypatch.setitem(__import__("sys").modules, "distributed", None)
-    with refuses(RuntimeError, r"pip install lens-book\[sweep\]"):
+    with refuses(ImportError, r"pip install lens-book\[sweep\]"):
         run(DOUBLES, tmp_path, "tcp://127.0.0.1:9", progress=False)
     with refuses(ValueError, "0 workers"), lens.sweep.local(0):
         pass
