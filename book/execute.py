@@ -1,7 +1,7 @@
 """Which chapters must run again, and how are they run?
 
-A chapter's key is the SHA-256 of everything its outputs depend on: its own source, the code of `lens`,
-the manifest of the data, and the pinned versions. An executed copy with that key under
+A chapter's key is the SHA-256 of everything its outputs depend on: its own source, the code of `lens` with
+the scripts and the style of its widgets, the manifest of the data, and the pinned versions. An executed copy with that key under
 `book/_build/executed/` is reused; any other chapter runs in a fresh kernel of this very environment,
 in the folder `book/`. Copies are written in one step, so an interruption keeps all finished chapters.
 """
@@ -25,6 +25,7 @@ ROOT = BOOK.parent
 BUILD = BOOK / "_build"
 KERNEL_LOG = BUILD / "kernel.log"
 SECONDS_PER_CELL = 600
+CODE = {".py", ".js", ".css"}
 
 
 class BuildError(Exception):
@@ -36,7 +37,8 @@ class ThisEnvironment(KernelSpecManager):
 
     def get_kernel_spec(self, kernel_name):
         argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-        return KernelSpec(argv=argv, display_name="Python 3", language="python")
+        static = {"LENS_STATIC": "1"}  # widgets show themselves as HTML that needs no kernel
+        return KernelSpec(argv=argv, display_name="Python 3", language="python", env=static)
 
 
 class Client(NotebookClient):
@@ -49,7 +51,7 @@ class Client(NotebookClient):
 
 def key(notebook):
     digest = hashlib.sha256()
-    inputs = [notebook, *sorted((ROOT / "lens").glob("**/*.py"))]
+    inputs = [notebook, *sorted(path for path in (ROOT / "lens").glob("**/*") if path.suffix in CODE)]
     inputs += [ROOT / "data" / "MANIFEST.json", BOOK / "requirements.txt"]
     for path in filter(Path.exists, inputs):
         content = path.read_bytes()

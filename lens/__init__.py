@@ -9,6 +9,7 @@ tensor(True)
 
 from importlib import import_module
 
+import lens.stale  # noqa: F401  before torch: refuses a kernel that is older than what is installed
 from lens import cost, data, edit, evaluate, mask, overlap, relearn, sweep
 from lens.capture import Trace, capture
 from lens.edit import Request
@@ -32,6 +33,7 @@ __all__ = [
     "Trace",
     "backward_lens",
     "capture",
+    "check",
     "cost",
     "data",
     "edit",
@@ -47,11 +49,16 @@ __all__ = [
     "setup",
     "sweep",
     "token_rank",
+    "widgets",
 ]
 
 
+# Opened on first use: matplotlib and the widgets' packages take longer to import than everything else here together.
+LAZY = ("check", "plot", "widgets")
+
+
 def __getattr__(name: str):
-    """``lens.plot`` on first use: matplotlib takes longer to import than everything else here together."""
-    if name == "plot":
-        return import_module("lens.plot")
+    """``lens.check``, ``lens.plot`` and ``lens.widgets`` on first use."""
+    if name in LAZY:
+        return import_module(f"lens.{name}")
     raise AttributeError(f"module 'lens' has no attribute {name!r}")

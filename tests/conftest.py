@@ -1,4 +1,4 @@
-"""What every test may ask for: tiny random models of every family, the built-in model, and exact comparisons.
+"""What every test may ask for: tiny random models of every family, the built-in model, exact comparisons, a browser.
 
 The tiny models are float64 and lopsided on purpose (24 wide, MLP 40, four heads of eight where the family allows it,
 two key-value heads, three layers, 300 tokens), so that a transposed or misread matrix cannot fit by accident.
@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import gc
 import re
+import shutil
+import subprocess
+import sys
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import torch
@@ -181,3 +185,65 @@ def rendered():
             plt.figure(number).canvas.draw()
     finally:
         plt.close("all")
+
+
+@pytest.fixture(scope="session")
+def built():
+    """The folder of the book's pages, built as ``make book`` does; every chapter is executed anew if CI is set."""
+    book = Path(__file__).resolve().parents[1] / "book"
+    done = subprocess.run([sys.executable, str(book / "build.py")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    html = book / "_build" / "html"
+    assert str(html / "index.html") in done.stdout
+    return html
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """A browser, driven by playwright: this machine's own, or the one that playwright installs."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install playwright")
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    path = next(filter(None, map(shutil.which, names)), None)
+    with playwright.sync_playwright() as driver:
+        if path is None and not Path(driver.chromium.executable_path).exists():
+            pytest.skip("There is no browser: python -m playwright install chromium")
+        browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(chromium, tmp_path):
+    """``visit(html or path, width=, dark=)``: the page as a reader opens it, from a file and without a network.
+
+    At the end of the test no page may have asked for anything but files, and none may have complained.
+    """
+    contexts, asked, complaints = [], [], []
+
+    def heard(message):
+        if message.type in ("error", "warning"):
+            complaints.append(message.text)
+
+    def open_page(content, width: int = 1280, dark: bool = False):
+        path = content
+        if isinstance(content, str):
+            path = tmp_path / f"page {len(contexts)}.html"
+            path.write_text(content, encoding="utf-8")
+        context = chromium.new_context(
+            viewport={"width": width, "height": 800}, color_scheme="dark" if dark else "light", offline=True
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(10_000)
+        own = ("file:", "data:", "blob:") if path is content else (path.as_uri(),)
+        page.on("request", lambda request: None if request.url.startswith(own) else asked.append(request.url))
+        page.on("console", heard)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto(path.as_uri())
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert not asked, f"a page asked for {asked}"
+    assert not complaints, f"a page complained: {complaints}"

@@ -1,0 +1,138 @@
+// The edit explorer: what the model answers before and after an edit, at a layer and a strength that the reader chooses.
+// state.facts[i].after[editor][place][strength but 0][question] is an answer, as parts.js describes it.
+
+const BLOCKS = {
+  efficacy: ["The edited prompt", "prompt"],
+  paraphrase: ["The same fact in other words", "paraphrases"],
+  neighborhood: ["Neighbors, which should stay as they are", "neighbors"],
+};
+
+function render({ model, el }) {
+  const state = model.get("state");
+  const facts = [...state.facts];
+  const strengths = state.sizes;
+  const status = statusLine();
+  const editorOf = () => state.editors[editor.value];
+  const sizeText = (s) => (editorOf().eta === null ? `${number(s)} × the editor's own`
+    : `η = ${number(s * editorOf().eta)}`) + (s === 0 ? " (unedited)" : "");
+  const own = strengths.indexOf(1);
+
+  const fact = selectField({ label: "fact", onChange: () => draw() });
+  fact.node.classList.add("wide");
+  const editor = selectField({ label: "editor", options: state.editors.map((e, i) => [i, e.name]), value: 0, onChange: choose });
+  editor.node.hidden = state.editors.length < 2;
+  const layer = selectField({ label: "layer", onChange: () => draw() });
+  const strength = sliderField({
+    label: "strength of the edit", values: strengths, value: own < 0 ? strengths.length - 1 : own, format: (s) => sizeText(s), onChange: () => draw(),
+  });
+
+  const map = heatGrid({ label: "prompts answered as hoped", corner: "" });
+  map.on = {
+    look: () => {},
+    pin(row, column) {
+      layer.value = layers().length - 1 - row;
+      strength.value = column;
+      strength.control.dispatchEvent(new Event("input"));
+    },
+  };
+  const key = h("div", {});
+  const overview = h("div", {}, map.node, key);
+  const verdict = h("p", { class: "verdict", "aria-live": "polite" });
+  const blocks = h("div", {});
+
+  /** A place's layer, or where the editor's own settings put this fact. */
+  const layers = () => editorOf().layers;
+  const place = (i) => layers()[i] ?? `${facts[fact.value].layers[editor.value][i].join(", ") || "none"} (its own)`;
+  const answersAt = (i, s) => {
+    const shown = facts[fact.value];
+    if (strengths[s] === 0) return shown.before;
+    return shown.after[editor.value][i][strengths.slice(0, s).filter(Boolean).length];
+  };
+  const hopes = (answers) => answers.filter((answer) => answer[1]).length;
+
+  function choose() {
+    layer.setOptions(layers().map((_, i) => [i, place(i)]).reverse());
+    layer.value = Math.max(0, layers().indexOf(editorOf().own));
+    strength.control.dispatchEvent(new Event("input"));
+  }
+
+  function drawMap() {
+    overview.hidden = layers().length < 2;
+    if (overview.hidden) return;
+    const { questions } = facts[fact.value];
+    const near = questions.map((q) => q[0] === "neighborhood");
+    const scale = heatScale([0, near.length], { log: false });
+    const rows = layers().map((_, i) => i).reverse();
+    map.show({
+      label: "prompts answered as hoped, layers by strengths; Enter chooses a cell",
+      columns: strengths.map((s) => (editorOf().eta === null ? `${number(s)} ×` : number(s * editorOf().eta))),
+      rows: rows.map(place),
+      cell(r, s) {
+        const answers = answersAt(rows[r], s);
+        const [told, kept] = [false, true].map((is) => hopes(answers.filter((_, i) => near[i] === is)));
+        return {
+          text: `${told} + ${kept}`,
+          heat: scale.step(told + kept),
+          label: `layer ${place(rows[r])}, ${sizeText(strengths[s])}: ${told} of the fact's prompts and ${kept} of its neighbors as hoped`,
+        };
+      },
+    });
+    map.mark(null, [rows.indexOf(Number(layer.value)), Number(strength.value)]);
+    const of = near.filter(Boolean).length;
+    const axes = `layers × ${editorOf().eta === null ? "strength" : "η"}`;
+    key.replaceChildren(legend(scale, `${axes}: as hoped, of ${near.length - of} prompts of the fact + ${of} neighbors`, String));
+  }
+
+  function draw() {
+    const shown = facts[fact.value];
+    layer.setOptions(layers().map((_, i) => [i, place(i)]).reverse());
+    status.say(shown.notes[editor.value] || "");
+    drawMap();
+    const after = answersAt(layer.value, Number(strength.value));
+    const named = Object.entries(BLOCKS).map(([measure, [title, short]]) => ({
+      title, short, rows: shown.questions.flatMap((q, i) => (q[0] === measure ? [i] : [])),
+    })).filter(({ rows }) => rows.length);
+    verdict.replaceChildren(h("span", { class: "name" }, "answered as hoped"), ...named.map(({ short, rows }) => h("span", {},
+      `${short} `, h("b", {}, `${hopes(rows.map((i) => after[i]))} of ${rows.length}`))));
+    blocks.replaceChildren(...named.map(({ title, rows }) => h("div", { class: "block" }, h("p", { class: "title" }, title),
+      rows.map((i) => answered({
+        text: shown.questions[i][1],
+        aim: "hoped for",
+        counts: shown.questions[i][2],
+        words: shown.words,
+        lines: [["before", shown.before[i]], ["after", after[i]]],
+        verdict: [after[i][1], after[i][1] ? "said" : "not said"],
+      })))));
+  }
+
+  function list(chosen) {
+    fact.setOptions(facts.map((f, i) => [i, `${f.prompt} ${f.true} → ${f.new}`]));
+    fact.value = chosen;
+  }
+
+  const kernel = asker(model, status, (answer) => {
+    facts.push(answer);
+    list(facts.length - 1);
+    draw();
+  });
+  const ask = () => kernel.ask({ prompt: prompt.value, subject: subject.value, target: target.value });
+  const prompt = textField({ label: "your prompt", placeholder: "The capital of France is", onEnter: ask });
+  const subject = textField({ label: "its subject", placeholder: "France", onEnter: ask });
+  const target = textField({ label: "new answer", placeholder: "Rome", onEnter: ask });
+  prompt.node.classList.add("wide");
+  const typed = model.get("live")
+    ? h("div", { class: "controls own" }, prompt.node, subject.node, target.node, button("Edit", ask))
+    : notLive("fact");
+
+  list(0);
+  const box = frame(el, "Edit explorer: answers before and after an edit",
+    h("div", { class: "controls" }, fact.node, editor.node, layer.node, strength.node), status.node,
+    overview, verdict, blocks, typed);
+  choose();
+  return () => {
+    kernel.dispose();
+    box.remove();
+  };
+}
+
+export default { render };
