@@ -1,0 +1,203 @@
+"""Answers to the exercises of *Imprint and shift*."""
+
+import torch
+from library import Answers
+
+import lens
+
+
+def with_ones(change):
+    """The rows of E, weighted by the softmax after ``change(p, t)``."""
+
+    def answer(v, E, t):
+        p = torch.softmax(E @ v, dim=0)
+        return change(p.clone(), t) @ E
+
+    return answer
+
+
+def minus_one(p, t):
+    p[t] -= 1
+    return p
+
+
+def only_target(p, t):
+    q = torch.zeros_like(p)
+    q[t] = p[t] - 1
+    return q
+
+
+def set_to_minus_one(p, t):
+    p[t] = -1
+    return p
+
+
+def by_autograd(v, E, t):
+    v = v.clone().requires_grad_()
+    return torch.autograd.grad(torch.nn.functional.cross_entropy((E @ v)[None], torch.tensor([t])), v)[0]
+
+
+def by_loop(v, E, t):
+    logits = [float(row @ v) for row in E]
+    total = sum(torch.tensor(z).exp() for z in logits)
+    return sum((float(torch.tensor(z).exp() / total) - (k == t)) * E[k] for k, z in enumerate(logits)).tolist()
+
+
+def ids(lm, prompt):
+    return torch.tensor([lm.encode(prompt)], device=lm.device)
+
+
+def log_p(lm, prompt):
+    with torch.no_grad():
+        return lm.model(ids(lm, prompt)).logits[0, -1].log_softmax(-1)
+
+
+def by_weights(lm, prompt, target, layer, sign=-1, power=2, restore=True, sites=("ff2",), token=None, scale=None):
+    token = lm.target_ids(target)[:1] if token is None else token
+    trace = lens.capture(lm, prompt, token, layers=[layer], sites=sites)
+    gradients = [trace.gradient(layer, site) for site in sites]
+    length = sum(g.norm() ** 2 for g in gradients) ** 0.5
+    eta = float(trace.loss / length**power) if scale is None else scale(trace.loss, length)
+    weights = [lm.weight(layer, site).detach() for site in sites]
+    kept = [w.clone() for w in weights]
+    for w, g in zip(weights, gradients):
+        w += sign * eta * g.dense()
+    try:
+        return log_p(lm, prompt)
+    finally:
+        if restore:
+            for w, k in zip(weights, kept):
+                w.copy_(k)
+
+
+def by_hook(lm, prompt, target, layer, rows=slice(None)):
+    trace = lens.capture(lm, prompt, lm.target_ids(target)[0])
+    g = trace.gradient(layer, "ff2")
+    eta = float(trace.loss) / float(g.norm()) ** 2
+    hook = lm.site(layer, "ff2").register_forward_hook(
+        lambda module, args, z: z - eta * args[0] @ (g.x[rows].T @ g.delta[rows])
+    )
+    try:
+        return log_p(lm, prompt)
+    finally:
+        hook.remove()
+
+
+def by_backward(lm, prompt, target, layer):
+    """Dense gradient from autograd, weights exchanged as a whole."""
+    weight = lm.site(layer, "ff2").weight
+    loss = -lm.model(ids(lm, prompt)).logits[0, -1].log_softmax(-1)[lm.target_ids(target)[0]]
+    (g,) = torch.autograd.grad(loss, weight)
+    before = weight.data
+    weight.data = before - loss.detach() / g.square().sum() * g
+    try:
+        return log_p(lm, prompt).tolist()
+    finally:
+        weight.data = before
+
+
+def forgets_to_run_again(lm, prompt, target, layer):
+    before = log_p(lm, prompt)
+    by_weights(lm, prompt, target, layer)
+    return before
+
+
+def undone_by_adding(lm, prompt, target, layer):
+    trace = lens.capture(lm, prompt, lm.target_ids(target)[0])
+    g, weight = trace.gradient(layer, "ff2"), lm.weight(layer, "ff2").detach()
+    update = float(trace.loss) / float(g.norm()) ** 2 * g.dense()
+    weight -= update
+    after = log_p(lm, prompt)
+    weight += update
+    return after
+
+
+def share(lm, record, text):
+    request, layer = record["requested_rewrite"], 3 * len(lm.layers) // 4
+    prompt = request["prompt"].format(request["subject"])
+    g = lens.capture(lm, prompt, lm.target_ids(request["target_new"]["str"])[0]).gradient(layer, "ff2")
+    a = lens.capture(lm, text, "Rome").gradient(layer, "ff2").x[-1]
+    m = g.dense().T @ g.x[-1]
+    return float(m @ (g.dense().T @ a) / (m @ m))
+
+
+def named(lm, record):
+    return min(record["generation_prompts"], key=lambda text: share(lm, record, text))
+
+
+def unnamed(lm, record):
+    return max(record["neighborhood_prompts"], key=lambda text: share(lm, record, text))
+
+
+def subject(record):
+    return record["requested_rewrite"]["subject"]
+
+
+ANSWERS = {
+    "by_hand": Answers(
+        right=[
+            [[-2.5, 7.5], [-1.5, 4.5]],
+            torch.tensor([[-2.5, 7.5], [-1.5, 4.5]]),
+            (torch.tensor([-2.5, 7.5]), torch.tensor([-1.5, 4.5])),
+        ],
+        wrong={
+            "sign is reversed": [[2.5, -7.5], [1.5, -4.5]],
+            "η is missing": [[-5, 15], [-3, 9]],
+            "used once to write": [[-0.5 * 5**0.5, 1.5 * 5**0.5], [-1.5 / 5**0.5, 4.5 / 5**0.5]],
+            "hear the same": [[-2.5, 7.5], [-2.5, 7.5]],
+            "its own length": [[-2.5, 7.5], [-9, 27]],
+            "not the cosine": [[-2.5, 7.5], [-1.5 / 90**0.5, 4.5 / 90**0.5]],
+            "other way round": [[-1.5, 4.5], [-2.5, 7.5]],
+        },
+    ),
+    "top": Answers(
+        right=[with_ones(minus_one), by_autograd, by_loop],
+        wrong={
+            "what a step adds": lambda v, E, t: E[t] - torch.softmax(E @ v, 0) @ E,
+            "Only the word wanted": lambda v, E, t: -E[t],
+            "Only the target's row": with_ones(only_target),
+            "Only the words expected": with_ones(lambda p, t: p),
+            "here it is −1": with_ones(set_to_minus_one),
+            "expected alike": lambda v, E, t: E.mean(0) - E[t],
+            "coefficients are logits": lambda v, E, t: E.T @ (E @ v) - E[t],
+            "derivatives by the logits": lambda v, E, t: minus_one(torch.softmax(E @ v, 0), t),
+            "stopped with RuntimeError": lambda v, E, t: (v @ E).softmax(0) @ E - E[t],
+        },
+    ),
+    "step": Answers(
+        right=[by_hook, by_weights, by_backward],
+        wrong={
+            "before the step": forgets_to_run_again,
+            "uphill": lambda *given: by_weights(*given, sign=1),
+            "not squared": lambda *given: by_weights(*given, power=1),
+            "size η = 1": lambda *given: by_weights(*given, scale=lambda loss, length: 1.0),
+            "loss is missing": lambda *given: by_weights(*given, scale=lambda loss, length: float(1 / length**2)),
+            "last token's outer product": lambda *given: by_hook(*given, rows=slice(-1, None)),
+            "both matrices": lambda *given: by_weights(*given, sites=("ff1", "ff2")),
+            "in FF1": lambda *given: by_weights(*given, sites=("ff1",)),
+            "leading space": lambda lm, prompt, target, layer: by_weights(
+                lm, prompt, target, layer, token=lm.encode(target)[:1]
+            ),
+            "These are probabilities": lambda *given: by_weights(*given).exp(),
+            "stayed in the weights": lambda *given: by_weights(*given, restore=False),
+            "put them back": undone_by_adding,
+        },
+        context=lambda lm: (lm,),
+    ),
+    "hearers": Answers(
+        right=[
+            lambda lm, record: (named(lm, record), unnamed(lm, record)),
+            lambda lm, record: [f"{subject(record)} and", unnamed(lm, record)],
+            lambda lm, record: (f"In the story of {subject(record)}, the", unnamed(lm, record)),
+        ],
+        wrong={
+            "Two prompts": lambda lm, record: named(lm, record),
+            "has to name the subject": lambda lm, record: (unnamed(lm, record), named(lm, record)),
+            "names the subject too": lambda lm, record: (named(lm, record), record["paraphrase_prompts"][0]),
+            "a tenth of the step or more": lambda lm, record: (record["paraphrase_prompts"][0], unnamed(lm, record)),
+            "hears too little": lambda lm, record: (named(lm, record), "My favorite game is"),
+        },
+        context=lambda lm: (lm, lens.check.student("ada").records()[0]),
+        computed=True,
+    ),
+}

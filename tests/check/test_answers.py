@@ -1,0 +1,111 @@
+"""Does every check accept what is right, name what is wrong, and keep the answer to itself?"""
+
+from __future__ import annotations
+
+import re
+from importlib import import_module
+from pathlib import Path
+
+import nbformat
+import pytest
+import torch
+
+import lens.check
+from lens.check.compare import same
+from lens.check.exercise import Claims, Exercise, Function, Value
+
+BOOK = Path(__file__).resolve().parents[2] / "book"
+ANSWERS = {chapter: import_module(f"answers.{chapter}").ANSWERS for chapter in lens.check.CHAPTERS}
+CHECKS = [(chapter, name) for chapter in ANSWERS for name in ANSWERS[chapter]]
+RIGHT = [(c, n, i) for c, n in CHECKS for i in range(len(ANSWERS[c][n].right))]
+WRONG = [(c, n, words) for c, n in CHECKS for words in ANSWERS[c][n].wrong]
+
+
+def declared(chapter):
+    """The names of a chapter's checks."""
+    module = getattr(lens.check, chapter)
+    return {name for name, value in vars(module).items() if isinstance(value, Exercise)}
+
+
+def used(chapter):
+    """The checks that a chapter's notebook calls, by name."""
+    cells = nbformat.read(BOOK / f"{chapter}.ipynb", as_version=4).cells
+    code = "\n".join(c.source for c in cells if c.cell_type == "code")
+    return set(re.findall(rf"lens\.check\.{chapter}\.(\w+)", code))
+
+
+@pytest.mark.parametrize("chapter", lens.check.CHAPTERS)
+def test_every_check_is_used_in_its_chapter_and_has_a_library_of_answers(chapter):
+    assert declared(chapter) == set(ANSWERS[chapter]) == used(chapter)
+    assert 3 <= len(declared(chapter)) <= 5
+    for name, answers in ANSWERS[chapter].items():
+        assert len(answers.right) >= 3 and len(answers.wrong) >= 3, name
+
+
+@pytest.mark.parametrize("chapter, name, number", RIGHT)
+def test_correct_answers_pass_however_they_are_written(chapter, name, number, mini):
+    answers, check = ANSWERS[chapter][name], getattr(getattr(lens.check, chapter), name)
+    context = answers.context(mini)
+    verdict = check(answers.given(answers.right[number], context), *context)
+    assert verdict.passed, verdict
+    verdict.require()
+
+
+@pytest.mark.parametrize("chapter, name, words", WRONG)
+def test_a_wrong_answer_is_told_its_own_misconception(chapter, name, words, mini, state):
+    answers, check = ANSWERS[chapter][name], getattr(getattr(lens.check, chapter), name)
+    context = answers.context(mini)
+    verdict = check(answers.given(answers.wrong[words], context), *context)
+    assert not verdict.passed
+    assert words in verdict.message, verdict
+    assert "\n" not in verdict.message and len(verdict.message) < 250, verdict
+    with pytest.raises(AssertionError):
+        verdict.require()
+
+
+@pytest.mark.parametrize("chapter, name", CHECKS)
+def test_an_exercise_not_begun_is_invited_not_blamed(chapter, name, mini):
+    check, context = getattr(getattr(lens.check, chapter), name), ANSWERS[chapter][name].context(mini)
+    for nothing in (None, ...):
+        assert repr(check(nothing, *context)).startswith("… Your turn")
+    if isinstance(check, Function):
+        for empty in (lambda *arguments: None, lambda *arguments: ...):
+            assert check(empty, *context).message.startswith("Your turn")
+
+
+@pytest.mark.parametrize("chapter, name", CHECKS)
+def test_nonsense_gets_a_verdict_and_never_an_error(chapter, name, mini):
+    check, context = getattr(getattr(lens.check, chapter), name), ANSWERS[chapter][name].context(mini)
+    things = "banana", -17, [], [["a"], 1], {"a": 1}, torch.zeros(2, 0), float("nan"), object(), lambda *a: "banana"
+    for nonsense in things:
+        verdict = check(nonsense, *context)
+        assert not verdict.passed and verdict.message, nonsense
+
+
+@pytest.mark.parametrize("chapter, name", CHECKS)
+def test_checks_are_deterministic_and_leave_the_model_as_it_was(chapter, name, mini, state):
+    answers, check = ANSWERS[chapter][name], getattr(getattr(lens.check, chapter), name)
+    context = answers.context(mini)
+    answer = answers.given(answers.right[0], context)
+    before = state(mini.model)
+    assert check(answer, *context) == check(answer, *context)
+    assert state(mini.model) == before
+
+
+@pytest.mark.parametrize("chapter, name", CHECKS)
+def test_mistakes_differ_from_the_right_answer(chapter, name, mini):
+    """A mistake that gives the right answer by accident would tell a correct reader that they are wrong, or nothing."""
+    check, context = getattr(getattr(lens.check, chapter), name), ANSWERS[chapter][name].context(mini)
+    if isinstance(check, Claims):
+        return
+    cases = check.cases(*context) if isinstance(check, Function) else [context]
+    for message, wrong in check.mistakes.items():
+        assert message.endswith((".", "?", ")")), message
+        differs = []
+        for arguments in cases:
+            try:
+                differs.append(not same(wrong(*arguments), check.reference(*arguments), check.tolerance))
+            except (ArithmeticError, IndexError, RuntimeError, TypeError, ValueError):
+                continue
+        assert any(differs), message
+    assert isinstance(check, (Function, Value))

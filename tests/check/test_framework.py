@@ -1,0 +1,131 @@
+"""How answers are compared, described and refused, whatever the exercise."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+import lens
+from lens.check import Claims, Function, Value, student
+from lens.check.compare import difference, same
+
+MATRIX = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.5]])
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        MATRIX,
+        MATRIX.double(),
+        MATRIX.half(),
+        MATRIX.numpy(),
+        MATRIX.tolist(),
+        tuple(map(tuple, MATRIX.tolist())),
+        list(MATRIX),
+        [list(map(np.float32, row)) for row in MATRIX.tolist()],
+        MATRIX.clone().requires_grad_(),
+        MATRIX * (1 + 3e-5),
+    ],
+)
+def test_numbers_may_be_written_in_any_way(written):
+    assert same(written, MATRIX) and same(MATRIX, written)
+
+
+@pytest.mark.parametrize(
+    "got, want, words",
+    [
+        (MATRIX.T, MATRIX, "transposed"),
+        (torch.tensor([[1.0, 2], [3, 4]]).T, torch.tensor([[1.0, 2], [3, 4]]), "transposed"),
+        (-MATRIX, MATRIX, "sign"),
+        (MATRIX / 3, MATRIX, "constant factor"),
+        (MATRIX.flatten(), MATRIX, "numbers are right"),
+        (MATRIX[0].flip(0), MATRIX[0], "reverse"),
+        (MATRIX[:1], MATRIX, "Off by one"),
+        (MATRIX * math.nan, MATRIX, "NaN"),
+        (MATRIX + torch.eye(2, 3), MATRIX, "2 of 6 entries"),
+        ("Rome", " Rome", "space in front"),
+        (" rome", " Rome", "capital"),
+        ("Paris", "Rome", "another word"),
+        (3, "Rome", "word or text"),
+        ("Rome", 3, "A number is asked for"),
+        ([1, 2], {"a": 1}, "A dictionary is asked for"),
+        ({"a": 1}, {"a": 1, "b": 2}, "no entry for 'b'"),
+        ({"a": 1, "b": 3}, {"a": 1, "b": 2}, "At 'b'"),
+        (["x", "z"], ["x", "y"], "Number 2 of 2"),
+        (["x"], ["x", "y"], "2 things"),
+        (7.0, 8.0, "The number is not right"),
+    ],
+)
+def test_a_difference_is_named_without_the_answer(got, want, words):
+    assert not same(got, want)
+    assert words in difference(got, want)
+
+
+def test_what_is_close_but_not_equal_is_not_the_same():
+    assert not same(MATRIX * 1.001, MATRIX) and not same(torch.tensor(math.nan), torch.tensor(math.nan))
+    assert same(torch.tensor([math.inf, 1.0]), torch.tensor([math.inf, 1.0]))
+    assert not same(torch.tensor([math.inf, 1.0]), torch.tensor([-math.inf, 1.0]))
+    assert same(0.0, 0) and not same(1e-3, 0)
+    assert same("·Rome", " Rome") and same({"·a", "b"}, {" a", "b"}) and not same({"a"}, {"a", "b"})
+
+
+def test_a_failing_function_is_told_where_and_how():
+    double = Function(lambda x: 2 * x, lambda: [(torch.ones(3),)], {}, "Doubled.")
+    assert "stopped with ZeroDivisionError" in double(lambda x: 1 / 0).message
+    assert "a tensor [3]" in double(lambda x: 1 / 0).message
+    assert "A function is asked for" in double(7).message
+    assert "argument" in double(lambda x: x.mul_(2)).message
+    assert double(lambda x: x + x)
+
+
+def test_no_answer_can_spoil_the_arguments_of_the_next():
+    seen = []
+    add = Function(lambda x: x + 1, lambda: [(torch.zeros(2),), (torch.zeros(2),)], {}, "Added.")
+    add(lambda x: seen.append(x.clone()) or x.add_(1))
+    assert all(torch.equal(x, torch.zeros(2)) for x in seen)
+
+
+def test_arguments_may_be_lists_and_dicts_of_tensors():
+    total = Function(lambda parts: sum(parts["x"]), lambda: [({"x": [torch.ones(2), torch.zeros(2)]},)], {}, "Summed.")
+    assert total(lambda parts: parts["x"][0] + parts["x"][1])
+    assert "argument" in total(lambda parts: parts["x"][0].add_(parts["x"][1].fill_(0)) + parts["x"].pop()).message
+
+
+def test_a_mistake_that_cannot_be_computed_is_passed_over():
+    check = Value(lambda: 2, {"Broken.": lambda: [][1], "One less.": lambda: 1}, "Two.")
+    assert check(1).message == "One less." and check(2)
+
+
+def test_claims_are_asked_in_order_and_an_error_fails_the_claim():
+    check = Claims([(lambda x: x[0] > 0, "First."), (lambda x: x[1] > 0, "Second.")], "Both.")
+    assert [check(x).message for x in ((1, 1), (0, 1), (1, 0), 5, "ab")] == [
+        "Both.",
+        "First.",
+        "Second.",
+        "First.",
+        "First.",
+    ]
+
+
+def test_the_same_student_has_the_same_facts_and_another_has_others():
+    ada, bob = student("ada"), student("Bob ")
+    assert ada == student(" Ada") and ada.seed == student("ADA").seed != bob.seed
+    assert ada.records(5) == ada.records(5) != bob.records(5)
+    chosen = [tuple(student(str(i)).choose(range(50), 2)) for i in range(40)]
+    assert len(set(chosen)) > 35 and all(a != b for a, b in chosen)
+    assert student().name == "" and len(student().records(3)) == 3
+
+
+def test_a_student_is_a_text_and_cannot_choose_more_than_there_is(refuses):
+    with refuses(TypeError, "'ada'"):
+        student(7)
+    with refuses(ValueError, "at most 3"):
+        student("ada").choose("abc", 4)
+
+
+def test_an_unknown_chapter_is_named_with_those_there_are():
+    with pytest.raises(AttributeError, match="low_rank"):
+        lens.check.chapter_of_wonders
