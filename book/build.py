@@ -4,7 +4,8 @@
 
 1. `execute.py` runs each chapter of `_toc.yml`, or reuses its executed copy (--force or CI: never).
 2. The executed chapters, the Markdown pages and the style are staged in `book/_build/source/`, where
-   the landing page gets its table of chapters and the status page its measured times.
+   exercises get their folded solutions (`notebooks.py`), the landing page its table of chapters, the status
+   page its measured times, and the teaching notes their graph (`graph.py`) and table of exercises.
 3. jupyter-book turns them into HTML with execution off and every warning an error.
 """
 import base64
@@ -17,19 +18,23 @@ import sys
 from datetime import datetime, timezone
 from importlib.metadata import version
 
+import graph
 import nbformat
 import yaml
 from address import AddressError, read_address
+from course import points_table
 from execute import BOOK, BUILD, ROOT, BuildError, execute_all, write
+from notebooks import NotebookError, heading_and_claim, page, read, student
 
 SOURCE = BUILD / "source"
 LOG = BUILD / "sphinx.log"
 CITATION = re.compile(r"\[([^\]]+)\]\(bibliography\.md#([\w:-]+)\)")
-# Left out of every page: thebe, which would be fetched from the network, and font preloads, which browsers
-# refuse in local files.
+# Left out of every page: thebe, which would be fetched from the network, font preloads, which browsers
+# refuse in local files, and the role of a list on a bibliography whose entries are no list items.
 UNWANTED = re.compile(r'(?s)<link rel="preload"[^>]*crossorigin[^>]*>\s*|<link [^>]*sphinx-thebe\.css[^>]*>\s*|'
                       r'<script[^>]*sphinx-thebe\.js[^>]*></script>\s*|<script>const THEBE_JS_URL.*?</script>\s*|'
-                      r'<script type="text/x-thebe-config">.*?</script>\s*')
+                      r'<script type="text/x-thebe-config">.*?</script>\s*|'
+                      r'(?<=<div )role="list" (?=class="citation-list")')
 PACKAGES = ["torch", "transformers", "numpy", "matplotlib", "jupyter-book", "sphinx"]
 
 
@@ -42,14 +47,6 @@ def check_sources(names):
     for name in names:
         if not any((BOOK / f"{name}{suffix}").exists() for suffix in (".ipynb", ".md")):
             raise BuildError(f"_toc.yml names {name}, but there is neither book/{name}.ipynb nor book/{name}.md.")
-
-
-def heading_and_claim(notebook):
-    """A chapter's title and its first paragraph, which states its one claim."""
-    text = next(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
-    title, _, rest = text.strip().partition("\n")
-    claim = " ".join(rest.strip().split("\n\n")[0].split())
-    return title.lstrip("# "), claim
 
 
 def chapter_table(toc, executed):
@@ -116,11 +113,15 @@ def stage(toc, executed):
     shutil.rmtree(SOURCE, ignore_errors=True)
     SOURCE.mkdir(parents=True)
     keys = set(re.findall(r"(?m)^@\w+\{([^,\s]+),", (BOOK / "references.bib").read_text(encoding="utf-8")))
+    chapters = {name: notebook for name, (notebook, _) in executed.items()}
     tables = {"<!-- table of chapters -->": chapter_table(toc, executed),
-              "<!-- table of run times -->": status_table(executed)}
+              "<!-- table of run times -->": status_table(executed),
+              "<!-- graph of chapters -->": graph.draw(chapters),
+              "<!-- table of prerequisites -->": graph.table(chapters),
+              "<!-- table of exercises -->": points_table(chapters)}
     for name in pages(toc):
         if name in executed:
-            notebook = executed[name][0]
+            notebook = page(chapters[name], download=f"_sources/{name}.ipynb")
             for cell in notebook.cells:
                 if cell.cell_type == "code":
                     mark_wide_figures(cell)
@@ -140,7 +141,7 @@ def stage(toc, executed):
     write(SOURCE / "_config.yml", yaml.safe_dump(config, allow_unicode=True, sort_keys=False))
 
 
-def render(root):
+def render(root, sources):
     """jupyter-book, warnings as errors; its output is shown only if it fails."""
     shutil.rmtree(BUILD / "html", ignore_errors=True)
     command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(SOURCE),
@@ -153,8 +154,10 @@ def render(root):
         shown = [line for line in text.splitlines() if re.search("WARNING|ERROR|CRITICAL|Error:|Exception", line)]
         raise BuildError("the pages could not be built:\n\n" + "\n".join(shown or [text])
                          + f"\n\n  everything it said: {LOG}")
-    for page in (BUILD / "html").glob("*.html"):
-        write(page, UNWANTED.sub("", page.read_text(encoding="utf-8")))
+    for path in (BUILD / "html").glob("*.html"):
+        write(path, UNWANTED.sub("", path.read_text(encoding="utf-8")))
+    for name, source in sources.items():  # what the theme's download button and the page's own link offer
+        write(BUILD / "html" / "_sources" / f"{name}.ipynb", nbformat.writes(student(source, read_address())))
     write(BUILD / "html" / "index.html", '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
           '<title>Contents</title>'
           f'<meta http-equiv="refresh" content="0; url={root}.html"></head>'
@@ -165,18 +168,20 @@ def build(force=False):
     toc = yaml.safe_load((BOOK / "_toc.yml").read_text(encoding="utf-8"))
     names = pages(toc)
     check_sources(names)
+    sources = {name: read(BOOK / f"{name}.ipynb") for name in names if (BOOK / f"{name}.ipynb").exists()}
+    graph.needed(sources)  # like read, says what is wrong before anything runs
     print("Executing the chapters", flush=True)
-    executed = execute_all([name for name in names if (BOOK / f"{name}.ipynb").exists()], force)
+    executed = execute_all(list(sources), force)
     print("Building the pages", flush=True)
     stage(toc, executed)
-    render(toc["root"])
+    render(toc["root"], sources)
     print(f"The book is ready: {BUILD / 'html' / 'index.html'}")
 
 
 def main(arguments):
     try:
         build(force="--force" in arguments or bool(os.environ.get("CI")))
-    except (BuildError, AddressError) as error:
+    except (BuildError, AddressError, NotebookError) as error:
         print(f"\nlens: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
