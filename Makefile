@@ -4,11 +4,13 @@ SHELL := /bin/sh
 PYTHON ?=
 export PYTHON
 
-.PHONY: help book test clean address env
+.PHONY: help book pdf test course clean address env
 
 help:  ## show this list
 	@echo "make book     set up .venv, run every chapter on the built-in model, build the HTML book"
+	@echo "make pdf      the same, then print it all into book/_build/book.pdf (needs Chromium)"
 	@echo "make test     set up .venv, run the whole test suite"
+	@echo "make course   set up .venv, make the folder course/: assignments for nbgrader, notebooks for Colab and for you"
 	@echo "make address  URL=https://github.com/you/your-fork: change the book's public address everywhere"
 	@echo "make clean    remove the built book and the cache of executed chapters (keeps .venv)"
 	@echo "make help     this list"
@@ -27,8 +29,14 @@ env:
 book: env
 	@.venv/bin/python book/build.py
 
+pdf: book
+	@.venv/bin/python book/pdf.py
+
 test: env
 	@.venv/bin/python -m pytest
+
+course: env
+	@.venv/bin/python book/course.py
 
 address:
 	@for python in "$${PYTHON:-python3}" python python3.13 python3.12 python3.11 python3.10; do \

@@ -19,7 +19,7 @@ LOG = os.path.join(VENV, "install.log")
 REQUIREMENTS = os.path.join("book", "requirements.txt")
 OLDEST, NEWEST = (3, 10), (3, 13)
 NEEDED_GB = 5
-PROBE = "import lens, torch, transformers, numpy, matplotlib, nbclient, ipykernel, jupyter_book, pytest, hypothesis"
+PROBE = "import lens, torch, transformers, numpy, matplotlib, nbclient, ipykernel, jupyter_book, nbgrader, pytest, hypothesis"
 NO_NETWORK = ("NewConnectionError", "ConnectTimeout", "NameResolutionError", "Max retries", "Network is unreachable",
               "Name or service not known", "Temporary failure in name resolution", "Connection refused",
               "ConnectionResetError", "Connection broken", "ReadTimeout", "Read timed out", "ProxyError")

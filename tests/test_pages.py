@@ -1,0 +1,110 @@
+"""Is every built page pleasant in a real browser: no network, light and dark, desk and phone, with a screen reader?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+BOOK = Path(__file__).resolve().parents[1] / "book"
+TOC = yaml.safe_load((BOOK / "_toc.yml").read_text(encoding="utf-8"))
+PAGES = [TOC["root"]] + [entry["file"] for part in TOC["parts"] for entry in part["chapters"]]
+CHAPTERS = [name for name in PAGES if (BOOK / f"{name}.ipynb").exists()]
+MEGABYTE = 2**20
+WIDGETS = 600 * 2**10  # bytes that the explorers of one page may take
+LOUD = {"serious", "critical"}
+
+pytestmark = pytest.mark.slow
+SCREENS = [(1280, False), (1280, True), (360, False), (360, True)]
+screens = pytest.mark.parametrize("width, dark", SCREENS, ids=["desk", "desk, dark", "phone", "phone, dark"])
+
+
+def open_page(visit, path, width=1280, dark=False):
+    page = visit(path, width=width, dark=dark)
+    page.evaluate("mode => { document.documentElement.dataset.theme = mode }", "dark" if dark else "light")
+    return page
+
+
+def ready(page) -> float:
+    """Milliseconds from opening a page to its scripts having run."""
+    page.reload()
+    return page.evaluate("performance.timing.domContentLoadedEventEnd - performance.timing.navigationStart")
+
+
+def weight(html: Path) -> int:
+    """Bytes of a page and of its own figures."""
+    text = html.read_text(encoding="utf-8")
+    figures = [path for path in (html.parent / "_images").glob("*") if path.name in text]
+    return len(text.encode()) + sum(path.stat().st_size for path in figures)
+
+
+@pytest.mark.parametrize("name", PAGES)
+@screens
+def test_a_page_fits_its_screen_and_asks_for_nothing(built, visit, name, width, dark):
+    page = open_page(visit, built / f"{name}.html", width, dark)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    ground = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)")
+    assert (max(ground[:3]) < 64) if dark else (min(ground[:3]) > 192)
+
+
+@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_no_page_has_a_serious_barrier(built, visit, name, dark):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="pip install axe-playwright-python")
+    page = open_page(visit, built / f"{name}.html", dark=dark)
+    found = axe.Axe().run(page, options={"preload": False}).response["violations"]
+    said = [f"{v['id']}: {[node['html'][:200] for node in v['nodes']][:3]}" for v in found if v["impact"] in LOUD]
+    assert not said, said
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_headings_go_down_one_step_at_a_time(built, visit, name):
+    page = open_page(visit, built / f"{name}.html")
+    levels = page.eval_on_selector_all(
+        ".bd-article :is(h1,h2,h3,h4,h5,h6)", "all => all.map(h => Number(h.tagName[1]))"
+    )
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in zip(levels, levels[1:])), levels
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_a_chapter_is_light_and_soon_ready(built, visit, name):
+    assert weight(built / f"{name}.html") < 3 * MEGABYTE
+    page = open_page(visit, built / f"{name}.html")
+    assert min(ready(page) for _ in range(3)) < 2000  # the best of three: a suite shares its cores
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_a_chapters_explorer_answers_without_a_kernel(built, visit, name):
+    page = open_page(visit, built / f"{name}.html")
+    states = page.eval_on_selector_all(
+        '.lens-explorer-root > script[type="application/json"]', "all => all.map(s => s.textContent.length)"
+    )
+    assert states and sum(states) < WIDGETS
+    for i in range(len(states)):
+        explorer = page.locator(".lens-explorer-root").nth(i).locator(".lens-explorer")
+        assert explorer.count() == 1, "the explorer was not drawn"
+        seen = {explorer.inner_text()}
+        for control in explorer.locator("select").all():
+            if not control.is_visible():
+                continue
+            options = control.locator("option").all()
+            for option in options[:3]:
+                control.select_option(value=option.get_attribute("value"))
+                seen.add(explorer.inner_text())
+        assert len(seen) > 1, "no control changes what is shown"
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_exercises_fold_their_solutions_and_show_their_checks(built, visit, name):
+    page = open_page(visit, built / f"{name}.html")
+    solutions = page.locator("#exercises details:has(summary:has-text('Show the solution'))")
+    assert 3 <= solutions.count() <= 5
+    for solution in solutions.all():
+        assert solution.get_attribute("open") is None
+        solution.locator("summary").first.click()
+        assert solution.locator("pre").first.is_visible()
+    text = page.locator("#exercises").inner_text()
+    assert "SOLUTION" not in text and "HIDDEN" not in text
+    assert text.count("✓") >= solutions.count()

@@ -1,0 +1,72 @@
+"""Is the printed book whole: formulas set, no line of code cut off, links that lead somewhere, an outline?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nbformat
+import pytest
+
+BOOK = Path(__file__).resolve().parents[1] / "book"
+NAMES = ["intro", "low_rank", "bibliography"]
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def printed(built, tmp_path_factory, module_patch):
+    """Three pages of the book, printed and joined."""
+    pypdf = pytest.importorskip("pypdf", reason="pip install pypdf")
+    pytest.importorskip("playwright", reason="pip install playwright")
+    module_patch.syspath_prepend(str(BOOK))
+    import pdf
+
+    folder = tmp_path_factory.mktemp("pdf")
+    try:
+        pdf.print_pages(NAMES, folder)
+    except pdf.BuildError as error:
+        pytest.skip(str(error))
+    count = pdf.join(NAMES, folder, folder / "book.pdf")
+    read = pypdf.PdfReader(folder / "book.pdf")
+    assert len(read.pages) == count and sorted(p.suffix for p in folder.iterdir()) == [".pdf"] * 4
+    return read
+
+
+@pytest.fixture(scope="module")
+def module_patch():
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+def test_the_outline_names_every_page_of_the_book(printed):
+    titles = [entry["/Title"] for entry in printed.outline]
+    assert len(titles) == len(NAMES) and titles[1].startswith("Gradients are low-rank") and titles[2] == "Bibliography"
+
+
+def test_no_line_of_code_is_cut_off(printed):
+    text = "".join("".join(page.extract_text() for page in printed.pages).split())
+    cells = nbformat.read(BOOK / "low_rank.ipynb", as_version=4).cells
+    longest = max((line for c in cells if c.cell_type == "code" for line in c.source.splitlines()), key=len)
+    assert len(longest) > 90 and "".join(longest.split()) in text
+
+
+def test_links_between_pages_lead_to_a_page_of_the_pdf(printed):
+    inside, outside = 0, []
+    for page in printed.pages:
+        for reference in page.get("/Annots") or []:
+            link = reference.get_object()
+            inside += "/Dest" in link
+            if address := str(link.get("/A", {}).get("/URI", "")):
+                outside.append(address)
+    assert inside > 5
+    printed_names = {f"/{name}.html" for name in NAMES}
+    assert not [a for a in outside if a.startswith("file:") and a.split("#")[0].endswith(tuple(printed_names))]
+
+
+def test_without_the_built_book_it_says_what_to_do(tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(BOOK))
+    import pdf
+
+    monkeypatch.setattr(pdf, "HTML", tmp_path)
+    assert pdf.main() == 1
+    assert capsys.readouterr().err == "lens: the built book has no page intro; run 'make book' first.\n"
