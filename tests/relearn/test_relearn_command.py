@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import sys
 
 import pytest
 import torch
@@ -94,3 +95,10 @@ def test_rates_are_compared_on_validation_questions_that_no_test_asks(tmp_path, 
         assert not {q.fact for q in task.validation} & {q.fact for q in (*task.train, *task.test)}
         assert int(table(out)[0]["facts_filtered"]) == len({q.fact for q in task.validation if q.filtered})
         assert f"lr {rate}" in out.read_text().splitlines()[1]
+
+
+def test_without_peft_lora_is_one_sentence_and_exit_status_1(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "peft", None)
+    assert main([*FAST, "--method", "lora", "--out", str(tmp_path / "table.csv")]) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("lens: ") and "pip install lens-book[relearn]" in said

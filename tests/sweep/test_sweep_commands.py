@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import sys
 from contextlib import nullcontext
 
 import pytest
@@ -100,3 +101,11 @@ def test_wrong_arguments_are_one_sentence_and_exit_status_1(capsys, model, tmp_p
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1 and said[0].startswith("lens: ") and words in said[0] and said[0].endswith(".")
     assert not (tmp_path / "new").exists()
+
+
+def test_without_distributed_a_cluster_is_one_sentence_and_exit_status_1(capsys, model, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    command = ["masks", "--model", model, "--target", "building", *SETTINGS, "--workers", 2, "--out", tmp_path / "new"]
+    assert sweep(*command) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1 and said[0].startswith("lens: ") and "pip install lens-book[sweep]" in said[0]
