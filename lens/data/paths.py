@@ -9,7 +9,7 @@ def root() -> Path:
     return packaged if packaged.is_dir() else Path(__file__).resolve().parents[2] / "data"
 
 
-BUILT_IN = ("mini", "mini-s", "mini-llama")
+BUILT_IN = ("mini", "mini-s", "mini-l", "mini-llama")
 """The models that come with the book."""
 
 
