@@ -7,6 +7,7 @@ failed one into an error, which is how a course grades (the hidden test of an ex
 from __future__ import annotations
 
 from dataclasses import dataclass
+from html import escape
 
 TURN = "Your turn"
 
@@ -31,6 +32,10 @@ class Verdict:
         if self.message.startswith(TURN):
             return f"… {self.message}"
         return f"{'✓' if self.passed else '✗'} {self.message}"
+
+    def _repr_html_(self) -> str:
+        """The same line in a notebook, where it wraps."""
+        return f'<p class="lens-verdict">{escape(repr(self))}</p>'
 
     def require(self) -> None:
         """Raise ``AssertionError`` with the message unless the answer passed."""

@@ -88,6 +88,11 @@ def test_no_answer_can_spoil_the_arguments_of_the_next():
     assert all(torch.equal(x, torch.zeros(2)) for x in seen)
 
 
+def test_a_verdict_in_a_notebook_is_text_and_never_markup():
+    shown = Value(lambda: 1, {}, "Right: <b>one</b>.")(1)._repr_html_()
+    assert "✓ Right: &lt;b&gt;one&lt;/b&gt;." in shown and "<b>" not in shown
+
+
 def test_arguments_may_be_lists_and_dicts_of_tensors():
     total = Function(lambda parts: sum(parts["x"]), lambda: [({"x": [torch.ones(2), torch.zeros(2)]},)], {}, "Summed.")
     assert total(lambda parts: parts["x"][0] + parts["x"][1])
