@@ -2,7 +2,7 @@
 
 >>> import lens
 >>> lens.check.low_rank.by_hand([[1, 0], [0, 1]])
-✗ Here the shape is [2, 2], and [3, 2] was expected.
+✗ Off by one along the first axis: the shape is [2, 2], and [3, 2] was expected.
 
 A check never raises for a wrong answer and never says what the right one is; ``.require()`` of its verdict raises.
 """
