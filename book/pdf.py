@@ -69,7 +69,8 @@ def join(names, folder, target):
         part = PdfReader(folder / f"{name}.pdf")
         first[name] = len(writer.pages)
         writer.append(part, import_outline=False)
-        writer.add_outline_item(part.metadata.title.split(" — ")[0] if part.metadata.title else name, first[name])
+        title = part.metadata.title.split(" — ")[0] if part.metadata.title else name
+        writer.add_outline_item(title=title, page_number=first[name])
     for page in writer.pages:
         for reference in page.get("/Annots") or []:
             link = reference.get_object()

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -39,13 +41,12 @@ def on_workers(
     show: Callable[[int], None],
 ) -> None:
     """Do the jobs on ``scheduler``'s workers, at most ``most`` attempts each; ``keep`` gets each job's last outcome."""
-    with connected(scheduler) as client, client.as_current():
+    with connected(scheduler) as client, client.as_current(), _ctrl_c_waits() as stop_if_asked:
         from distributed import CancelledError, TimeoutError, wait
         from distributed.comm import CommClosedError
 
         left = [(job, ()) for job in reversed(jobs)]  # with the workers on which it has failed, the next one last
         running: dict = {}
-        past: list = []  # or a future that is dropped would end in its __del__, where Python loses a Ctrl-C
 
         def submit(job: Job, tried: tuple[str | None, ...], free: list[str]) -> None:
             # Dask puts a job with resources where they are; others begin at once on a worker without a job.
@@ -75,6 +76,7 @@ def on_workers(
 
         try:
             while left or running:
+                stop_if_asked()
                 fill()
                 show(len(running))
                 if not running:
@@ -91,9 +93,7 @@ def on_workers(
                         left.append((job, (*tried, found.worker)))
                     else:
                         keep(found)
-                    past.append(future)
-                    del running[future]  # only now: Ctrl-C may come at any time
-                    future.release()
+                    del running[future]  # only now: a second Ctrl-C may come at any time
         except (CancelledError, CommClosedError):
             raise RuntimeError(GONE) from None
         except KeyboardInterrupt:
@@ -106,6 +106,36 @@ def on_workers(
         finally:
             client.cancel(list(running))
         show(0)
+        stop_if_asked()
+
+
+@contextmanager
+def _ctrl_c_waits() -> Iterator[Callable[[], None]]:
+    """Ctrl-C raises in the next call of what this gives, and not before; a second one raises at once.
+
+    Python raises it wherever the program is, and loses it in a ``__del__`` or a callback of the garbage collector.
+    """
+    asked = False
+
+    def note(*signal_and_frame) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+
+    def stop_if_asked() -> None:
+        if asked:
+            raise KeyboardInterrupt
+
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield stop_if_asked  # signals are another's
+        return
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield stop_if_asked
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _outcome(future, job: Job, attempts: int) -> Outcome:

@@ -37,7 +37,8 @@ def run(
     A result is on the disk before it counts, written by this process.  A job that fails, or loses its worker, is tried
     again at most ``retries`` times, on other workers where there are some.  Jobs that fail in every attempt are in the
     results' ``failed``; they stop nothing, and are tried again by the next run.  Ctrl-C keeps all finished results and
-    cancels the rest; the same call goes on.  Functions that keep files (``Job``) need a folder that all workers see.
+    cancels the rest (on a cluster within a second; pressed twice, at once); the same call goes on.  Functions that keep
+    files (``Job``) need a folder that all workers see.
 
     Raises ``ValueError`` where a result in ``folder`` is of another job with the same name, before anything runs, and
     ``OSError`` for a scheduler that cannot be reached.

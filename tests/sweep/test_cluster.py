@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import threading
@@ -14,6 +15,7 @@ import torch
 
 import lens
 from lens.sweep import Job, counterfact_jobs, reports, run
+from lens.sweep.cluster import _ctrl_c_waits
 
 DOUBLES = [Job(f"double-{n}", "sweep_jobs:double", {"number": n}) for n in range(5)]
 
@@ -68,24 +70,51 @@ def test_what_fails_in_every_attempt_is_reported_and_the_rest_is_kept(client, tm
     assert [o.attempts for o in run(jobs[2:], tmp_path, client, progress=False)] == [0] * 5
 
 
-def test_ctrl_c_keeps_what_is_finished_cancels_the_rest_and_the_same_call_goes_on(client, tmp_path):
+@pytest.mark.parametrize("where", ["anywhere", "where Python loses it"])
+def test_ctrl_c_keeps_what_is_finished_cancels_the_rest_and_the_same_call_goes_on(client, tmp_path, where):
     jobs = [Job(f"nap-{n}", "sweep_jobs:nap", {"seconds": 0.4, "number": n}) for n in range(8)]
+    first, here, handler = threading.Event(), threading.main_thread(), signal.getsignal(signal.SIGINT)
 
-    def interrupt():
+    def watch():
         while not list(tmp_path.glob("*.json")):
             time.sleep(0.01)
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        first.set()
+        if where == "anywhere":
+            signal.pthread_kill(here.ident, signal.SIGINT)
 
-    watcher = threading.Thread(target=interrupt)
+    def collecting(phase, info):  # an exception in a callback of the garbage collector goes nowhere
+        if first.is_set() and threading.current_thread() is here:
+            first.clear()
+            signal.raise_signal(signal.SIGINT)
+
+    watcher, often = threading.Thread(target=watch), gc.get_threshold()
     watcher.start()
-    with pytest.raises(KeyboardInterrupt):
-        run(jobs, tmp_path, client, progress=False)
+    try:
+        if where != "anywhere":
+            gc.callbacks.append(collecting)
+            gc.set_threshold(50)
+        with pytest.raises(KeyboardInterrupt):
+            run(jobs, tmp_path, client, progress=False)
+    finally:
+        gc.set_threshold(*often)
+        if where != "anywhere":
+            gc.callbacks.remove(collecting)
     watcher.join()
+    assert signal.getsignal(signal.SIGINT) is handler
     kept = {p.stem for p in tmp_path.glob("*.json")}
     assert 1 <= len(kept) < 8
     done = run(jobs, tmp_path, client, progress=False)
     assert {o.job.name for o in done if not o.attempts} == kept
     assert [o.value["number"] for o in done] == list(range(8))
+
+
+def test_a_second_ctrl_c_does_not_wait():
+    with _ctrl_c_waits() as stop_if_asked:
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            stop_if_asked()
 
 
 def test_shards_on_workers_make_the_report_of_one_run(model, client, tmp_path):
