@@ -84,7 +84,8 @@ def status_table(executed):
     facts = [("machine", machine()), ("system", platform.platform(terse=True)), ("Python", platform.python_version())]
     facts += [(name, version(name)) for name in PACKAGES]
     facts += [("built", datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"))]
-    return "\n".join(rows) + "\n\n| built with | |\n|---|---|\n" + "\n".join(f"| {name} | {value} |" for name, value in facts)
+    rows += ["", "| built with | |", "|---|---|", *(f"| {name} | {value} |" for name, value in facts)]
+    return "\n".join(rows)
 
 
 def link_citations(text, keys):

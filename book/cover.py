@@ -17,7 +17,8 @@ def main():
     fig, (left, right) = plt.subplots(1, 2, figsize=(13, 4.6), layout="constrained")
     lens.plot.grid(lens.logit_lens(lm, PROMPT, TRUE), "probability", f"Forward: “{PROMPT} …”", ax=left)
     trace = lens.capture(lm, PROMPT, NEW)
-    lens.plot.grid(lens.backward_lens(lm, trace, "ff2"), "norm", f"Backward: what learning “{NEW}” would write", ax=right)
+    shift = lens.backward_lens(lm, trace, "ff2")
+    lens.plot.grid(shift, "norm", f"Backward: what learning “{NEW}” would write", ax=right)
     fig.savefig(Path(__file__).parent / "_static" / "cover.png", dpi=150)
 
 

@@ -1,9 +1,9 @@
 """Which chapters must run again, and how are they run?
 
 A chapter's key is the SHA-256 of everything its outputs depend on: its own source, the code of `lens` with
-the scripts and the style of its widgets, the manifest of the data, and the pinned versions. An executed copy with that key under
-`book/_build/executed/` is reused; any other chapter runs in a fresh kernel of this very environment,
-in the folder `book/`. Copies are written in one step, so an interruption keeps all finished chapters.
+the scripts and the style of its widgets, the manifest of the data, and the pinned versions. An executed copy
+with that key under `book/_build/executed/` is reused; any other chapter runs in a fresh kernel of this very
+environment, in the folder `book/`. Copies are written in one step, so an interruption keeps all finished chapters.
 """
 import asyncio
 import hashlib

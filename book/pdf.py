@@ -35,7 +35,7 @@ def browser(driver):
     """This machine's own browser, or the one that playwright installs."""
     path = next(filter(None, map(shutil.which, BROWSERS)), None)
     if path is None and not Path(driver.chromium.executable_path).exists():
-        raise BuildError("there is no Chromium to print with; install it: python -m playwright install chromium.")
+        raise BuildError("there is no Chromium; install it: python -m playwright install chromium.")
     return driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lens.capture import Trace, as_a_function, watch
 from lens.model import LanguageModel, Tokens
-from lens.readout import read
+from lens.readout import check_k, read
 
 
 @dataclass(frozen=True)
@@ -56,11 +56,14 @@ def logit_lens(lm: LanguageModel, prompt: Tokens, target: Tokens | None = None, 
 
     The last layer's row is the model's own output.  ``target`` adds the rank of a token (its first, if text).
 
+    Raises ``ValueError`` where ``k`` is not between 1 and V.
+
     >>> import lens
     >>> lm = lens.load("mini")
     >>> logit_lens(lm, "The capital of France is").words[-1][-1][0]
     '·Paris'
     """
+    check_k(lm, k)
     ids = lm.encode(prompt)
     with torch.no_grad(), as_a_function(lm.model), watch(dict(enumerate(lm.layers))) as seen:
         lm.model.base_model(input_ids=torch.tensor([ids], device=lm.device), use_cache=False)
@@ -86,12 +89,15 @@ def backward_lens(
     or of several end to end; ``target`` (one, or a tensor with one id per token row) defaults to each prompt's own
     first target token.
 
+    Raises ``ValueError`` where ``k`` is not between 1 and V.
+
     >>> import lens
     >>> lm = lens.load("mini")
     >>> trace = lens.capture(lm, "The capital of France is", "Rome")
     >>> backward_lens(lm, trace, "ff2", k=1).words[-1][-1]
     ['·Rome']
     """
+    check_k(lm, k)
     writes = site in ("ff2", "attn_out")
     largest = (not writes) if largest is None else largest
     vectors = trace.stack(site, "delta" if writes else "x")

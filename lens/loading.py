@@ -21,7 +21,8 @@ def load(
 ) -> LanguageModel:
     """Open a language model: a built-in one, a Hugging Face hub id, or a local folder.
 
-    Built in are ``mini`` and its siblings, taught the same: ``mini-s`` is smaller, ``mini-l`` larger, ``mini-llama`` a Llama.
+    Built in are ``mini`` and its siblings, taught the same: ``mini-s`` is smaller, ``mini-l`` larger, ``mini-llama`` a
+    Llama.
 
     ``device``: ``None`` takes the GPU where there is one; ``"auto"`` spreads a large model over the devices there are
     (needs ``accelerate``).  ``dtype``: ``None`` keeps the checkpoint's own.  Only safetensors files are read, never

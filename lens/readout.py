@@ -54,11 +54,16 @@ def project(
     >>> project(lm, lm.unembedding[paris], k=1).words
     ['·Paris']
     """
+    check_k(lm, k)
+    out = read(lm, vectors, k=k, largest=largest, normalize=normalize)
+    return Projection(out["ids"], out["logits"], lm)
+
+
+def check_k(lm: LanguageModel, k: int) -> None:
+    """``ValueError`` where k words cannot be shown."""
     size = lm.unembedding.shape[0]
     if not 1 <= k <= size:
         raise ValueError(f"k is {k}: ask for at least 1 and at most {size} words, the size of the vocabulary.")
-    out = read(lm, vectors, k=k, largest=largest, normalize=normalize)
-    return Projection(out["ids"], out["logits"], lm)
 
 
 def token_rank(lm: LanguageModel, vectors: Tensor, token: Tokens, normalize: bool = False) -> Tensor:

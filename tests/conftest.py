@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gc
 import re
-import shutil
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -199,15 +198,24 @@ def built():
 
 
 @pytest.fixture(scope="module")
-def chromium():
-    """A browser, driven by playwright: this machine's own, or the one that playwright installs."""
+def module_patch():
+    """pytest's ``monkeypatch`` for all tests of a module."""
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def chromium(module_patch):
+    """The browser that prints the book, driven by playwright."""
     playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install playwright")
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    path = next(filter(None, map(shutil.which, names)), None)
+    module_patch.syspath_prepend(str(Path(__file__).resolve().parents[1] / "book"))
+    import pdf
+
     with playwright.sync_playwright() as driver:
-        if path is None and not Path(driver.chromium.executable_path).exists():
-            pytest.skip("There is no browser: python -m playwright install chromium")
-        browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        try:
+            browser = pdf.browser(driver)
+        except pdf.BuildError as error:
+            pytest.skip(str(error))
         yield browser
         browser.close()
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 import lens
+from lens.__main__ import main
 from lens.bench import edit_cost
 from lens.bench import whole_lens as bench
-from lens.__main__ import main
 from lens.data import manifest, paths
 
 ROOT = Path(lens.__file__).resolve().parents[1]

@@ -32,12 +32,6 @@ def printed(built, tmp_path_factory, module_patch):
     return read
 
 
-@pytest.fixture(scope="module")
-def module_patch():
-    with pytest.MonkeyPatch.context() as patch:
-        yield patch
-
-
 def test_the_outline_names_every_page_of_the_book(printed):
     titles = [entry["/Title"] for entry in printed.outline]
     assert len(titles) == len(NAMES) and titles[1].startswith("Gradients are low-rank") and titles[2] == "Bibliography"

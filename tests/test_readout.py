@@ -201,6 +201,10 @@ def test_vectors_of_another_width_are_refused_with_both_shapes(lm, refuses, bad)
 def test_k_outside_the_vocabulary_is_refused(lm, vectors, refuses, k):
     with refuses(ValueError, f"k is {k}.*at most 300"):
         lens.project(lm, vectors, k=k)
+    with refuses(ValueError, f"k is {k}.*at most 300"):
+        lens.logit_lens(lm, [1, 2], k=k)
+    with refuses(ValueError, f"k is {k}.*at most 300"):
+        lens.backward_lens(lm, lens.capture(lm, [1, 2], [3]), k=k)
 
 
 @pytest.mark.parametrize("token", [300, -1, "", torch.tensor(300), torch.tensor([-1] * 6), torch.tensor([1, 2])])
