@@ -70,10 +70,18 @@ def test_what_fails_in_every_attempt_is_reported_and_the_rest_is_kept(client, tm
     assert [o.attempts for o in run(jobs[2:], tmp_path, client, progress=False)] == [0] * 5
 
 
+@pytest.fixture
+def ctrl_c():
+    """Ctrl-C as Python has it, also where the tests were started by a shell that ignores it for them."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("where", ["anywhere", "where Python loses it"])
-def test_ctrl_c_keeps_what_is_finished_cancels_the_rest_and_the_same_call_goes_on(client, tmp_path, where):
+def test_ctrl_c_keeps_what_is_finished_cancels_the_rest_and_the_same_call_goes_on(client, tmp_path, ctrl_c, where):
     jobs = [Job(f"nap-{n}", "sweep_jobs:nap", {"seconds": 0.4, "number": n}) for n in range(8)]
-    first, here, handler = threading.Event(), threading.main_thread(), signal.getsignal(signal.SIGINT)
+    first, here = threading.Event(), threading.main_thread()
 
     def watch():
         while not list(tmp_path.glob("*.json")):
@@ -100,7 +108,7 @@ def test_ctrl_c_keeps_what_is_finished_cancels_the_rest_and_the_same_call_goes_o
         if where != "anywhere":
             gc.callbacks.remove(collecting)
     watcher.join()
-    assert signal.getsignal(signal.SIGINT) is handler
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     kept = {p.stem for p in tmp_path.glob("*.json")}
     assert 1 <= len(kept) < 8
     done = run(jobs, tmp_path, client, progress=False)
@@ -108,7 +116,7 @@ def test_ctrl_c_keeps_what_is_finished_cancels_the_rest_and_the_same_call_goes_o
     assert [o.value["number"] for o in done] == list(range(8))
 
 
-def test_a_second_ctrl_c_does_not_wait():
+def test_a_second_ctrl_c_does_not_wait(ctrl_c):
     with _ctrl_c_waits() as stop_if_asked:
         signal.raise_signal(signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
