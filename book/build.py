@@ -23,7 +23,7 @@ import nbformat
 import yaml
 from address import AddressError, read_address
 from course import points_table
-from execute import BOOK, BUILD, ROOT, BuildError, execute_all, write
+from execute import BOOK, BUILD, ROOT, BuildError, execute_all, processors, write
 from notebooks import NotebookError, heading_and_claim, page, read, student
 
 SOURCE = BUILD / "source"
@@ -67,8 +67,7 @@ def machine():
             model = next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
     except (OSError, StopIteration):
         pass
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{model}, {cores} cores"
+    return f"{model}, {processors()} cores"
 
 
 def status_table(executed):

@@ -3,11 +3,13 @@
 A chapter's key is the SHA-256 of everything its outputs depend on: its own source, the code of `lens` with
 the scripts and the style of its widgets, the manifest of the data, and the pinned versions. An executed copy
 with that key under `book/_build/executed/` is reused; any other chapter runs in a fresh kernel of this very
-environment, in the folder `book/`. Copies are written in one step, so an interruption keeps all finished chapters.
+environment, in the folder `book/`, beside another one; a chapter that takes times runs alone. Copies are written in
+one step, so an interruption keeps all finished chapters.
 """
 import asyncio
 import hashlib
 import os
+import re
 import signal
 import sys
 import time
@@ -23,8 +25,10 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 BOOK = Path(__file__).resolve().parent
 ROOT = BOOK.parent
 BUILD = BOOK / "_build"
-KERNEL_LOG = BUILD / "kernel.log"
+KERNEL_LOGS = BUILD / "kernels"
 SECONDS_PER_CELL = 600
+TOGETHER = 2  # much of a chapter is one thread's work
+TAKES_TIMES = re.compile(r"perf_counter|lens\.bench\.measure")
 CODE = {".py", ".js", ".css"}
 
 
@@ -80,26 +84,36 @@ def write(path, text):
 
 
 class Progress:
-    """One line a chapter: rewritten on a terminal, printed once at the end elsewhere."""
+    """One line a chapter, printed at its end; on a terminal, also one of all that are running, rewritten."""
+
+    running = []
 
     def __init__(self, chapter, cells):
         self.chapter, self.cells, self.done, self.started = chapter, cells, 0, time.perf_counter()
-        self.terminal = sys.stdout.isatty()
+        self.clear = "\r\033[K" if sys.stdout.isatty() else ""
+        self.running.append(self)
+        self.show()
 
     def seconds(self):
         return time.perf_counter() - self.started
 
-    def text(self):
-        return f"  {self.chapter:<24} {self.done:>3}/{self.cells} cells {self.seconds():6.1f} s"
+    def step(self, cell, cell_index, **_):
+        self.done += cell.cell_type == "code" and bool(cell.source.strip())
+        self.show()
 
-    def step(self, cell=None, cell_index=None, **_):
-        if cell is not None and cell.cell_type == "code" and cell.source.strip():
-            self.done += 1
-        if self.terminal:
-            print("\r" + self.text(), end="", flush=True)
+    def show(self):
+        if self.clear:
+            print(self.clear + "".join(f"  {one.chapter} {one.done}/{one.cells}" for one in self.running),
+                  end="", flush=True)
 
     def close(self):
-        print(("\r" if self.terminal else "") + self.text(), flush=True)
+        self.running.remove(self)
+        print(f"{self.clear}  {self.chapter:<24} {self.done:>3}/{self.cells} cells {self.seconds():6.1f} s", flush=True)
+        self.show()
+
+
+def log(chapter):
+    return KERNEL_LOGS / f"{chapter}.log"
 
 
 def failure(chapter, path, notebook):
@@ -110,10 +124,10 @@ def failure(chapter, path, notebook):
                 source = "\n".join("    " + line for line in cell.source.splitlines())
                 said = f"{output.ename}: {output.evalue}"
                 return f"chapter {chapter} stopped in cell {number}:\n\n{source}\n\n  {said}\n  in {path}"
-    return f"chapter {chapter} stopped, its kernel died (too little memory?)\n  in {path}\n  log: {KERNEL_LOG}"
+    return f"chapter {chapter} stopped, its kernel died (too little memory?)\n  in {path}\n  log: {log(chapter)}"
 
 
-def run(chapter, path, wanted):
+async def run(chapter, path, wanted, threads):
     """Execute one chapter and keep its copy; raise BuildError if a cell fails."""
     notebook = nbformat.read(path, as_version=4)
     cells = sum(cell.cell_type == "code" and bool(cell.source.strip()) for cell in notebook.cells)
@@ -121,31 +135,59 @@ def run(chapter, path, wanted):
     manager = AsyncKernelManager(kernel_spec_manager=ThisEnvironment())
     client = Client(notebook, km=manager, timeout=SECONDS_PER_CELL, store_widget_state=False,
                     resources={"metadata": {"path": str(BOOK)}}, on_cell_executed=progress.step)
-    progress.step()
+    environment = {"OMP_NUM_THREADS": str(threads)} | os.environ
     try:
-        with KERNEL_LOG.open("w") as log:
-            asyncio.run(client.async_execute(cleanup_kc=True, stderr=log))
+        with log(chapter).open("w") as said:
+            await client.async_execute(cleanup_kc=True, stderr=said, env=environment)
     except CellTimeoutError as error:
         raise BuildError(f"chapter {chapter}: a cell ran longer than {SECONDS_PER_CELL} s\n  in {path}") from error
     except (CellExecutionError, DeadKernelError) as error:
-        progress.close()
         raise BuildError(failure(chapter, path, notebook)) from error
-    progress.close()
+    finally:
+        progress.close()
     notebook.metadata.lens_book = {"key": wanted, "seconds": round(progress.seconds(), 1), "cells": cells,
                                    "executed": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")}
     write(executed_copy(chapter), nbformat.writes(notebook))
     return notebook
 
 
+def processors():
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+async def run_all(wanted):
+    """{chapter: executed notebook} for {chapter: its key}; once one has failed, no other begins."""
+    paths = {chapter: BOOK / f"{chapter}.ipynb" for chapter in wanted}
+    alone = [chapter for chapter, path in paths.items() if TAKES_TIMES.search(path.read_text(encoding="utf-8"))]
+    others = [chapter for chapter in wanted if chapter not in alone]
+    done, failed = {}, []
+
+    async def work(chapters, threads):
+        while chapters and not failed:
+            chapter = chapters.pop(0)
+            try:
+                done[chapter] = await run(chapter, paths[chapter], wanted[chapter], threads)
+            except BuildError as error:
+                failed.append(error)
+
+    lanes = min(TOGETHER, processors())
+    await asyncio.gather(*(work(others, processors() // lanes) for _ in range(lanes)))
+    await work(alone, processors())
+    if failed:
+        raise failed[0]
+    return done
+
+
 def execute_all(chapters, force=False):
     """{chapter: (executed notebook, was it reused?)} for the chapters of the table of contents."""
-    executed = {}
-    BUILD.mkdir(exist_ok=True)
+    kept, wanted = {}, {}
+    KERNEL_LOGS.mkdir(parents=True, exist_ok=True)
     for chapter in chapters:
-        path = BOOK / f"{chapter}.ipynb"
-        wanted = key(path)
-        kept = None if force else load(executed_copy(chapter), wanted)
-        if kept is not None:
-            print(f"  {chapter:<24} unchanged, {kept.metadata.lens_book.seconds:.1f} s when it last ran", flush=True)
-        executed[chapter] = (kept or run(chapter, path, wanted), kept is not None)
-    return executed
+        found = key(BOOK / f"{chapter}.ipynb")
+        if not force and (copy := load(executed_copy(chapter), found)):
+            kept[chapter] = copy
+            print(f"  {chapter:<24} unchanged, {copy.metadata.lens_book.seconds:.1f} s when it last ran", flush=True)
+        else:
+            wanted[chapter] = found
+    done = asyncio.run(run_all(wanted))
+    return {chapter: (kept.get(chapter) or done[chapter], chapter in kept) for chapter in chapters}

@@ -1,0 +1,93 @@
+"""Do chapters run side by side, does a failure stop what has not begun, and does Ctrl-C keep what is finished?"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+
+BOOK = Path(__file__).resolve().parents[1] / "book"
+WAIT = "import pathlib, time\nwhile not pathlib.Path({!r}).exists():\n    time.sleep(0.02)"
+# What the build does with the book in the first argument, and the chapters in the others.
+CHILD = """
+import pathlib, signal, sys
+sys.path.insert(0, {book!r})
+import execute
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have left it ignored
+execute.ROOT, execute.BOOK = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[1])
+execute.BUILD = execute.ROOT / "build"
+execute.KERNEL_LOGS, execute.processors = execute.BUILD / "kernels", lambda: 2
+try:
+    execute.execute_all(sys.argv[2:])
+except execute.BuildError as error:
+    sys.exit(str(error))
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def begin(tmp_path):
+    """Write chapters, each a list of cells, and begin to run them in order: the process."""
+
+    def begin(**chapters: list[str]) -> subprocess.Popen:
+        for name, cells in chapters.items():
+            made = [nbformat.v4.new_code_cell(cell, id=f"cell-{i}") for i, cell in enumerate(cells)]
+            nbformat.write(nbformat.v4.new_notebook(cells=made), tmp_path / f"{name}.ipynb")
+        command = [sys.executable, "-c", CHILD.format(book=str(BOOK)), str(tmp_path), *chapters]
+        pipe = subprocess.PIPE
+        return subprocess.Popen(command, cwd=tmp_path, stdout=pipe, stderr=pipe, text=True)
+
+    return begin
+
+
+def executed(folder: Path) -> set[str]:
+    return {path.stem for path in (folder / "build" / "executed").glob("*")}
+
+
+def test_chapters_run_two_at_a_time_and_one_that_takes_times_alone(begin, tmp_path):
+    clock = "import os, time\nbegun = time.time()\ntime.sleep(0.3)\nopen({!r}, 'w').write(f'{{begun}} {{time.time()}}')"
+    threads = "open('threads', 'w').write(os.environ['OMP_NUM_THREADS'])"
+    done = begin(
+        first=["open('1', 'w')", WAIT.format("2"), f"import os\n{threads}"],
+        timed=[clock.format("timed") + "  # perf_counter"],
+        second=["open('2', 'w')", WAIT.format("1"), clock.format("second")],
+    )
+    said, errors = done.communicate(timeout=100)
+    assert done.returncode == 0, errors
+    assert executed(tmp_path) == {"first", "second", "timed"} and said.count(" cells ") == 3
+    assert (tmp_path / "threads").read_text() == os.environ.get("OMP_NUM_THREADS", "1")
+    ended, begun = (tmp_path / "second").read_text().split()[1], (tmp_path / "timed").read_text().split()[0]
+    assert float(ended) < float(begun)
+
+
+def test_a_failure_names_its_cell_lets_the_other_finish_and_nothing_more_begins(begin, tmp_path):
+    done = begin(bad=["1", "raise ValueError('no')"], good=["import time; time.sleep(1)"], later=["1"])
+    _, errors = done.communicate(timeout=100)
+    assert done.returncode == 1 and "chapter bad stopped in cell 2" in errors and "ValueError: no" in errors
+    assert executed(tmp_path) == {"good"}
+
+
+def test_ctrl_c_keeps_what_is_finished_and_leaves_no_kernel(begin, tmp_path):
+    done = begin(good=["1"], long=["import os, time; open('pid', 'w').write(str(os.getpid()))\ntime.sleep(300)"])
+    deadline = time.monotonic() + 60
+    while executed(tmp_path) != {"good"} or not (tmp_path / "pid").exists():
+        assert time.monotonic() < deadline and done.poll() is None
+        time.sleep(0.05)
+    time.sleep(0.2)  # the process number is written
+    done.send_signal(signal.SIGINT)
+    assert done.wait(60) == 130
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+    assert executed(tmp_path) == {"good"}
+    finished, _ = begin(good=["1"], long=["1"]).communicate(timeout=100)
+    assert re.search("good +unchanged", finished) and executed(tmp_path) == {"good", "long"}
