@@ -46,10 +46,11 @@ class ThisEnvironment(KernelSpecManager):
 
 
 class Client(NotebookClient):
-    """Runs a notebook and leaves Ctrl-C to Python, so that one press ends the build in good order."""
+    """Runs a notebook and leaves Ctrl-C and SIGTERM to Python, so that either ends the whole build."""
 
     async def async_start_new_kernel(self, **kwargs):
-        asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)  # nbclient's own would only kill the kernel
+        for number in (signal.SIGINT, signal.SIGTERM):  # nbclient's own would only kill this kernel
+            asyncio.get_running_loop().remove_signal_handler(number)
         await super().async_start_new_kernel(**kwargs)
 
 
