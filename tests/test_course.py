@@ -1,7 +1,7 @@
 """Does `make course` make what it says: versions that hide what they must, just grades, a folder that keeps work?
 
 Two chapters are graded with nbgrader; with ``LENS_GRADE_ALL=1``, all of them:
-``LENS_GRADE_ALL=1 .venv/bin/python -m pytest tests/test_course.py -k full_marks`` (half an hour on 2 cores).
+``LENS_GRADE_ALL=1 .venv/bin/python -m pytest tests/test_course.py -k full_marks`` (minutes).
 """
 import copy
 import json
