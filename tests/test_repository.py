@@ -95,7 +95,7 @@ def test_exact_versions_stand_in_one_place_only():
         pinned = re.findall(r"[\w\]-]+==\d[\w.]*", path.read_text(encoding="utf-8"))
         assert not pinned, f"{path.relative_to(ROOT)} pins {pinned}; pins belong in book/requirements.txt"
     lines = [line.split("#")[0].strip() for line in (BOOK / "requirements.txt").read_text(encoding="utf-8").splitlines()]
-    assert all(re.fullmatch(r"[a-z0-9-]+==[\w.]+( *;.*)?", line) for line in lines if line)
+    assert all(re.fullmatch(r"[a-z0-9-]+(\[[a-z]+\])?==[\w.]+( *;.*)?", line) for line in lines if line)
 
 
 def test_installed_versions_and_pins_lie_within_the_ranges_of_pyproject():
