@@ -28,7 +28,7 @@ BUILD = BOOK / "_build"
 KERNEL_LOGS = BUILD / "kernels"
 SECONDS_PER_CELL = 600
 TOGETHER = 2  # much of a chapter is one thread's work
-TAKES_TIMES = re.compile(r"perf_counter|lens\.bench\.measure")
+TAKES_TIMES = re.compile(r"perf_counter|process_time|\.seconds\b|lens\.bench\.measure")
 CODE = {".py", ".js", ".css"}
 
 
