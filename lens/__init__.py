@@ -15,8 +15,8 @@ from lens.capture import Trace, capture
 from lens.edit import Request
 from lens.gradient import FactoredGradient
 from lens.lenses import Lens, backward_lens, logit_lens
-from lens.loading import load
 from lens.model import LanguageModel
+from lens.model.loading import load
 from lens.readout import Projection, project, token_rank
 from lens.segments import SEGMENTS, segments
 from lens.start import setup

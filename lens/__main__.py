@@ -150,8 +150,8 @@ def _train(args) -> None:
 
 def _evaluate(args) -> None:
     from lens.data import manifest, paths
-    from lens.loading import load
     from lens.mini.evaluate import evaluate, totals, write_card
+    from lens.model.loading import load
 
     folder = args.model or paths.model(args.name)
     result = evaluate(load(str(folder)))
@@ -168,7 +168,7 @@ def _statistics(args) -> None:
     from lens.data import manifest, paths
     from lens.edit import covariance, settings
     from lens.edit.statistics import again
-    from lens.loading import load
+    from lens.model.loading import load
 
     lm = load(args.model, args.device)
     layers = args.layers or sorted({settings(lm, "rome")["layer"], *settings(lm, "memit")["layers"]})
@@ -182,7 +182,7 @@ def _statistics(args) -> None:
 def _mend_train(args) -> None:
     from lens.data import manifest, paths
     from lens.edit.mend_training import recipe_for, train
-    from lens.loading import load
+    from lens.model.loading import load
 
     if args.out is None and args.model != "mini":
         raise ValueError(f"Say with --out FILE where the network for {args.model!r} should go.")

@@ -12,16 +12,16 @@ The loss of one prompt is ``ℓ = −log p(target | prompt)``, the mean over the
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from lens.batch import teacher_forced
 from lens.gradient import FactoredGradient
 from lens.model import LanguageModel, Tokens
+from lens.model.batch import teacher_forced
+from lens.model.watching import as_a_function, watch
 
 
 @dataclass(frozen=True)
@@ -180,55 +180,3 @@ def _pair(lm: LanguageModel, prompt, target) -> tuple[list[list[int]], list[list
     if len(targets) != len(prompts):
         raise ValueError(f"Got {len(prompts)} prompts and {len(targets)} targets: give one target per prompt.")
     return [lm.encode(p) for p in prompts], [lm.target_ids(t) for t in targets]
-
-
-@contextmanager
-def as_a_function(model: nn.Module):
-    """The model as a fixed function of its input: parameters frozen, dropout off; every flag is put back."""
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    training = [m for m in model.modules() if m.training]
-    try:
-        for p in trainable:
-            p.requires_grad_(False)
-        for m in training:
-            m.training = False
-        yield
-    finally:
-        for p in trainable:
-            p.requires_grad_(True)
-        for m in training:
-            m.training = True
-
-
-class _Enough(Exception):
-    """Raised by ``up_to`` to leave a forward pass, and caught there."""
-
-
-@contextmanager
-def up_to(module: nn.Module) -> Iterator[None]:
-    """A forward pass inside the block ends, and the block with it, when ``module`` has been run."""
-
-    def leave(*_):
-        raise _Enough
-
-    hook = module.register_forward_hook(leave)
-    try:
-        yield
-    except _Enough:
-        pass
-    finally:
-        hook.remove()
-
-
-@contextmanager
-def watch(modules: dict) -> Iterator[dict]:
-    """Collects (input, output) of each module's next call under the module's key; takes its hooks away again."""
-    seen: dict = {}
-    with ExitStack() as hooks:
-        for key, module in modules.items():
-
-            def look(_, args, output, key=key):
-                seen[key] = args[0] if args else None, output
-
-            hooks.callback(module.register_forward_hook(look).remove)
-        yield seen

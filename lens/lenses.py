@@ -13,8 +13,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from lens.capture import Trace, as_a_function, watch
+from lens.capture import Trace
 from lens.model import LanguageModel, Tokens
+from lens.model.watching import as_a_function, watch
 from lens.readout import check_k, read
 
 

@@ -7,8 +7,8 @@ import random
 
 import torch
 
-from lens.loading import load
 from lens.model import LanguageModel
+from lens.model.loading import load
 
 
 def setup(model: str = "mini", seed: int = 0, device: str | None = None) -> LanguageModel:

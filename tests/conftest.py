@@ -35,7 +35,7 @@ SIZES = {
         query_pre_attn_scalar=8,
         pad_token_id=0,
     ),
-    # Not asked for by name in lens.families: used to see that it is refused.
+    # Not asked for by name in lens.model.families: used to see that it is refused.
     "bloom": dict(n_head=4),
 }
 COMMON = dict(hidden_size=24, num_hidden_layers=3, num_attention_heads=4, max_position_embeddings=64)

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch.nn.functional import cross_entropy
 
 import lens
-from lens.families import FAMILIES, family_of
+from lens.model.families import FAMILIES, family_of
 
 VARIANTS = [(kind, {}) for kind in FAMILIES] + [
     ("gpt2", dict(scale_attn_by_inverse_layer_idx=True, tie_word_embeddings=False)),
@@ -149,7 +149,7 @@ def test_an_unknown_family_is_refused_by_name_with_what_to_add(tiny, tokenizer, 
     lm = tiny("bloom")
     lm.model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    with refuses(ValueError, "'bloom'.*FAMILIES in lens/families.py.*layers.*norm.*sites"):
+    with refuses(ValueError, "'bloom'.*FAMILIES in lens/model/families.py.*layers.*norm.*sites"):
         lens.load(str(tmp_path))
     with refuses(ValueError, "'bloom'"):
         lens.capture(lm, PROMPT, TARGET)

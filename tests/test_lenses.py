@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import lens
-from lens.families import FAMILIES
+from lens.model.families import FAMILIES
 
 PROMPT, TARGET = [5, 9, 100, 33, 77], [44]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lens.batch import pad, teacher_forced
-from lens.upper import UpperLayers
+from lens.model.batch import pad, teacher_forced
+from lens.model.upper import UpperLayers
 
 KINDS = ["gpt2", "gpt_neox", "opt", "llama", "mistral", "qwen2", "qwen3", "gemma2"]
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 
 from lens.bench.measure import interleaved, peak_bytes, random_gpt2
-from lens.capture import as_a_function
 from lens.edit import Request, shift
+from lens.model.watching import as_a_function
 
 XL = {"n_embd": 1600, "n_layer": 48, "n_head": 25}
 

@@ -20,16 +20,16 @@ import torch
 from torch import Tensor
 
 from lens.bench.measure import interleaved, peak_bytes, random_gpt2
-from lens.capture import as_a_function
 from lens.data import knowledge
 from lens.kernels import naive
-from lens.loading import load
 from lens.mask import Config, config_for
 from lens.mask.examples import Examples, Order, of_prompts, of_texts
 from lens.mask.objective import Objective
 from lens.mask.places import places
 from lens.mask.scores import Scores
 from lens.model import LanguageModel
+from lens.model.loading import load
+from lens.model.watching import as_a_function
 
 ROWS = (64, 128, 16)
 """How many rows of TargetKG, ControlKG and ControlLM the steps choose from."""

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import torch
 
-from lens.loading import load
 from lens.model import LanguageModel
+from lens.model.loading import load
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 

@@ -32,9 +32,9 @@ from lens.bench.mask_cost import Ours, Published, Rows
 from lens.bench.measure import peak_bytes, random_gpt2
 from lens.bench.tensors import peak_tensor_bytes
 from lens.capture import capture
-from lens.loading import load
 from lens.mask import config_for
 from lens.model import LanguageModel
+from lens.model.loading import load
 from lens.provenance import machine
 
 ALONE = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}

@@ -10,9 +10,10 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from lens.bench.measure import interleaved, random_gpt2
-from lens.capture import as_a_function, capture
+from lens.capture import capture
 from lens.lenses import backward_lens
 from lens.model import LanguageModel
+from lens.model.watching import as_a_function
 
 TOKENS = 8
 PROMPTS = 100

@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 import torch
 
-from lens.batch import pad
 from lens.check.exercise import Claims, Function, Value
 from lens.kernels import Key, mask, uniform
 from lens.mask.places import places
-from lens.upper import UpperLayers
+from lens.model.batch import pad
+from lens.model.upper import UpperLayers
 
 W = [4.0, 4.0, 2.0]
 SCORES = [0.0, 0.0, math.log(3)]
@@ -24,11 +24,13 @@ def _draw(sign=-1, forward=None, factor=None):
     w, score, u, g = (torch.tensor(row, dtype=torch.float64) for row in (W, SCORES, NOISE, ARRIVING))
     s = torch.sigmoid(score + torch.logit(u))
     m = (s > 0.5).double()
-    return torch.stack([
-        m,
-        w * (1 - m) if forward is None else forward(w, m, s),
-        sign * g * w * (s * (1 - s) if factor is None else factor(m, s, score)),
-    ])
+    return torch.stack(
+        [
+            m,
+            w * (1 - m) if forward is None else forward(w, m, s),
+            sign * g * w * (s * (1 - s) if factor is None else factor(m, s, score)),
+        ]
+    )
 
 
 one_draw = Value(

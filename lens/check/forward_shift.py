@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from lens.batch import pad
-from lens.capture import watch
 from lens.check.exercise import Claims, Function, Value
 from lens.edit import Change, Request
 from lens.edit.settings import settings
 from lens.evaluate import score
+from lens.model.batch import pad
+from lens.model.watching import watch
 
 WRITTEN = [2.0, 0.0, 1.0, 2.0]  # a_n, d_m = 4
 INPUTS = [WRITTEN, [1.0, 5.0, 2.0, -2.0], [-3.0, 1.0, 0.0, 0.0]]
@@ -115,8 +115,7 @@ shift = Function(
             lambda lm, request, layer, eta: _written(lm, request, layer, eta, e=_row(lm, request.target_true))
         ),
         "E[t] was brought to length one: the method does not normalize.": (
-            lambda lm, request, layer, eta: _written(lm, request, layer, eta)
-            / _row(lm, request.target_new).norm()
+            lambda lm, request, layer, eta: _written(lm, request, layer, eta) / _row(lm, request.target_new).norm()
         ),
     },
     "A forward pass, a look-up, an outer product: your edit is lens.edit.shift's.",

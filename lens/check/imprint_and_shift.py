@@ -179,9 +179,7 @@ def _heard(lm, record, text) -> float:
     """The share of a step in FF2, three quarters up, that another prompt hears at its last token."""
     request, layer = record["requested_rewrite"], 3 * len(lm.layers) // 4
     prompt, target = request["prompt"].format(request["subject"]), lm.target_ids(request["target_new"]["str"])[:1]
-    own, other = (
-        capture(lm, p, target, layers=[layer], sites=["ff2"]).gradient(layer, "ff2") for p in (prompt, text)
-    )
+    own, other = (capture(lm, p, target, layers=[layer], sites=["ff2"]).gradient(layer, "ff2") for p in (prompt, text))
     m, m_other = ((own.x @ a) @ own.delta for a in (own.x[-1], other.x[-1]))
     return float(m_other @ m / (m @ m))
 

@@ -6,11 +6,11 @@ import math
 
 import torch
 
-from lens.batch import pad
 from lens.check.exercise import Claims, Function, Value
 from lens.kernels import kl_reference, kl_uniform
 from lens.mask.places import places
-from lens.upper import UpperLayers
+from lens.model.batch import pad
+from lens.model.upper import UpperLayers
 
 LOGITS = torch.tensor([0.0, 0.0, 0.0, math.log(5)], dtype=torch.float64)
 

@@ -51,7 +51,7 @@ def _together(parser: argparse.ArgumentParser) -> None:
 
 def counterfact(args) -> int:
     from lens import evaluate
-    from lens.loading import load
+    from lens.model.loading import load
 
     others = [evaluate.Report.read(path) for path in args.beside]
     records, chosen = _records(args.records, args.limit), _settings(args)
@@ -80,7 +80,7 @@ def sequential(args) -> int:
     from lens import evaluate
     from lens.evaluate.tuning import as_csv
     from lens.files import write_text
-    from lens.loading import load
+    from lens.model.loading import load
     from lens.provenance import provenance
 
     records, chosen = _records(args.records, args.limit), _settings(args)
@@ -105,7 +105,7 @@ def tuning(args) -> int:
     from lens import evaluate
     from lens.evaluate.tuning import as_csv, as_table
     from lens.files import write_text
-    from lens.loading import load
+    from lens.model.loading import load
 
     def keep(results: list[dict]) -> None:
         if args.out:

@@ -52,7 +52,7 @@ def _wording(parser: argparse.ArgumentParser) -> None:
 def train(args) -> int:
     from lens import data, mask
     from lens.data import manifest, paths
-    from lens.loading import load
+    from lens.model.loading import load
 
     targets = [name for given in args.target for name in (data.target_kgs() if given == ALL else [given])]
     runs = list(dict.fromkeys((target, seed) for target in targets for seed in args.seed))
@@ -106,7 +106,7 @@ def _is_done(out: Path, lm, config) -> bool:
 def evaluate(args) -> int:
     from lens import data, mask
     from lens import evaluate as evaluation
-    from lens.loading import load
+    from lens.model.loading import load
 
     if args.out and args.out.suffix not in (".csv", ".json"):
         raise ValueError(f"--out {args.out}: give a file that ends in .csv or .json.")

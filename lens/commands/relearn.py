@@ -42,7 +42,7 @@ def relearn(args) -> int:
     from lens import data, mask
     from lens import relearn as learning
     from lens.data import manifest, paths
-    from lens.loading import load
+    from lens.model.loading import load
 
     if args.out.suffix != ".csv":
         raise ValueError(f"--out {args.out}: give a file that ends in .csv.")

@@ -224,4 +224,4 @@ LAYERS: dict[str, Layer] = {
     "gemma2": GEMMA2,
     "gemma2, sdpa": GEMMA2_SDPA,  # Gemma 2 under older versions of transformers
 }
-"""Of each family of ``lens.families``, with the attention that transformers gives it by default."""
+"""Of each family of ``lens.model.families``, with the attention that transformers gives it by default."""

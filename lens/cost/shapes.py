@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 
 from lens.data import paths
-from lens.families import family_of
 from lens.mask.places import places
 from lens.model import LanguageModel
+from lens.model.families import family_of
 
 
 def _gpt2(width: int, layers: int, heads: int) -> dict:

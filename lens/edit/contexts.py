@@ -16,9 +16,9 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
-from lens.capture import as_a_function
 from lens.edit.request import Request
 from lens.model import LanguageModel
+from lens.model.watching import as_a_function
 from lens.segments import subject_last
 
 TOP = 5

@@ -18,7 +18,7 @@ from lens.edit.request import as_requests
 from lens.edit.settings import settings
 from lens.edit.shift import Requests, as_batch
 from lens.model import LanguageModel
-from lens.upper import UpperLayers
+from lens.model.upper import UpperLayers
 
 
 def finetune(

@@ -20,8 +20,6 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from lens.batch import pad
-from lens.capture import up_to, watch
 from lens.edit.branch import branches
 from lens.edit.contexts import Prefixes, in_contexts, prefixes
 from lens.edit.edit import Change, Edit
@@ -32,7 +30,9 @@ from lens.edit.shift import Requests
 from lens.edit.statistics import Statistics
 from lens.edit.value import at_places, find_value
 from lens.model import LanguageModel
-from lens.upper import UpperLayers
+from lens.model.batch import pad
+from lens.model.upper import UpperLayers
+from lens.model.watching import up_to, watch
 
 ROWS = 256
 """How many prompts run through the layers at a time."""

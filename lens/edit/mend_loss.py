@@ -20,14 +20,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from lens.batch import pad
-from lens.capture import as_a_function
 from lens.edit.branch import branches
 from lens.edit.edit import Change
 from lens.edit.mend import MendNetwork
 from lens.edit.mend_examples import Example
 from lens.model import LanguageModel
-from lens.upper import UpperLayers
+from lens.model.batch import pad
+from lens.model.upper import UpperLayers
+from lens.model.watching import as_a_function
 
 BATCH = 8
 """Rows that run through the model together: few, so that rows of unlike length are not padded to one."""

@@ -16,12 +16,13 @@ from time import perf_counter
 
 import torch
 
-from lens.batch import Batch, teacher_forced
-from lens.capture import as_a_function, capture, watch
+from lens.capture import capture
 from lens.edit.edit import Change, Edit
 from lens.edit.request import Request, as_requests
 from lens.edit.settings import settings
 from lens.model import LanguageModel
+from lens.model.batch import Batch, teacher_forced
+from lens.model.watching import as_a_function, watch
 
 Requests = Request | Mapping | Sequence[Request | Mapping]
 

@@ -26,12 +26,12 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from lens.batch import pad
-from lens.capture import as_a_function, up_to, watch
 from lens.edit.edit import applied_edits
 from lens.edit.statistics_files import cache, fetch, store
 from lens.mini.corpus import documents
 from lens.model import LanguageModel
+from lens.model.batch import pad
+from lens.model.watching import as_a_function, up_to, watch
 
 COUNT = 100_000
 """How many tokens are read."""

@@ -18,12 +18,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import kl_div, nll_loss
 
-from lens.batch import teacher_forced
-from lens.capture import watch
 from lens.edit.contexts import Prefixes, in_contexts
 from lens.edit.request import Request
 from lens.model import LanguageModel
-from lens.upper import UpperLayers
+from lens.model.batch import teacher_forced
+from lens.model.upper import UpperLayers
+from lens.model.watching import watch
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,11 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
-from lens.capture import as_a_function
 from lens.edit.branch import branches
 from lens.edit.edit import Change
 from lens.kernels.noise import WORD, Key, odd, philox
 from lens.model import LanguageModel
+from lens.model.watching import as_a_function
 
 LENGTH = 100
 """Tokens of a text, its prompt included."""

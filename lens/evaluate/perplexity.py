@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from lens.batch import pad
-from lens.capture import as_a_function
 from lens.data.text import heldout
 from lens.edit.branch import branches
 from lens.edit.edit import Change
 from lens.kernels import CHUNK_BYTES
 from lens.model import LanguageModel
-from lens.upper import UpperLayers
+from lens.model.batch import pad
+from lens.model.upper import UpperLayers
+from lens.model.watching import as_a_function
 
 TOKENS = 1000
 """The default sample has at least so many tokens."""

@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 
 from lens import kernels
-from lens.batch import pad
 from lens.data.world import Prompt
 from lens.model import LanguageModel
-from lens.upper import UpperLayers
+from lens.model.batch import pad
+from lens.model.upper import UpperLayers
 
 TOKENS = 2048
 """How many tokens run through the model at a time, padding included."""

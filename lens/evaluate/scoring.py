@@ -15,11 +15,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lens.batch import teacher_forced
-from lens.capture import as_a_function
 from lens.edit.branch import branches
 from lens.edit.edit import Change
 from lens.model import LanguageModel, Tokens
+from lens.model.batch import teacher_forced
+from lens.model.watching import as_a_function
 
 TOKENS = 4096
 """How many tokens run through the model at a time, padding included."""

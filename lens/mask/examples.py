@@ -14,9 +14,9 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from lens.batch import pad
 from lens.model import LanguageModel
-from lens.upper import UpperLayers
+from lens.model.batch import pad
+from lens.model.upper import UpperLayers
 
 TOKENS = 4096
 """How many tokens run through the model at a time, padding included."""

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, pad
 
-from lens.capture import as_a_function
 from lens.kernels import kl_reference, kl_uniform
 from lens.mask.config import Config
 from lens.mask.examples import Examples
 from lens.mask.scores import Scores, Weights
 from lens.model import LanguageModel
-from lens.upper import UpperLayers
+from lens.model.upper import UpperLayers
+from lens.model.watching import as_a_function
 
 
 class Objective:

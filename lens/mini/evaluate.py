@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from lens.batch import pad
 from lens.data.text import heldout, passages
 from lens.data.world import facts, prompts, tails
 from lens.files import write_text
-from lens.loading import load
 from lens.mini.corpus import documents
 from lens.model import LanguageModel
+from lens.model.batch import pad
+from lens.model.loading import load
 
 
 def evaluate(lm: LanguageModel) -> dict:

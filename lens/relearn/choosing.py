@@ -16,10 +16,10 @@ from statistics import fmean
 import torch
 from torch import Tensor, nn
 
-from lens.batch import pad
-from lens.capture import as_a_function
 from lens.data import Question
 from lens.model import LanguageModel
+from lens.model.batch import pad
+from lens.model.watching import as_a_function
 
 READOUTS = ("likelihood", "classifier")
 

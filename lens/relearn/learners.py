@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from lens.capture import as_a_function
 from lens.mask import Subnetwork
 from lens.mask.places import places
 from lens.model import LanguageModel
+from lens.model.watching import as_a_function
 from lens.relearn.choosing import Asked, Encoded, Scorer
 
 METHODS = ("head", "lora", "full")

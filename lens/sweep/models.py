@@ -31,7 +31,7 @@ def opened(
     ...     second is first
     True
     """
-    from lens.loading import load
+    from lens.model.loading import load
 
     key = name, device, dtype
     with _one_at_a_time:

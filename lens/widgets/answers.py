@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lens.capture import as_a_function
 from lens.edit.branch import branches
 from lens.edit.edit import Change
 from lens.evaluate.scoring import score
 from lens.model import LanguageModel, Tokens
+from lens.model.watching import as_a_function
 from lens.widgets.explorer import Words
 
 TOKENS = 4096

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 import torch
 
-from lens.batch import pad
 from lens.data import Knowledge, Prompt
 from lens.mask import Subnetwork
 from lens.model import LanguageModel
-from lens.upper import UpperLayers
+from lens.model.batch import pad
+from lens.model.upper import UpperLayers
 from lens.widgets.answers import Answers, answers, next_words
 from lens.widgets.explorer import Words
 

@@ -9,7 +9,7 @@ import transformers
 from lens.bench.tensors import saved_bytes
 from lens.cost.activations import LAYERS, NORM, bytes_per_token
 from lens.cost.shapes import shape
-from lens.families import FAMILIES
+from lens.model.families import FAMILIES
 
 ROWS, TOKENS = 3, 11
 

@@ -12,7 +12,7 @@ from lens.mask.examples import of_texts
 from lens.mask.objective import Objective
 from lens.mask.places import places
 from lens.mask.scores import Scores
-from lens.upper import UpperLayers
+from lens.model.upper import UpperLayers
 
 TEXTS = ["The capital of France is Paris.", "A cafe is a kind of restaurant, and so on."]
 

@@ -6,11 +6,15 @@ import pytest
 import torch
 
 from lens import Request, edit
-from lens.batch import pad
 from lens.edit import Change, branches
+from lens.model.batch import pad
 
 KINDS = ["gpt2", "gpt_neox", "opt", "llama", "mistral", "qwen2", "qwen3", "gemma2"]
-REQUESTS = [Request("The {} is on the", "cat", "mat"), Request("A {} has", "bird", "wings"), Request("{} is", "It", "a")]
+REQUESTS = [
+    Request("The {} is on the", "cat", "mat"),
+    Request("A {} has", "bird", "wings"),
+    Request("{} is", "It", "a"),
+]
 
 
 def edits_of(lm) -> list:

@@ -9,13 +9,13 @@ import torch
 
 import lens
 from lens import Request, edit
-from lens.capture import watch
 from lens.edit.contexts import in_contexts, prefixes
 from lens.edit.memit import spread
 from lens.edit.settings import _table
 from lens.edit.statistics import Statistics
 from lens.edit.value import find_value
 from lens.evaluate import score
+from lens.model.watching import watch
 
 KINDS = ["gpt2", "gpt_neox", "opt", "llama", "mistral", "qwen2", "qwen3", "gemma2"]
 REQUESTS = [

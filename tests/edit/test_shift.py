@@ -7,7 +7,7 @@ import torch
 
 import lens
 from lens import Request, data, edit
-from lens.capture import watch
+from lens.model.watching import watch
 
 KINDS = ["gpt2", "gpt_neox", "opt", "llama", "mistral", "qwen2", "qwen3", "gemma2"]
 REQUEST = Request("The {} is on the", "cat", "mat")

@@ -11,9 +11,9 @@ import torch
 import lens
 from lens import Request, data, edit
 from lens.__main__ import main
-from lens.capture import watch
 from lens.edit import statistics
 from lens.edit.statistics import Statistics
+from lens.model.watching import watch
 
 KINDS = ["gpt2", "gpt_neox", "opt", "llama", "mistral", "qwen2", "qwen3", "gemma2"]
 TEXTS = ["The cat is on the mat.", "Another one", "", "the thirteenth other thing is one of the others", "on"] * 3
@@ -263,7 +263,7 @@ def test_an_edited_models_statistics_are_not_kept_as_the_models(tiny, refuses):
 
 
 def test_the_command_takes_keeps_and_names_them(tiny, cache, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(lens.loading, "load", lambda *_: fresh(tiny))
+    monkeypatch.setattr(lens.model.loading, "load", lambda *_: fresh(tiny))
     assert main(["edit", "statistics", "--model", "a model", "--layers", "0", "1", "--count", "60"]) == 0
     assert capsys.readouterr().out.count("over 60 tokens.") == 2 and len(list(cache.iterdir())) == 2
     assert (

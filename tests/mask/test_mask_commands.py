@@ -39,7 +39,7 @@ def small(monkeypatch, model):
         return replace(kg, **{name: getattr(kg, name)[:6] for name in names})
 
     monkeypatch.setattr(lens.data, "knowledge", few)
-    monkeypatch.setattr("lens.loading.load", lambda name, device=None: model)
+    monkeypatch.setattr("lens.model.loading.load", lambda name, device=None: model)
 
 
 @pytest.fixture
@@ -210,7 +210,7 @@ def test_a_subnetwork_of_another_model_is_neither_measured_nor_overwritten(capsy
     file = tmp_path / "b.safetensors"
     train("--out", file)
     before = file.read_bytes()
-    monkeypatch.setattr("lens.loading.load", lambda name, device=None: tiny("gpt2", torch.float32))
+    monkeypatch.setattr("lens.model.loading.load", lambda name, device=None: tiny("gpt2", torch.float32))
     capsys.readouterr()
     for arguments in (["evaluate", str(file)], ["train", "--out", str(file), *SETTINGS]):
         assert main(["mask", *arguments]) == 1

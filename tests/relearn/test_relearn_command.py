@@ -16,7 +16,7 @@ from lens.__main__ import main
 @pytest.fixture(autouse=True)
 def model(tiny, some_removed, monkeypatch):
     lm = tiny("gpt2", torch.float32, n_positions=256)
-    monkeypatch.setattr("lens.loading.load", lambda name, device=None: lm)
+    monkeypatch.setattr("lens.model.loading.load", lambda name, device=None: lm)
     monkeypatch.setattr(lens.mask, "shipped", lambda name, seed=0, model="mini": some_removed(lm))
     return lm
 

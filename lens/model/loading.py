@@ -12,8 +12,8 @@ from textwrap import shorten
 import torch
 
 from lens.data import manifest, paths
-from lens.families import family_of
 from lens.model import LanguageModel
+from lens.model.families import family_of
 
 
 def load(
@@ -66,7 +66,7 @@ def load(
         if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
             raise OSError("it has no tokenizer")
     except Exception as error:
-        if isinstance(error, ValueError) and "lens/families.py" in str(error):
+        if isinstance(error, ValueError) and "lens/model/families.py" in str(error):
             raise
         first = next(iter(str(error).strip().splitlines()), type(error).__name__)
         first = shorten(first, 240, placeholder=" …")  # transformers 4 lists every model it knows

@@ -104,7 +104,8 @@ def family_of(model_type: str) -> Family:
     """The family's entry, by ``config.model_type``; ``ValueError`` names an unknown one and what it would need."""
     if model_type not in FAMILIES:
         raise ValueError(
-            f"The model family {model_type!r} is not known to lens (known: {', '.join(FAMILIES)}); to add it, give "
-            "FAMILIES in lens/families.py one entry with its layers, its final norm and its attention and MLP sites."
+            f"The model family {model_type!r} is not known to lens (known: {', '.join(FAMILIES)}); to add it, "
+            "give FAMILIES in lens/model/families.py one entry with its layers, its final norm and its attention and "
+            "MLP sites."
         )
     return FAMILIES[model_type]

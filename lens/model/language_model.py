@@ -15,7 +15,7 @@ from hashlib import sha256
 import torch
 from torch import Tensor, nn
 
-from lens.families import Family, family_of
+from lens.model.families import Family, family_of
 
 Tokens = str | int | Sequence[int] | Tensor
 """Text, one token id, or a sequence of token ids."""

@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
-from lens.capture import as_a_function
 from lens.model import LanguageModel
+from lens.model.watching import as_a_function
 
 
 class UpperLayers:

@@ -1,0 +1,5 @@
+"""What is a language model to this book, how is it opened, and how is it run?"""
+
+from lens.model.language_model import LanguageModel, Tokens
+
+__all__ = ["LanguageModel", "Tokens"]
