@@ -5,7 +5,7 @@ one sentence, is made for the mean over several beginnings:
 
     {prompt}          {prefix}. {prompt}          prefix ~ the model itself, top-5 sampling
 
-The prefixes are sampled once for each model and seed, and are tokens, never read back as text.
+The prefixes are sampled once for each model as it was loaded and each seed, and are tokens, never read back as text.
 """
 
 from __future__ import annotations
@@ -40,12 +40,15 @@ def prefixes(lm: LanguageModel, shapes: Sequence[Sequence[int]], seed: int = 0) 
     [0, 5, 5, 10]
     """
     known = _sampled.setdefault(lm.model, {})
-    key = tuple(map(tuple, shapes)), seed
-    if key not in known:
-        lengths = [length for number, length in shapes for _ in range(number)]
-        rows = _sample(lm, len(lengths), max(lengths, default=0), seed)
-        known[key] = ((), *(row[:length] for row, length in zip(rows, lengths)))
-    return known[key]
+    key = lm.fingerprint, tuple(map(tuple, shapes)), seed
+    if key in known:
+        return known[key]
+    lengths = [length for number, length in shapes for _ in range(number)]
+    rows = _sample(lm, len(lengths), max(lengths, default=0), seed)
+    sampled = ((), *(row[:length] for row, length in zip(rows, lengths)))
+    if not lm.changed:  # what an edited model says is not kept as this model's
+        known[key] = sampled
+    return sampled
 
 
 @torch.no_grad()

@@ -7,14 +7,14 @@ Every editor of this folder returns an ``Edit`` and leaves the model alone; ``wi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from weakref import WeakKeyDictionary
+from functools import partial
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from lens.edit.request import Request
 from lens.kernels import update_
-from lens.kernels.update import Undo
 from lens.model import LanguageModel
 
 
@@ -58,8 +58,8 @@ class Edit:
     ``seconds`` the wall time it took; ``note`` says in a sentence where it did nothing.
 
     ``with edit: …`` changes the weights inside the block; ``apply()`` and ``undo()`` do the same by hand.  Undoing puts
-    back every weight bit for bit.  Edits may lie on top of each other: the end of a ``with`` block also takes back what
-    was applied on top inside it, ``undo()`` refuses while a later edit lies on the same weight.
+    back every weight bit for bit.  Edits and masks may lie on top of each other: the end of a ``with`` block also takes
+    back what was applied on top inside it, ``undo()`` refuses while a later one lies on the same weight.
 
     >>> import lens
     >>> lm = lens.load("mini")
@@ -93,66 +93,42 @@ class Edit:
     @property
     def applied(self) -> bool:
         """Is the model changed by it at this moment?"""
-        return any(edit is self for edit, _ in applied_edits(self.lm))
+        return self.lm.weights.of(self) is not None
 
     def apply(self) -> Edit:
         """Change the model's weights, and return the edit; ``RuntimeError`` where it is applied already."""
         if self.applied:
             raise RuntimeError(f"This edit is applied already ({self!r}): undo it before it is applied again.")
-        self.lm.fingerprint  # of the model before anything changes
-        weights = [change.weight(self.lm) for change in self.changes]
-        thin = [(w, c.x, c.delta) for w, c in zip(weights, self.changes) if c.x is not None]
-        undo = update_(*zip(*thin), eta=1.0) if thin else Undo()
-        try:
-            for weight, change in zip(weights, self.changes):
-                if change.x is None:
-                    undo.keep(weight, weight.clone())
-                    weight.add_(change.delta)
-            applied_edits(self.lm).append((self, undo))
-        except BaseException:
-            undo.undo()
-            raise
+        write(self.lm, self.changes, repr(self), by=self)
         return self
 
     def undo(self) -> None:
         """Put back the weights as they were before ``apply``; nothing happens where it is not applied.
 
-        Raises ``RuntimeError`` where a later edit lies on the same weight: undo that one first.
+        Raises ``RuntimeError`` where a later edit or mask lies on the same weight: undo that one first.
         """
-        if not self.applied:
-            return
-        for later in self._above():
-            raise RuntimeError(f"A later edit lies on the same weight ({later!r}): undo that one first.")
-        self._take_back()
+        if written := self.lm.weights.of(self):
+            self.lm.weights.undo(written)
 
     def __enter__(self) -> Edit:
-        return self.apply()
+        self.apply()
+        self.lm.weights.of(self).open = True
+        return self
 
     def __exit__(self, *_) -> None:
-        if self.applied:
-            for later in self._above():
-                later.__exit__()
-            self._take_back()
-
-    def _take_back(self) -> None:
-        stack = applied_edits(self.lm)
-        place = next(i for i, (edit, _) in enumerate(stack) if edit is self)
-        stack[place][1].undo()
-        del stack[place]
-
-    def _above(self) -> list[Edit]:
-        """The edits applied later to a weight of this one, last first."""
-        edits = [edit for edit, _ in applied_edits(self.lm)]
-        place = next(i for i, edit in enumerate(edits) if edit is self)
-        return [edit for edit in reversed(edits[place + 1 :]) if edit._modules() & self._modules()]
-
-    def _modules(self) -> set[int]:
-        return {id(self.lm.site(c.layer, c.site).weight) for c in self.changes}
+        if written := self.lm.weights.of(self):
+            self.lm.weights.close(written)
 
 
-_applied: WeakKeyDictionary[nn.Module, list[tuple[Edit, Undo]]] = WeakKeyDictionary()
-
-
-def applied_edits(lm: LanguageModel) -> list[tuple[Edit, Undo]]:
-    """The edits applied to a model at this moment, first to last."""
-    return _applied.setdefault(lm.model, [])
+def write(lm: LanguageModel, changes: Sequence[Change], what: str, by: object | None = None) -> None:
+    """Add ``changes`` to the model's weights, all of them or none, as one change of ``lm.weights``."""
+    sites = [(change, change.weight(lm), lm.site(change.layer, change.site).weight) for change in changes]
+    with lm.weights.write(what, by) as written:
+        for _, _, parameter in sites:
+            lm.weights.claim(written, parameter)
+        if thin := [(weight, c.x, c.delta) for c, weight, _ in sites if c.x is not None]:
+            written.restore.append(update_(*zip(*thin), eta=1.0).undo)
+        for change, weight, _ in sites:
+            if change.x is None:
+                written.restore.append(partial(weight.copy_, weight.clone()))
+                weight.add_(change.delta)

@@ -85,10 +85,15 @@ def train(
 
     Every ``every`` steps the network is measured on the validation records, and the run kept in a hidden file beside
     ``out`` from which the same call goes on.  What is written is the network that measured best.  The model is not
-    changed.  Raises ``ValueError`` for fewer than one step and ``IndexError`` for an unknown layer.
+    changed.  Raises ``ValueError`` for fewer than one step, ``IndexError`` for an unknown layer, and
+    ``RuntimeError`` while an edit or a mask lies on the weights.
     """
     if recipe.steps < 1:
         raise ValueError(f"Training takes at least one step, and steps is {recipe.steps}.")
+    if lm.changed:
+        raise RuntimeError(
+            f"MEND is trained for a model as it was loaded, and it is changed now ({lm.changed[-1]}): undo that first."
+        )
     out = Path(out)
     network = new_network(lm, recipe)
     own = [p for name, p in network.named_parameters() if name.endswith("log_alpha")]

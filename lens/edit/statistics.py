@@ -26,7 +26,6 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from lens.edit.edit import applied_edits
 from lens.edit.statistics_files import cache, fetch, store
 from lens.mini.corpus import documents
 from lens.model import LanguageModel
@@ -78,7 +77,7 @@ class Statistics:
 
 
 _memory: WeakKeyDictionary[nn.Module, dict] = WeakKeyDictionary()
-"""Of each model: its statistics by (layer, corpus), and the digest of the built-in text by count."""
+"""Of each model, by fingerprint: its statistics by (layer, corpus), and the digest of the built-in text by count."""
 
 
 def covariance(
@@ -89,14 +88,16 @@ def covariance(
     ``texts``: any strings, endless or not, each read on its own from its first token; by default the text that the
     built-in model was trained on.  For another model give text of the kind it was trained on, Wikipedia for GPT-2.
     Statistics that are in memory, shipped or in the cache folder are not taken again.  Raises ``IndexError`` for an
-    unknown layer, ``ValueError`` where there is no text, and ``RuntimeError`` while an edit is applied.
+    unknown layer, ``ValueError`` where there is no text, and ``RuntimeError`` where they must be taken while an edit or
+    a mask lies on the weights: they are those of the model as it was loaded.
 
     >>> import lens
     >>> covariance(lens.load("mini"), 2)[2].C.shape
     torch.Size([768, 768])
     """
     layers = _checked(lm, [layers] if isinstance(layers, int) else layers)
-    known = _memory.setdefault(lm.model, {})
+    model = lm.fingerprint if lm.changed else lm.weights.current_fingerprint
+    known = _memory.setdefault(lm.model, {}).setdefault(model, {})
     digest, pieces = known.get(count) if texts is None else None, None
     if digest is None:
         pieces, digest = _read(lm, texts, count)
@@ -131,8 +132,11 @@ def again(lm: LanguageModel, layers: Iterable[int], folder: Path, count: int = C
 @torch.no_grad()
 def measure(lm: LanguageModel, layers: list[int], pieces: list[list[int]], corpus: str) -> list[Statistics]:
     """C of every layer from one pass over ``pieces`` (token ids), whatever is already known; see ``covariance``."""
-    if applied_edits(lm):
-        raise RuntimeError("An edit is applied to this model, and statistics are the unedited model's: undo it first.")
+    if lm.changed:
+        raise RuntimeError(
+            f"Statistics are those of the model as it was loaded, and it is changed now ({lm.changed[-1]}): undo that "
+            "first, or call lens.edit.covariance before."
+        )
     total, sums = sum(map(len, pieces)), {}
     modules = {layer: lm.site(layer, "ff2") for layer in layers}
     name = f"statistics of layer {', '.join(map(str, layers))}"

@@ -79,7 +79,7 @@ def counterfact(
     header = {
         "format": FORMAT,
         "model": lm.name,
-        "fingerprint": lm.fingerprint,
+        "fingerprint": lm.weights.current_fingerprint,
         "editor": name,
         "settings": json.loads(json.dumps(chosen, default=str)),
         "seed": seed,

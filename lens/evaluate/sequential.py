@@ -8,10 +8,10 @@ no more memory than one, and the end puts every weight back bit for bit.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from statistics import fmean
 
 import torch
-from torch import Tensor
 from tqdm.auto import tqdm
 
 from lens.data.records import check_records
@@ -21,6 +21,7 @@ from lens.evaluate.perplexity import Perplexity, sample
 from lens.evaluate.prompts import SHARES, Case, shares
 from lens.kernels import update_
 from lens.model import LanguageModel
+from lens.model.weights import Written
 
 
 def sequential(
@@ -54,7 +55,6 @@ def sequential(
     if not counts or counts[0] < 1 or counts[-1] > len(records):
         raise ValueError(f"There are {len(records)} records and at is {counts}: give counts from 1 to {len(records)}.")
     name, _, make = resolve(lm, editor, settings)
-    lm.fingerprint  # of the model before anything changes
     cases = [Case.of(lm, record) for record in check_records(records[: counts[-1]])]
     texts = (sample(lm) if texts is None else tuple(texts)) if perplexity else ()
 
@@ -66,32 +66,28 @@ def sequential(
             step |= {f"latest_{key}": value for key, value in latest.items()}
         return step | ({"perplexity": Perplexity(lm, texts)()} if perplexity else {})
 
-    before: dict[int, tuple[Tensor, Tensor]] = {}
-    try:
+    with lm.weights.block(f"edits one on top of another by {name}") as written:
         steps = [measure(0)]
         for done, case in enumerate(tqdm(cases, unit="edit", desc=name, disable=not progress), 1):
-            _write(lm, make(case.request), before)
+            _write(lm, make(case.request), written)
             if done in counts:
                 steps.append(measure(done))
         return steps
-    finally:
-        with torch.no_grad():
-            for parameter, old in before.values():
-                parameter.copy_(old)
 
 
 @torch.no_grad()
-def _write(lm: LanguageModel, edit: Edit, before: dict[int, tuple[Tensor, Tensor]]) -> None:
-    """Add an edit to the weights, and keep in ``before`` what each weight held when it was first touched."""
+def _write(lm: LanguageModel, edit: Edit, written: Written) -> None:
+    """Add an edit to the weights; what each weight held is kept when it is first touched."""
     for change in edit.changes:
-        parameter = lm.site(change.layer, change.site).weight
-        if id(parameter) not in before:
-            before[id(parameter)] = parameter, parameter.detach().clone()
-        weight = change.weight(lm)
+        parameter, weight = lm.site(change.layer, change.site).weight, change.weight(lm)
+        if id(parameter) not in written.parameters:
+            lm.weights.claim(written, parameter)
+            written.restore.append(partial(parameter.copy_, parameter.detach().clone()))
         if change.x is None:
             weight.add_(change.delta)
         else:
             update_([weight], [change.x], [change.delta], eta=1.0)
+    lm.weights.wrote(written)
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

@@ -3,15 +3,16 @@
     removed:  W ← W ∘ (1 − m)      the remaining model
     only:     W ← W ∘ m            the critical subnetwork alone (outside the masked sites the model is whole)
 
-Both are context managers: the weights come back bit for bit.
+Both are context managers of ``lm.weights``: the weights come back bit for bit, together with what was left on top.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -119,7 +120,7 @@ class Subnetwork:
     @contextmanager
     def _without(self, lm: LanguageModel, inside: bool) -> Iterator[None]:
         self.check(lm)
-        with ExitStack() as undo:
+        with lm.weights.block(f"{self!r} {'removed' if inside else 'alone'}") as written:
             for place in places(lm, {layer for layer, _ in self.bits}, {site for _, site in self.bits}):
                 matrix = place.matrix
                 gone = torch.zeros(matrix.shape, dtype=torch.bool)
@@ -127,8 +128,10 @@ class Subnetwork:
                     if (place.layer, site) in self.bits:
                         gone[:, columns] = self.mask(place.layer, site) == inside
                 gone = gone.to(matrix.device)
-                undo.callback(_put, matrix, gone, matrix[gone])
+                lm.weights.claim(written, place.weight)
+                written.restore.append(partial(_put, matrix, gone, matrix[gone]))
                 _put(matrix, gone, 0)
+            lm.weights.wrote(written)
             yield
 
     def check(self, lm: LanguageModel) -> None:

@@ -102,6 +102,7 @@ def train(
     def found() -> Subnetwork:
         about = provenance(lm.device) | {"seconds": state["seconds"]}
         about |= {"outside": _digest(outside)} if outside else {}
+        about |= {"changed": list(lm.changed)} if lm.changed else {}
         rest = tuple(state["history"]), lm.name, lm.fingerprint, head_dim(lm), about
         return Subnetwork(scores.bits(), scores.shapes(), config, *rest)
 
@@ -160,7 +161,7 @@ def _sizes(config: Config) -> tuple[int, int, int]:
 def _run_name(lm: LanguageModel, config: Config, outside: Subnetwork | None, *sets) -> str:
     """A checkpoint continues only the run it came from: same configuration, model and texts."""
     texts = [[p if isinstance(p, str) else (p.text, p.target) for p in one] for one in sets]
-    held = [asdict(config), lm.fingerprint, texts] + ([_digest(outside)] if outside else [])
+    held = [asdict(config), lm.weights.current_fingerprint, texts] + ([_digest(outside)] if outside else [])
     return sha256(json.dumps(held).encode()).hexdigest()
 
 

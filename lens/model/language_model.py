@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from hashlib import sha256
 
 import torch
 from torch import Tensor, nn
 
 from lens.model.families import Family, family_of
+from lens.model.weights import Weights
 
 Tokens = str | int | Sequence[int] | Tensor
 """Text, one token id, or a sequence of token ids."""
@@ -101,18 +101,19 @@ class LanguageModel:
             raise ValueError(f"There is no site {site!r} in this model: choose one of {', '.join(self.sites)}.")
 
     @cached_property
-    def fingerprint(self) -> str:
-        """Which model is this?  SHA-256 over every parameter's name, shape, dtype and 64 of its values, evenly spread.
+    def weights(self) -> Weights:
+        """The owner of the model's weights: what lies on them, and how all of it is taken back."""
+        return Weights(self.model)
 
-        It is taken once, at the first question: an edit asks before it changes anything, so that it is the fingerprint
-        of the model as it was loaded.
-        """
-        digest = sha256(self.model.config.model_type.encode())
-        for name, p in self.model.named_parameters():
-            flat = p.detach().reshape(-1)
-            some = flat[:: max(1, flat.numel() // 64)][:64].to("cpu", torch.float64)
-            digest.update(f"{name} {tuple(p.shape)} {p.dtype}".encode() + some.numpy().tobytes())
-        return digest.hexdigest()
+    @property
+    def fingerprint(self) -> str:
+        """Which model is this, as it was loaded?  A SHA-256 of its parameters (``Weights.fingerprint``)."""
+        return self.weights.fingerprint
+
+    @property
+    def changed(self) -> tuple[str, ...]:
+        """What lies on the model's weights at this moment (edits, masks), first to last; empty where nothing does."""
+        return self.weights.changed
 
     # --- the way out: hidden vector → logits -----------------------------------------------------------------------
 

@@ -47,6 +47,8 @@ class UpperLayers:
                 hook = module.register_forward_pre_hook(lambda _, *call: self._calls.append(call), with_kwargs=True)
                 hooks.callback(hook.remove)
             self.normed: Tensor = lm.model.base_model(input_ids=ids.to(lm.device), use_cache=False).last_hidden_state
+        self._below = frozenset(id(p) for layer in lm.layers[: self._first] for p in layer.parameters())
+        self._changes = lm.weights.on(self._below)
         args, kwargs = self._calls[0]
         self.hidden: Tensor = args[0] if args else kwargs["hidden_states"]
         # What a layer is given besides h; the h's of the layers above are dropped.
@@ -63,7 +65,15 @@ class UpperLayers:
         ``weights`` are used in place of the model's own: (layer, path of a module below the layer) → its weight, as
         the module stores it.  They receive gradients where they require them.  ``checkpointing``: of each layer only
         its input is kept, and the backward pass runs the layer again.
+
+        Raises ``RuntimeError`` where an edit or a mask below these layers has come or gone since the first pass: what
+        entered then is not what would enter now.
         """
+        if hidden is None and self._lm.weights.on(self._below) != self._changes:
+            raise RuntimeError(
+                f"The layers below layer {self._first} have been changed since they were run: make a new "
+                "UpperLayers (or Perplexity, or Readings), which runs them again."
+            )
         hidden = self.hidden if hidden is None else hidden
         own: list[dict[str, Tensor]] = [{} for _ in self._layers]
         for (layer, path), weight in (weights or {}).items():

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -118,13 +119,16 @@ def _adapted(lm: LanguageModel, rank: int) -> Iterator[list[Tensor]]:
     # fan_in_fan_out says that weights are stored [d_in, d_out], as in GPT-2's Conv1D.
     turned = type(lm.site(0, "ff1")).__name__ == "Conv1D"
     config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets, fan_in_fan_out=turned)
-    before = [(module, dict(module._modules), set(vars(module))) for module in lm.model.modules()]
-    try:
-        inject_adapter_in_model(config, lm.model)
-        yield [p for p in lm.model.parameters() if p.requires_grad]
-    finally:
-        for module, children, names in before:
-            module._modules.clear()
-            module._modules.update(children)
-            for name in set(vars(module)) - names:
-                delattr(module, name)
+    with lm.weights.block("LoRA adapters") as written:
+        for layer, site in product(range(len(lm.layers)), lm.sites):
+            lm.weights.claim(written, lm.site(layer, site).weight)  # not written, but no longer all that is computed
+        before = [(module, dict(module._modules), set(vars(module))) for module in lm.model.modules()]
+        try:
+            inject_adapter_in_model(config, lm.model)
+            yield [p for p in lm.model.parameters() if p.requires_grad]
+        finally:
+            for module, children, names in before:
+                module._modules.clear()
+                module._modules.update(children)
+                for name in set(vars(module)) - names:
+                    delattr(module, name)

@@ -11,7 +11,9 @@ from threading import RLock
 from lens.data.paths import BUILT_IN
 from lens.model import LanguageModel
 
-_kept: dict[tuple, LanguageModel] = {}
+_kept: dict[tuple, tuple[LanguageModel, str]] = {}
+"""The model that was opened last, and its fingerprint as it was loaded."""
+
 _one_at_a_time = RLock()
 
 
@@ -35,10 +37,12 @@ def opened(
 
     key = name, device, dtype
     with _one_at_a_time:
-        if key not in _kept:
+        lm, loaded = _kept.get(key, (None, None))
+        if lm is None or lm.weights.current_fingerprint != loaded:  # a job left an edit on it, or trained it
             _kept.clear()  # before the next one needs its memory
-            _kept[key] = load(name, device, dtype)
-        lm = _kept[key]
+            del lm
+            lm = load(name, device, dtype)
+            _kept[key] = lm, lm.fingerprint
         try:
             if fingerprint not in (None, lm.fingerprint):
                 raise ValueError(

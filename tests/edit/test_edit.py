@@ -77,7 +77,7 @@ def test_an_edit_under_a_later_one_is_not_undone(tiny, refuses):
     before = weights(lm)
     first, second = make(lm, seed=1).apply(), make(lm, seed=2).apply()
     after = weights(lm)
-    with refuses(RuntimeError, "later edit lies on the same weight.*undo that one first"):
+    with refuses(RuntimeError, "later change lies on the same weight.*undo that one first"):
         first.undo()
     assert same(lm, after) and first.applied and second.applied
     second.undo()

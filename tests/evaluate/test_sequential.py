@@ -95,7 +95,7 @@ def test_one_copy_of_each_changed_weight_is_kept_however_many_edits_there_are(ti
     module = sys.modules["lens.evaluate.sequential"]  # the function of that name hides the module
     kept = []
     write = module._write
-    monkeypatch.setattr(module, "_write", lambda lm, edit, before: (write(lm, edit, before), kept.append(len(before))))
+    monkeypatch.setattr(module, "_write", lambda lm, edit, on: (write(lm, edit, on), kept.append(len(on.restore))))
     sequential(tiny("gpt2"), few, rank_one, at=[5], texts=TEXTS, progress=False)
     assert kept == [1] * 5
 

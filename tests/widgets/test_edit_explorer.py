@@ -111,7 +111,7 @@ def test_an_edit_without_factors_is_applied_and_taken_back(mini, records, weight
     assert fact["layers"] == [[[lens.edit.settings(mini, "finetune")["layer"]]]]
     with slowly(mini, Request.from_record(records[0])):
         _read(mini, fact, fact["after"][0][0][0][0], fact["prompt"])
-    assert not lens.edit.edit.applied_edits(mini)
+    assert not mini.changed
 
 
 def test_every_layer_is_tried_where_an_edit_is_one_step_and_the_editor_s_own_elsewhere(mini, records):
