@@ -19,10 +19,11 @@ from math import sqrt
 from pathlib import Path
 from statistics import fmean, stdev
 
+from scipy.special import stdtrit
+
 from lens import markdown
 from lens.evaluate.prompts import CONVENTIONS, MEASURES, SHARES
 
-Z = 1.959964
 NUMBERS = (*SHARES, "entropy", "perplexity", "seconds")
 
 
@@ -68,23 +69,15 @@ def estimate(values: Sequence[float], share: bool = True) -> Estimate:
     """
     n, mean = len(values), fmean(values)
     if share and set(values) <= {0, 1}:
-        center, reach = mean + Z * Z / (2 * n), Z * sqrt(mean * (1 - mean) / n + Z * Z / (4 * n * n))
-        center, reach = center / (1 + Z * Z / n), reach / (1 + Z * Z / n)
+        from scipy import stats  # slow to import
+
+        low, high = stats.binomtest(round(n * mean), n).proportion_ci(0.95, "wilson")
     elif n > 1:
-        center, reach = mean, _student(n - 1) * stdev(values) / sqrt(n)
+        reach = float(stdtrit(n - 1, 0.975)) * stdev(values) / sqrt(n)
+        low, high = (max(0.0, mean - reach), min(1.0, mean + reach)) if share else (mean - reach, mean + reach)
     else:
         return Estimate(mean, None, None, 1)
-    low, high = center - reach, center + reach
-    return Estimate(mean, max(0.0, low), min(1.0, high), n) if share else Estimate(mean, low, high, n)
-
-
-def _student(degrees: int) -> float:
-    """The 97.5 % point of Student's distribution: tabulated up to 4 degrees, then by its expansion (to 0.2 %)."""
-    if degrees < 5:
-        return (12.7062, 4.30265, 3.18245, 2.77645)[degrees - 1]
-    z, v = Z, degrees
-    terms = (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96, (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
-    return z + sum(term / v ** (i + 1) for i, term in enumerate(terms))
+    return Estimate(mean, float(low), float(high), n)
 
 
 @dataclass(frozen=True)

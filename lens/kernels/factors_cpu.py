@@ -25,7 +25,7 @@ def pointer(context, address):
     )
 
 
-@numba.njit(fastmath={"reassoc", "contract", "nsz"})
+@numba.njit(fastmath={"reassoc", "contract", "nsz"}, cache=True)
 def dot(a, b):
     """Σ a b, in as many partial sums as a vector register holds."""
     total = float32(0)
@@ -34,7 +34,7 @@ def dot(a, b):
     return total
 
 
-@numba.njit(nogil=True)
+@numba.njit(nogil=True, cache=True)
 def run(table, itself, out):
     """``table`` int64 [S, 8]: addresses of x, δ, y, ε; then n, m, d_in, d_out.  ``itself``: y is x and ε is δ."""
     for s in range(len(table)):

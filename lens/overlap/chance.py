@@ -16,12 +16,10 @@ two rows differ.  Modules are independent, and their moments add up.
 
 from __future__ import annotations
 
-from math import floor, inf, lgamma, log, log1p, sqrt
+from math import floor, sqrt
 
 import numpy as np
-
-Z = 1.959964
-"""The normal distribution's 97.5 % point."""
+from scipy.special import betainc, ndtri, pdtr
 
 NORMAL = 100.0
 """Variance from which the interval is the normal one."""
@@ -75,28 +73,18 @@ def interval(mean: float, variance: float) -> tuple[float, float]:
     if variance < 1e-9 * max(mean, 1):  # rounding: there is no choice
         return mean, mean
     if variance >= NORMAL:
-        reach = Z * sqrt(variance)
+        reach = float(ndtri(0.975)) * sqrt(variance)
         return max(0.0, mean - reach), mean + reach
     span = 12 * sqrt(variance) + 12
-    values = np.arange(max(0, floor(mean - span)), floor(mean + span) + 1)
-    law = np.array([_log_panjer(int(k), mean, variance) for k in values])
-    law = np.exp(law - law.max())
-    below = (law / law.sum()).cumsum()
-    return float(values[below >= 0.025][0]), float(values[below >= 0.975][0])
-
-
-def _log_panjer(k: int, mean: float, variance: float) -> float:
-    """log P(k), but for a constant where the size is no whole number."""
-    if abs(variance / mean - 1) < 1e-9:
-        return k * log(mean) - mean - lgamma(k + 1)
-    if variance > mean:
-        size, p = mean**2 / (variance - mean), mean / variance
-        return lgamma(k + size) - lgamma(size) - lgamma(k + 1) + size * log(p) + k * log1p(-p)
-    p = 1 - variance / mean
-    size = mean / p
-    if k >= size + 1:  # the size is seldom a whole number
-        return -inf
-    return lgamma(size + 1) - lgamma(k + 1) - lgamma(size - k + 1) + k * log(p) + (size - k) * log1p(-p)
+    k = np.arange(max(0, floor(mean - span)), floor(mean + span) + 1.0)
+    if abs(variance / mean - 1) < 1e-6:
+        below = pdtr(k, mean)
+    elif variance > mean:
+        below = betainc(mean**2 / (variance - mean), k + 1, mean / variance)
+    else:
+        size = mean**2 / (mean - variance)  # seldom a whole number
+        below = np.where(k < size, betainc(np.maximum(size - k, 1e-9), k + 1, variance / mean), 1)
+    return float(k[below >= 0.025][0]), float(k[below >= 0.975][0])
 
 
 def drawn(weights: int, columns: int, sizes: np.ndarray, by_row: np.ndarray, generator: np.random.Generator):

@@ -60,7 +60,7 @@ def _loop():
     """The loop, compiled when it is first needed: importing lens need not wait for numba."""
     import numba
 
-    @numba.njit(nogil=True)
+    @numba.njit(nogil=True, cache=True)
     def count(words, found):
         masks, length = words.shape
         here = np.empty(masks, np.uint64)
