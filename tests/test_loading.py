@@ -11,6 +11,7 @@ from torch import nan, nn
 
 import lens
 from lens import LanguageModel, Request
+from lens.edit.edit import Change, Edit
 from lens.evaluate.generation import continuations
 from lens.kernels.naive import rank
 from lens.mask.places import places
@@ -243,7 +244,7 @@ def test_a_weight_that_became_nan_later_gives_no_words_no_rank_no_edit_and_no_te
         lambda: lens.edit.shift(lm, REQUEST, layer=2),
         lambda: lens.edit.sgd_step(lm, REQUEST, layers=[2], sites=["ff2"]),
         lambda: lens.edit.finetune(lm, REQUEST, steps=2),
-        lambda: lens.edit.covariance(lm, 2, text),
+        lambda: lens.edit.covariance(lm, 2, [*text, "another"]),
         lambda: lens.edit.rome(lm, REQUEST, layer=2, statistics=healthy),
         lambda: continuations(lm, [lm.encode(PROMPT)], [0], length=8),
         lambda: answers(lm, [PROMPT], ["is"]),
@@ -280,6 +281,16 @@ def test_an_edit_that_is_no_number_is_refused_and_changes_nothing(tiny, refuses,
     with refuses(ValueError, "What shift adds to layer 1 ff2 is NaN or infinite: all weights are finite"):
         lens.edit.shift(lm, REQUEST, layer=1, eta=1e39)
     assert state(lm.model) == before
+
+
+def test_edits_that_overflow_together_are_to_be_undone(tiny, refuses):
+    lm = tiny("llama", torch.float16)
+    large = Change(1, "ff2", None, torch.full((40, 24), 6e4).half())
+    edits = [Edit("large", (REQUEST,), (large,), {}, 0.0, lm) for _ in range(2)]
+    before = lens.logit_lens(lm, PROMPT).logits
+    with edits[0], edits[1], refuses(ValueError, "no words.*layers.1.mlp.down_proj.*so undo what was applied"):
+        lens.logit_lens(lm, PROMPT)
+    assert lens.logit_lens(lm, PROMPT).logits.equal(before)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
