@@ -170,7 +170,7 @@ def _statistics(args) -> None:
     from lens.edit.statistics import again
     from lens.model.loading import load
 
-    lm = load(args.model, args.device)
+    lm = load(args.model, device=args.device)
     layers = args.layers or sorted({settings(lm, "rome")["layer"], *settings(lm, "memit")["layers"]})
     taken = again(lm, layers, args.out, count=args.count) if args.out else covariance(lm, layers, count=args.count)
     for layer, one in taken.items():
@@ -187,7 +187,7 @@ def _mend_train(args) -> None:
     if args.out is None and args.model != "mini":
         raise ValueError(f"Say with --out FILE where the network for {args.model!r} should go.")
     out = args.out or paths.root() / "mend" / "mini.safetensors"
-    lm = load(args.model, args.device)
+    lm = load(args.model, device=args.device)
     print(f"The network is in {train(lm, out, recipe_for(lm, steps=args.steps, seed=args.seed))}.")
     if out.resolve().is_relative_to(paths.root().resolve()):
         manifest.write()

@@ -21,6 +21,7 @@ from torch.nn.functional import cross_entropy
 from lens.gradient import FactoredGradient
 from lens.model import LanguageModel, Tokens
 from lens.model.batch import teacher_forced
+from lens.model.soundness import finite, not_finite
 from lens.model.watching import as_a_function, watch
 
 
@@ -102,8 +103,8 @@ def capture(
     prompt, or one text for all.  ``layers`` and ``sites`` narrow what is kept; everything by default.
 
     Raises ``ValueError`` in one sentence for an empty prompt or target, a prompt too long for the model, a list of
-    targets that does not match, or an unknown site, and ``IndexError`` for an unknown layer.  The model is left as it
-    was found.
+    targets that does not match, an unknown site, or a loss that is NaN, and ``IndexError`` for an unknown layer.  The
+    model is left as it was found.
 
     >>> import lens
     >>> lm = lens.load("mini")
@@ -141,6 +142,8 @@ def capture(
 
     losses = torch.zeros(len(prompts), dtype=nll.dtype, device=nll.device)
     losses.index_add_(0, batch.row.to(nll.device), nll.detach())
+    if not finite(losses):
+        raise not_finite(lm, "The loss is NaN or infinite")
     keep = None if len(prompts) == 1 else batch.real.flatten().nonzero()[:, 0]
     heads = lm.model.config.num_attention_heads
     flat: dict[int, Tensor] = {}  # q, k and v read one x: keep it once

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from lens import kernels
 from lens.model import LanguageModel, Tokens
+from lens.model.soundness import finite, not_finite
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def project(
     square is not far above ε, as late VJPs can be, and the result depends on the scale of the loss (*Backward Lens*,
     appendix H).
 
-    Raises ``ValueError`` where ``vectors`` is not of the model's width or ``k`` is not between 1 and V.
+    Raises ``ValueError`` where ``vectors`` is not of the model's width or not finite, or ``k`` not between 1 and V.
 
     >>> import lens
     >>> lm = lens.load("mini")
@@ -98,6 +99,9 @@ def read(
         raise ValueError(
             f"Only vectors of this model's width can be read as words: expected [..., {width}], got {got}."
         )
+    if not finite(vectors):
+        bad = ~vectors.isfinite().all(-1)
+        raise not_finite(lm, f"{int(bad.sum())} of {bad.numel()} vectors hold NaN or infinity and stand for no words")
     shape = vectors.shape[:-1]
     flat = vectors.reshape(-1, width).to(lm.unembedding.device)
     if normalize:
@@ -129,4 +133,6 @@ def read(
         tokens=tokens,
         log_normalizer=log_normalizer,
     )
+    if not all(finite(t) for t in out.values()):
+        raise not_finite(lm, "Logits are NaN or infinite and stand for no words")
     return {name: t.reshape((*shape, *t.shape[1:])) for name, t in out.items()}

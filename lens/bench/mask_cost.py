@@ -164,7 +164,7 @@ def _begun(training: Ours | Published) -> Ours | Published:
 def bench_mask(device: str | None = None, repeats: int = 9) -> dict[str, float | None]:
     """``cost`` of mini and of GPT-2 small's shape, each number under the model's name."""
     found = {}
-    for name, lm in (("mini", load("mini", device)), ("GPT-2 small", random_gpt2(device))):
+    for name, lm in (("mini", load("mini", device=device)), ("GPT-2 small", random_gpt2(device))):
         config = config_for(lm, steps=10**6)  # a warm-up that does not move the scores
         found |= {f"{name}: {what}": value for what, value in cost(lm, config, repeats).items()}
     return found

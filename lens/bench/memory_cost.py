@@ -51,7 +51,7 @@ class Case:
 
 
 def mini() -> LanguageModel:
-    return load("mini", "cpu")
+    return load("mini", device="cpu")
 
 
 def gpt2_small() -> LanguageModel:

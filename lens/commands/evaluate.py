@@ -55,7 +55,7 @@ def counterfact(args) -> int:
 
     others = [evaluate.Report.read(path) for path in args.beside]
     records, chosen = _records(args.records, args.limit), _settings(args)
-    lm = load(args.model, args.device)
+    lm = load(args.model, device=args.device)
     try:
         report = evaluate.counterfact(
             lm,
@@ -84,7 +84,7 @@ def sequential(args) -> int:
     from lens.provenance import provenance
 
     records, chosen = _records(args.records, args.limit), _settings(args)
-    lm = load(args.model, args.device)
+    lm = load(args.model, device=args.device)
     steps = evaluate.sequential(lm, records, args.editor, args.at, settings=chosen)
     for step in steps:
         print(f"{step['edits']:4d} edits: " + _line(step))
@@ -112,7 +112,7 @@ def tuning(args) -> int:
             write_text(args.out, as_csv(results))
 
     records, chosen = _records("validation", args.limit), _settings(args)
-    lm = load(args.model, args.device)
+    lm = load(args.model, device=args.device)
     results = evaluate.tune(lm, records, args.editor, settings=chosen, together=args.together, each=keep)
     print(as_table(results))
     if (found := evaluate.best(results, args.floor)) is None:

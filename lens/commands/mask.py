@@ -64,7 +64,7 @@ def train(args) -> int:
     for name in {"seed", "granularity"} & chosen.keys():
         raise ValueError(f"--set {name} would not be in the file's name: say it with --{name}.")
     kgs = {target: data.knowledge(target, model=args.wording) for target in targets}
-    lm = load(args.model, args.device)
+    lm = load(args.model, device=args.device)
     for target, seed in runs:
         kg = kgs[target]
         name = f"{kg.name}-{args.granularity}-{seed}.safetensors"
@@ -121,7 +121,7 @@ def evaluate(args) -> int:
             raise ValueError(f"The file {path} does not say what its subnetwork was to remove: give --target.")
         name = args.model or subnetwork.model
         if name not in models:
-            models = {name: load(name, args.device)}  # one at a time
+            models = {name: load(name, device=args.device)}  # one at a time
         kg = data.knowledge(target, model=args.wording or subnetwork.about.get("wording"))
         result = evaluation.knowledge(models[name], kg, subnetwork, random=args.random, alone=args.alone)
         rows += [{"file": path.name} | row for row in result.rows()]

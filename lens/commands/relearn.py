@@ -50,7 +50,7 @@ def relearn(args) -> int:
         raise ValueError(f"There is no method {wrong[0]!r}: choose of {', '.join(learning.METHODS)}.")
     targets = list(dict.fromkeys(t for given in args.target for t in (data.target_kgs() if given == ALL else [given])))
     kgs = {target: data.knowledge(target) for target in targets}
-    lm = load(args.model, args.device)
+    lm = load(args.model, device=args.device)
     settings = {"steps": args.steps, "every": args.every, "batch": args.batch, "readout": args.readout}
     settings |= {"frozen": not args.free, "lr": args.lr}
     head, rows = _head(lm, args, settings), []

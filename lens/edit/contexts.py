@@ -18,6 +18,7 @@ from torch import nn
 
 from lens.edit.request import Request
 from lens.model import LanguageModel
+from lens.model.soundness import finite, not_finite
 from lens.model.watching import as_a_function
 from lens.segments import subject_last
 
@@ -64,6 +65,8 @@ def _sample(lm: LanguageModel, number: int, length: int, seed: int) -> Prefixes:
             logits[:, tokenizer.all_special_ids] = -torch.inf
             logits[:, len(tokenizer) :] = -torch.inf  # rows of E that only fill it up
             best = logits.topk(TOP)
+            if not finite(best.values):
+                raise not_finite(lm, "Logits are NaN or infinite and no word can be drawn")
             drawn = torch.multinomial(best.values.softmax(-1), 1, generator=generator)
             ids = torch.cat([ids, best.indices.gather(1, drawn)], 1)
     return tuple(map(tuple, ids[:, 1:].tolist()))

@@ -16,6 +16,7 @@ from torch import Tensor
 from lens.edit.request import Request
 from lens.kernels import update_
 from lens.model import LanguageModel
+from lens.model.soundness import finite, not_finite
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,11 @@ class Edit:
     seconds: float
     lm: LanguageModel = field(repr=False)
     note: str | None = None
+
+    def __post_init__(self):
+        for c in self.changes:
+            if not all(finite(t) for t in (c.x, c.delta) if t is not None):
+                raise not_finite(self.lm, f"What {self.editor} adds to layer {c.layer} {c.site} is NaN or infinite")
 
     def __repr__(self) -> str:
         what = ", ".join(f"{r.subject} → {r.target_new}" for r in self.requests[:2])

@@ -25,6 +25,7 @@ from lens.edit.mend_loss import Outcome, meta_loss
 from lens.edit.settings import settings
 from lens.files import whole
 from lens.model import LanguageModel
+from lens.model.soundness import finite
 from lens.provenance import provenance
 
 
@@ -114,6 +115,8 @@ def train(
         for group, rate in zip(optimizer.param_groups, rates):
             group["lr"] = rate * schedule(step, recipe)
         outcome = train_step(lm, network, optimizer, _examples(recipe, step), recipe)
+        if not finite(outcome.loss):
+            raise ValueError(f"The meta-loss became {outcome.loss:.3g} in step {step + 1}: try a smaller lr.")
         bar.set_postfix(loss=f"{outcome.loss.item():.3f}", said=f"{outcome.said:.0%}", kept=f"{outcome.kept:.0%}")
         if (step + 1) % every == 0 or step + 1 == recipe.steps:
             measured = validate(lm, network, validation, recipe) | {"step": step + 1}

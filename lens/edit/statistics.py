@@ -30,6 +30,7 @@ from lens.edit.statistics_files import cache, fetch, store
 from lens.mini.corpus import documents
 from lens.model import LanguageModel
 from lens.model.batch import pad
+from lens.model.soundness import finite, not_finite
 from lens.model.watching import as_a_function, up_to, watch
 
 COUNT = 100_000
@@ -113,8 +114,8 @@ def covariance(
                 store(lm, one.layer, digest, one.C, one.count, cache())
             except OSError as error:
                 warnings.warn(
-                    f"The statistics of layer {one.layer} could not be kept in {cache()} ({error.strerror}): "
-                    "set LENS_CACHE to a folder with room, or they are taken again next time.",
+                    f"The statistics of layer {one.layer} could not be kept ({error}): set LENS_CACHE to a folder with "
+                    "room, or they are taken again next time.",
                     stacklevel=2,
                 )
     return {layer: known[layer, digest] for layer in layers}
@@ -148,6 +149,8 @@ def measure(lm: LanguageModel, layers: list[int], pieces: list[list[int]], corpu
             for layer, (k, _) in seen.items():
                 k = k.reshape(real.numel(), -1)[real.flatten().to(k.device)]  # [tokens, d_m]
                 k = k.to(torch.promote_types(k.dtype, torch.float32))
+                if not finite(k):
+                    raise not_finite(lm, f"What enters layer {layer} ff2 is NaN or infinite")
                 if layer not in sums:
                     sums[layer] = torch.zeros(k.shape[1], k.shape[1], dtype=_widest(k.device), device=k.device)
                 sums[layer] += k.T @ k

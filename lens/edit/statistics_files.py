@@ -22,10 +22,16 @@ FORMAT = "lens-statistics-1"
 
 
 def cache() -> Path:
-    """The folder where statistics are kept between sessions; ``$LENS_CACHE`` comes first."""
-    if chosen := os.environ.get("LENS_CACHE"):
-        return Path(chosen).expanduser() / "statistics"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lens-book" / "statistics"
+    """The folder where statistics are kept between sessions; ``$LENS_CACHE`` comes first.
+
+    ``OSError`` where there is none, because the user has no home folder (an unknown one in a container).
+    """
+    try:
+        if chosen := os.environ.get("LENS_CACHE"):
+            return Path(chosen).expanduser() / "statistics"
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lens-book" / "statistics"
+    except RuntimeError:
+        raise FileNotFoundError("there is no home folder") from None
 
 
 def store(lm: LanguageModel, layer: int, corpus: str, C: Tensor, count: int, folder: Path) -> Path:
@@ -45,9 +51,9 @@ def fetch(lm: LanguageModel, layer: int, corpus: str) -> tuple[Tensor, int] | No
     from safetensors import SafetensorError, safe_open
 
     size, device = len(lm.weight(layer, "ff2")), lm.weight(layer, "ff2").device
-    for folder in (paths.root() / "statistics", cache()):
+    for folder in (lambda: paths.root() / "statistics", cache):
         try:
-            with safe_open(folder / _name(lm, layer, corpus), "pt") as file:
+            with safe_open(folder() / _name(lm, layer, corpus), "pt") as file:
                 about = json.loads(file.metadata()["lens"])
                 upper = file.get_tensor("upper")
             made_for = about["format"], about["fingerprint"], about["layer"], about["corpus"]

@@ -26,6 +26,7 @@ from lens.edit.branch import branches
 from lens.edit.edit import Change
 from lens.kernels.noise import WORD, Key, odd, philox
 from lens.model import LanguageModel
+from lens.model.soundness import finite, not_finite
 from lens.model.watching import as_a_function
 
 LENGTH = 100
@@ -76,6 +77,8 @@ def continuations(
             seen = lm.model.base_model(input_ids=ids[:, t - 1 : t], past_key_values=cache, use_cache=True)
             due = given <= t  # the rows whose prompt is over
             logits = lm.head(seen.last_hidden_state[due, -1])
+            if not finite(logits.amax(1)):
+                raise not_finite(lm, f"Logits of token {t} are NaN or infinite and no word can be drawn")
             ids[due, t] = _draw(logits, (place[due], t, case[due]), (seed & WORD, seed >> 32), top)
     return lm.tokenizer.batch_decode(ids.tolist(), skip_special_tokens=True, clean_up_tokenization_spaces=False)
 

@@ -14,6 +14,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
+from lens.model import soundness
 from lens.model.families import Family, family_of
 from lens.model.weights import Weights
 
@@ -26,6 +27,8 @@ class LanguageModel:
     """A causal language model with the names this book uses for its parts.
 
     ``model`` is the unmodified transformers model and ``tokenizer`` its tokenizer; ``name`` is what it was loaded as.
+    Raises ``TypeError`` for what is no causal language model, and ``ValueError`` for one that is quantized or carries
+    adapters (LoRA); ``lens.load(model, tokenizer)`` looks at its numbers too.
 
     >>> import lens
     >>> lm = lens.load("mini")
@@ -36,6 +39,9 @@ class LanguageModel:
     model: nn.Module
     tokenizer: object
     name: str = ""
+
+    def __post_init__(self):
+        soundness.check_parts(self)
 
     def __repr__(self) -> str:
         c = self.model.config
@@ -74,7 +80,7 @@ class LanguageModel:
     @property
     def unembedding(self) -> Tensor:
         """E [V, d]: row ``t`` is the direction that raises token ``t``'s logit."""
-        return self.model.get_output_embeddings().weight
+        return soundness.plain(self.model.get_output_embeddings(), "The unembedding").weight
 
     @property
     def width(self) -> int:
@@ -84,7 +90,8 @@ class LanguageModel:
     def site(self, layer: int, site: str) -> nn.Module:
         """The module that computes ``site`` in ``layer`` (q, k and v may share one)."""
         self.check(layer, site)
-        return self.layers[layer].get_submodule(self.family.sites[site].module)
+        module = self.layers[layer].get_submodule(self.family.sites[site].module)
+        return soundness.plain(module, f"Site {site!r} of layer {layer}")
 
     def weight(self, layer: int, site: str) -> Tensor:
         """W [d_in, d_out] of a site, whichever way round the model stores it; shares memory where that is possible."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from math import inf, nan
+from math import inf, isfinite, nan
 from statistics import fmean
 from time import perf_counter
 
@@ -138,4 +138,6 @@ def tune(
                     parameter.grad = grad if i not in learns.gone else grad.masked_fill(learns.gone[i], 0)
                 optimizer.step()
                 losses.append(float(loss.detach()))
+                if not isfinite(losses[-1]):
+                    raise ValueError(f"The loss became {losses[-1]} in step {step + 1}: try a smaller lr than {lr}.")
     return Tuned(method, config, tuple(curve), by_fact(test, right), perf_counter() - start)

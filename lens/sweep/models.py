@@ -21,7 +21,7 @@ _one_at_a_time = RLock()
 def opened(
     name: str = "mini", device: str | None = None, dtype: str | None = None, fingerprint: str | None = None
 ) -> Iterator[LanguageModel]:
-    """``lens.load(name, device, dtype)``, which this process keeps until a job asks for another model.
+    """``lens.load(name, device=device, dtype=dtype)``, which this process keeps until a job asks for another model.
 
     Inside the block the model belongs to this thread alone: masks and edits change its weights for a while, so in a
     worker of several threads the others wait.  After an error it is opened anew by the next job.  Raises ``ValueError``
@@ -41,7 +41,7 @@ def opened(
         if lm is None or lm.weights.current_fingerprint != loaded:  # a job left an edit on it, or trained it
             _kept.clear()  # before the next one needs its memory
             del lm
-            lm = load(name, device, dtype)
+            lm = load(name, device=device, dtype=dtype)
             _kept[key] = lm, lm.fingerprint
         try:
             if fingerprint not in (None, lm.fingerprint):

@@ -17,6 +17,7 @@ from lens.edit.branch import branches
 from lens.edit.edit import Change
 from lens.evaluate.scoring import score
 from lens.model import LanguageModel, Tokens
+from lens.model.soundness import finite, not_finite
 from lens.model.watching import as_a_function
 from lens.widgets.explorer import Words
 
@@ -57,6 +58,8 @@ def next_words(lm: LanguageModel, normed: Tensor, hoped: Sequence[int], k: int) 
         raise ValueError(f"k is {k}: ask for at least 1 and at most {size} words, the size of the vocabulary.")
     p, tokens = lm.head(normed).float().softmax(-1).cpu(), torch.tensor(hoped)
     best = p.topk(k)
+    if not finite(best.values):
+        raise not_finite(lm, "Probabilities are NaN and stand for no words")
     return Answers(best.indices, best.values, p.gather(1, tokens[:, None])[:, 0], best.indices[:, 0] == tokens)
 
 

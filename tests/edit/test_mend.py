@@ -326,6 +326,12 @@ def test_a_run_that_was_stopped_goes_on_and_ends_in_the_same_network(world, tmp_
     assert train(world, tmp_path / "stopped", TINY, every=4, progress=False).read_bytes() == whole.read_bytes()
 
 
+def test_a_training_that_diverges_is_ended_by_name_and_writes_nothing(world, tmp_path, refuses):
+    with refuses(ValueError, r"meta-loss became nan in step \d: try a smaller lr"):
+        train(world, tmp_path / "net", replace(TINY, lr=1e36), every=4, progress=False)
+    assert not list(tmp_path.iterdir())
+
+
 def test_no_steps_and_no_such_layer_are_refused_before_anything_runs(tiny, refuses, tmp_path):
     with refuses(ValueError, "at least one step"):
         train(tiny("gpt2"), tmp_path / "net", replace(TINY, steps=0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import cycle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -213,6 +214,20 @@ def test_the_folder_follows_the_environment(monkeypatch, tmp_path):
     assert statistics.cache().parts[-3:] == (".cache", "lens-book", "statistics")
 
 
+def test_a_user_without_a_home_folder_is_warned_and_works_on(tiny, monkeypatch):
+    """As in a container that runs under a number nobody has given a name."""
+    for name in ("LENS_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", dict().__getitem__)  # KeyError, whoever it is
+    with pytest.raises(RuntimeError):
+        Path.home()
+    with pytest.warns(UserWarning, match="no home folder.: set LENS_CACHE"):
+        assert edit.covariance(fresh(tiny), 0, TEXTS)[0].count > 0
+    monkeypatch.setenv("LENS_CACHE", "~/here")
+    with pytest.warns(UserWarning, match="no home folder.: set LENS_CACHE"):
+        assert edit.covariance(fresh(tiny), 0, TEXTS)[0].count > 0
+
+
 def test_the_built_in_models_defaults_are_shipped(mini, unknown, cache):
     unknown()
     layers = {edit.settings(mini, "rome")["layer"], *edit.settings(mini, "memit")["layers"]}
@@ -263,7 +278,7 @@ def test_an_edited_models_statistics_are_not_kept_as_the_models(tiny, refuses):
 
 
 def test_the_command_takes_keeps_and_names_them(tiny, cache, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(lens.model.loading, "load", lambda *_: fresh(tiny))
+    monkeypatch.setattr(lens.model.loading, "load", lambda *_, **__: fresh(tiny))
     assert main(["edit", "statistics", "--model", "a model", "--layers", "0", "1", "--count", "60"]) == 0
     assert capsys.readouterr().out.count("over 60 tokens.") == 2 and len(list(cache.iterdir())) == 2
     assert (

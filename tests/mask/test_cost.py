@@ -85,7 +85,7 @@ def test_the_passes_alone_are_those_of_the_step(small, monkeypatch):
 
 
 def test_the_command_prints_times_memory_and_ratios_of_both_models(small, monkeypatch, capsys):
-    monkeypatch.setattr(mask_cost, "load", lambda *_: small)
+    monkeypatch.setattr(mask_cost, "load", lambda *_, **__: small)
     monkeypatch.setattr(mask_cost, "random_gpt2", lambda *_: small)
     monkeypatch.setattr(mask_cost.bench_mask, "__defaults__", (None, 1))
     assert main(["bench", "mask", "--device", "cpu"]) == 0

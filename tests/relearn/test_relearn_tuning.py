@@ -226,6 +226,14 @@ def test_without_peft_the_remedy_is_named(tiny, asked, monkeypatch, refuses):
     assert snapshot(lm) == before
 
 
+def test_a_training_that_diverges_is_ended_by_name(tiny, asked, refuses):
+    lm = tiny("gpt2")
+    before = snapshot(lm)
+    with refuses(ValueError, r"loss became nan in step \d: try a smaller lr than 1e\+200"):
+        relearn.tune(lm, asked, asked, "full", lr=1e200, steps=9)
+    assert snapshot(lm) == before
+
+
 def test_what_does_not_fit_is_refused(tiny, asked, some_removed, refuses):
     lm, of_another = tiny("gpt2"), some_removed(tiny("gpt2", seed=1))
     before = snapshot(lm)
