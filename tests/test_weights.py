@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import random
 import weakref
-from contextlib import contextmanager
 
 import pytest
 import torch
@@ -245,13 +244,7 @@ def test_the_current_fingerprint_sees_every_weight_that_a_change_touches(tiny):
     assert lm.weights.current_fingerprint == name
 
 
-@contextmanager
-def adapters(lm):
-    with learner(lm, "lora", "likelihood", None, False, 2):
-        yield
-
-
-@pytest.mark.parametrize("change", ["edit", "mask", "adapters"])
+@pytest.mark.parametrize("change", ["edit", "mask"])
 def test_nothing_is_cached_of_a_changed_model_under_the_intact_ones_name(tiny, change, tmp_path, monkeypatch, refuses):
     monkeypatch.setenv("LENS_CACHE", str(tmp_path))
     texts = ["the cat is on the mat and then some more of it"] * 20
@@ -259,11 +252,7 @@ def test_nothing_is_cached_of_a_changed_model_under_the_intact_ones_name(tiny, c
     intact = edit.covariance(tiny("gpt2", torch.float32), 2, texts)[2].C
     sampled = prefixes(tiny("gpt2", torch.float32), [(2, 6)])
     [path.unlink() for path in tmp_path.rglob("*.safetensors")]
-    around = {
-        "edit": lambda: an_edit(lm, 0),
-        "mask": lambda: a_mask(lm, 1).removed(lm),
-        "adapters": lambda: adapters(lm),
-    }
+    around = {"edit": lambda: an_edit(lm, 0), "mask": lambda: a_mask(lm, 1).removed(lm)}
     with around[change]():
         with refuses(RuntimeError, "changed now .*undo that first, or call lens.edit.covariance before"):
             edit.covariance(lm, 2, texts)
@@ -275,6 +264,17 @@ def test_nothing_is_cached_of_a_changed_model_under_the_intact_ones_name(tiny, c
         assert torch.equal(edit.covariance(lm, 2, texts)[2].C, intact)
     lm.weight(2, "ff1").data.mul_(2)
     assert not torch.equal(edit.covariance(lm, 2, texts)[2].C, intact)
+
+
+def test_a_model_with_adapters_is_changed_until_they_are_gone(tiny, refuses):
+    lm = tiny("gpt2", torch.float32)
+    name, sampled = lm.fingerprint, prefixes(tiny("gpt2", torch.float32), [(2, 6)])
+    with learner(lm, "lora", "likelihood", None, False, 2):
+        assert lm.changed == ("LoRA adapters",) and lm.fingerprint == name
+        prefixes(lm, [(2, 6)])
+        with refuses(ValueError, "adapter"):
+            edit.covariance(lm, 2, ["the cat is on the mat"] * 20)
+    assert not lm.changed and lm.fingerprint == name and prefixes(lm, [(2, 6)]) == sampled
 
 
 def test_the_inputs_of_the_upper_layers_are_not_used_for_another_model_below(tiny, refuses):
