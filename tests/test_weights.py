@@ -101,7 +101,7 @@ class Reference:
 STEPS = st.tuples(st.sampled_from(["apply", "undo", "enter", "enter edit", "leave"]), st.integers(0, 9))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(STEPS, max_size=14))
 def test_any_sequence_of_edits_masks_and_ends_is_undone_bit_for_bit(tiny, steps):
     lm = tiny("gpt2", torch.float32)

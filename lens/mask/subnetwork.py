@@ -122,11 +122,13 @@ class Subnetwork:
         self.check(lm)
         with lm.weights.block(f"{self!r} {'removed' if inside else 'alone'}") as written:
             for place in places(lm, {layer for layer, _ in self.bits}, {site for _, site in self.bits}):
+                masked = [both for both in zip(place.sites, place.columns) if (place.layer, both[0]) in self.bits]
+                if not masked:
+                    continue  # another layer's site
                 matrix = place.matrix
                 gone = torch.zeros(matrix.shape, dtype=torch.bool)
-                for site, columns in zip(place.sites, place.columns):
-                    if (place.layer, site) in self.bits:
-                        gone[:, columns] = self.mask(place.layer, site) == inside
+                for site, columns in masked:
+                    gone[:, columns] = self.mask(place.layer, site) == inside
                 gone = gone.to(matrix.device)
                 lm.weights.claim(written, place.weight)
                 written.restore.append(partial(_put, matrix, gone, matrix[gone]))
