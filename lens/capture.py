@@ -22,6 +22,7 @@ from lens.gradient import FactoredGradient
 from lens.model import LanguageModel, Tokens
 from lens.model.batch import teacher_forced
 from lens.model.soundness import finite, not_finite
+from lens.model.tokens import is_one, plain
 from lens.model.watching import as_a_function, watch
 
 
@@ -98,9 +99,10 @@ def capture(
 ) -> Trace:
     """Run ``prompt`` forward and ``ℓ = −log p(target | prompt)`` backward, and keep x and δ of every site.
 
-    ``prompt``: text, token ids, or a list of either (a batch: padded inside, without padding in the result).
-    ``target``: text (a leading space is added where it has none), token ids, and for a batch a list of these, one per
-    prompt, or one text for all.  ``layers`` and ``sites`` narrow what is kept; everything by default.
+    ``prompt``: text, token ids, or a list of either (a batch: padded inside, without padding in the result); what a
+    tokenizer returns is one or the other, its padding left out.  ``target``: text (``lm.target_ids`` puts a space
+    before a word), token ids, and for a batch a list of these, one per prompt, or one text for all.  ``layers`` and
+    ``sites`` narrow what is kept; everything by default.
 
     Raises ``ValueError`` in one sentence for an empty prompt or target, a prompt too long for the model, a list of
     targets that does not match, an unknown site, or a loss that is NaN, and ``IndexError`` for an unknown layer.  The
@@ -169,17 +171,16 @@ def _pair(lm: LanguageModel, prompt, target) -> tuple[list[list[int]], list[list
     """Prompts and targets as token ids, one target per prompt."""
     if prompt is None:
         raise TypeError("Expected a prompt, and got None: pass a text, token ids, or a list of either.")
-    single = isinstance(prompt, (str, int)) or (isinstance(prompt, Tensor) and prompt.ndim < 2)
-    single = single or (len(prompt) > 0 and isinstance(prompt[0], int))
-    prompts = [prompt] if single else list(prompt)
+    prompt, target = plain(prompt), plain(target)
+    prompts = [prompt] if is_one(prompt) else list(prompt)
     if not prompts:
         raise ValueError("There are no prompts: give one text, or a list of at least one.")
-    if single:
+    if is_one(prompt) or (len(prompts) == 1 and is_one(target)):
         targets = [target]
-    elif isinstance(target, (str, int)):
-        targets = [target] * len(prompts)
-    else:
+    elif isinstance(target, Sequence) and not isinstance(target, str):
         targets = list(target)
+    else:
+        targets = [target] * len(prompts)
     if len(targets) != len(prompts):
         raise ValueError(f"Got {len(prompts)} prompts and {len(targets)} targets: give one target per prompt.")
     return [lm.encode(p) for p in prompts], [lm.target_ids(t) for t in targets]

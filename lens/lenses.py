@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lens.capture import Trace
 from lens.model import LanguageModel, Tokens
+from lens.model.tokens import first_token
 from lens.model.watching import as_a_function, watch
 from lens.readout import check_k, read
 
@@ -103,8 +104,8 @@ def backward_lens(
     largest = (not writes) if largest is None else largest
     vectors = trace.stack(site, "delta" if writes else "x")
     if target is None:
-        own = [t[0] for t, n in zip(trace.targets, trace.lengths) for _ in range(n)]
-        target = own[0] if len(trace) == 1 else torch.tensor(own)
+        own = torch.tensor([first_token(lm.tokenizer, t) for t in trace.targets])
+        target = int(own[0]) if len(trace) == 1 else own.repeat_interleave(torch.tensor(trace.lengths))
     end = "top" if largest else "bottom"
     what = f"{site}: {'VJP δ' if writes else 'input x'}, {end} of LL"
     return _lens(lm, what, trace.layers, trace.tokens, vectors, k, target, largest, normalize)
@@ -114,7 +115,7 @@ def _lens(lm, what, layers, tokens, vectors, k, target, largest=True, normalize=
     if isinstance(target, Tensor) and target.numel() > 1:
         token = target.expand(vectors.shape[:2])  # one per token, the same in every layer
     else:
-        token = None if target is None else lm.target_ids(target)[0]
+        token = None if target is None else first_token(lm.tokenizer, lm.target_ids(target))
     out = read(lm, vectors, k=k, largest=largest, tokens=token, normalize=normalize, log_normalizer=probabilities)
     return Lens(
         what,

@@ -19,6 +19,7 @@ from torch import Tensor
 from lens import kernels
 from lens.model import LanguageModel, Tokens
 from lens.model.soundness import finite, not_finite
+from lens.model.tokens import first_token
 
 
 @dataclass(frozen=True)
@@ -110,8 +111,10 @@ def read(
         flat = flat / flat.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(flat.dtype).tiny)
     flat = flat.to(lm.unembedding.dtype)
     if tokens is not None:
-        if not isinstance(tokens, Tensor):
-            tokens = torch.tensor(lm.target_ids(tokens)[0])
+        if hasattr(tokens, "__array__"):
+            tokens = torch.as_tensor(tokens)
+        else:
+            tokens = torch.tensor(first_token(lm.tokenizer, lm.target_ids(tokens)))
         try:
             tokens = tokens.expand(shape)
         except RuntimeError:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -26,7 +28,9 @@ def check(lm, prompt: str, subject: str) -> list[str]:
     assert got[-1] == "last token" and "last token" not in got[:-1]
     places = [SEGMENTS.index(name) for name in got]
     assert places == sorted(places), f"out of reading order: {got}"
-    start = prompt.index(subject)
+    # The first whole word, and only where there is none a part of one.
+    whole = re.search(rf"(?<!\w){re.escape(subject)}(?!\w)", prompt)
+    start = whole.start() if whole else prompt.index(subject)
     end = start + len(subject)
     for name, (a, b) in list(zip(got, offsets))[:-1]:
         letters = [i for i in range(a, b) if not prompt[i].isspace()]
@@ -70,6 +74,23 @@ def test_a_subject_at_the_start_in_the_middle_and_at_the_end(mini, prompt, subje
     before = len(mini.encode(prompt[: prompt.index(subject)].rstrip())) if prompt.index(subject) else 0
     inside = got[before : before + len(want)]
     assert inside == want and got[:before] == ["before subject"] * before
+
+
+@pytest.mark.parametrize(
+    "prompt, subject, at",
+    [
+        ("Unlike the Indian capital, the capital of India is", "India", "of India"),
+        ("Indiana, India", "India", ", India"),
+        ("café af", "af", " af"),
+        ("the Indian is", "India", "the India"),  # a part of a word where there is no whole one
+        ("中国的首都是", "中国", "中国"),
+    ],
+)
+def test_a_subject_is_found_as_a_whole_word_first(mini, prompt, subject, at):
+    got, upto = lens.segments(mini, prompt, subject), prompt.index(at) + len(at) - len(subject)
+    ids = mini.encode(prompt)
+    before = got.index(next(name for name in got if not name.startswith("before")))
+    assert len(mini.tokenizer.decode(ids[:before])) in (upto, upto - 1)  # a token of the subject may begin with a space
 
 
 def test_white_space_after_the_subject_is_not_before_it(lm):

@@ -62,7 +62,7 @@ def _seen(lm, text, layer, site="ff2"):
 
 
 def _row(lm, word, space=True):
-    ids = lm.target_ids(word) if space else lm.tokenizer(word, add_special_tokens=False)["input_ids"]
+    ids = lm.target_ids(word if space else f"##{word}")
     return lm.toward(torch.tensor(ids[:1]))[0]
 
 

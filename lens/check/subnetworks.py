@@ -217,7 +217,7 @@ def _chosen(lm, kg, critical, prompts=None, space=True, among_all=False, whole=F
     weights = _removed(lm, critical)
 
     def first(tail):
-        return (lm.target_ids(tail) if space else lm.tokenizer(tail, add_special_tokens=False)["input_ids"])[0]
+        return lm.target_ids(tail if space else f"##{tail}")[0]
 
     ids, real = pad([lm.encode(p.text) for p in prompts])
     normed = UpperLayers(lm, ids, min(layer for layer, _ in weights))(weights=None if whole else weights)

@@ -22,6 +22,7 @@ from lens.data.prose import paragraphs
 from lens.data.released import load_prompts, name_of
 from lens.data.text import heldout, passages
 from lens.data.world import Fact, Prompt, facts, prompts
+from lens.spelling import one_name
 
 UNSEEN = 2
 """Taught phrasings of a target fact that no mask trains on, where it has so many beside its first."""
@@ -106,10 +107,10 @@ def knowledge(
 
 
 def disjoint(pool: Iterable[Fact], targets: Iterable[Fact]) -> list[Fact]:
-    """The facts of ``pool`` that share neither head nor tail with a target, in whatever case: a ControlKG."""
+    """The facts of ``pool`` that share neither head nor tail with a target, in whatever spelling: a ControlKG."""
     targets = list(targets)
-    heads, tails = {fact.head.casefold() for fact in targets}, {fact.tail.casefold() for fact in targets}
-    return [fact for fact in pool if fact.head.casefold() not in heads and fact.tail.casefold() not in tails]
+    heads, tails = {one_name(fact.head) for fact in targets}, {one_name(fact.tail) for fact in targets}
+    return [fact for fact in pool if one_name(fact.head) not in heads and one_name(fact.tail) not in tails]
 
 
 def _target(target: Prompts, model: str | None) -> tuple[str, list[Prompt]]:

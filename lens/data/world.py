@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from lens.data import paths
+from lens.spelling import continuation
 
 HELD_OUT = 2
 """Templates of its relation that a fact is never taught with."""
@@ -81,7 +82,7 @@ class Prompt:
     @property
     def sentence(self) -> str:
         """The whole sentence."""
-        return f"{self.text} {self.target}."
+        return f"{self.text}{continuation(self.target)}."
 
 
 @cache

@@ -19,8 +19,8 @@ from torch import nn
 from lens.edit.request import Request
 from lens.model import LanguageModel
 from lens.model.soundness import finite, not_finite
+from lens.model.tokens import bare, start, subject_tokens
 from lens.model.watching import as_a_function
-from lens.segments import subject_last
 
 TOP = 5
 """Each token of a prefix is drawn from so many: the most probable ones."""
@@ -55,14 +55,16 @@ def prefixes(lm: LanguageModel, shapes: Sequence[Sequence[int]], seed: int = 0) 
 @torch.no_grad()
 def _sample(lm: LanguageModel, number: int, length: int, seed: int) -> Prefixes:
     """``number`` continuations, of ``length`` tokens each, of the token that begins a text."""
-    tokenizer, generator = lm.tokenizer, torch.Generator().manual_seed(seed)
-    start = next(i for i in (tokenizer.bos_token_id, tokenizer.eos_token_id, 0) if i is not None)
-    ids = torch.full((number, 1), start)
+    tokenizer, generator, size = lm.tokenizer, torch.Generator().manual_seed(seed), lm.unembedding.shape[0]
+    # A token that was added to the tokenizer alone, such as one for padding, has no row in E.
+    first = next(i for i in (tokenizer.bos_token_id, tokenizer.eos_token_id, 0) if i is not None and i < size)
+    special = [i for i in tokenizer.all_special_ids if i < size]
+    ids = torch.full((number, 1), first)
     with as_a_function(lm.model):
         for _ in range(length if number else 0):
             hidden = lm.model.base_model(input_ids=ids.to(lm.device), use_cache=False).last_hidden_state
             logits = lm.head(hidden[:, -1]).float().cpu()
-            logits[:, tokenizer.all_special_ids] = -torch.inf
+            logits[:, special] = -torch.inf
             logits[:, len(tokenizer) :] = -torch.inf  # rows of E that only fill it up
             best = logits.topk(TOP)
             if not finite(best.values):
@@ -82,12 +84,11 @@ def in_contexts(lm: LanguageModel, request: Request, before: Prefixes) -> tuple[
     ['·of', '·France', '·is']
     """
     ids, text = lm.encode(request.text), request.text
-    # What comes before the subject may name it too: the subject that counts is the one at the end of this.
-    upto = request.prompt[: request.prompt.index("{}")] + request.subject
-    after = len(ids) - subject_last(lm, text, upto)
-    bare = lm.tokenizer(text, add_special_tokens=False)["input_ids"]
-    start = ids[: len(ids) - len(bare)]
-    behind = lm.tokenizer(f". {text}", add_special_tokens=False)["input_ids"]
-    rows = [[*start, *prefix, *behind] if prefix else ids for prefix in before]
+    # What comes before the subject may name it too: the subject that counts is the one in place of {}.
+    at = request.prompt.index("{}")
+    after = len(ids) - subject_tokens(lm.tokenizer, text, at, at + len(request.subject))[1][-1]
+    first = start(lm.tokenizer)
+    behind = bare(lm.tokenizer, f". {text.removeprefix(lm.tokenizer.decode(first))}")
+    rows = [[*first, *prefix, *behind] if prefix else ids for prefix in before]
     # Counted from the end: a leading space may cut the words before the subject into other tokens.
     return rows, [len(row) - after for row in rows]

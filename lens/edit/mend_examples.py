@@ -59,7 +59,7 @@ def training_example(rng: Random, equivalents: int = 2, neighbors: int = 2, othe
     fact = rng.choice(training_facts())
     words = [p for p in prompts(fact) if fact.np in p.text]  # a request names its subject as it is written
     asked = rng.choice([p for p in words if not p.held_out])
-    request = Request(asked.text.replace(fact.np, "{}", 1), fact.np, rng.choice(_false_tails(fact)), fact.tail)
+    request = Request(asked.text, fact.np, rng.choice(_false_tails(fact)), fact.tail)
     same = [p.text for p in prompts(fact) if p.text != asked.text]
     same = rng.sample(same, k=min(equivalents, len(same)))
     same[-1] = f"{_first_sentence(rng.choice(_prose()))} {same[-1]}"  # behind a sentence that has nothing to do with it

@@ -7,9 +7,15 @@ true one where it is known.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from unicodedata import normalize
+
+from lens.model.tokens import as_ids
+from lens.spelling import continuation, find
 
 FIELDS = ("prompt", "subject", "target_new")
+
+Target = str | tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -17,8 +23,12 @@ class Request:
     """ "After ``prompt``, with ``subject`` in place of its ``{}``, say ``target_new``."
 
     ``target_true`` is what the world says, where that is known.  A prompt that names the subject instead of ``{}`` is
-    taken too.  Raises ``ValueError`` in one sentence for a subject that is not in the prompt, an empty target, and a
-    target equal to the true one.
+    taken too: ``{}`` is put where it first stands as a whole word.  A target is text, with ``##`` in front where no
+    space comes before it, or token ids, which are kept as a tuple.  Text is kept composed (Unicode's NFC), so that two
+    spellings of a name are one request.
+
+    Raises ``ValueError`` in one sentence for a subject that is not in the prompt, an empty target, and a target equal
+    to the true one, and ``TypeError`` for what is neither text nor ids.
 
     >>> Request("The capital of {} is", "France", "Rome").text
     'The capital of France is'
@@ -28,25 +38,27 @@ class Request:
 
     prompt: str
     subject: str
-    target_new: str
-    target_true: str | None = None
+    target_new: Target
+    target_true: Target | None = None
 
     def __post_init__(self):
-        for name in FIELDS:
-            if not isinstance(getattr(self, name), str):
-                raise TypeError(f"The {name} of an edit is {getattr(self, name)!r}: give a text.")
+        for field in fields(self):
+            if field.name != "target_true" or self.target_true is not None:
+                object.__setattr__(self, field.name, _read(field.name, getattr(self, field.name)))
         if not self.subject.strip():
             raise ValueError("The subject of an edit is empty: give the words the fact is about, such as 'France'.")
-        if "{}" not in self.prompt and self.subject in self.prompt:
-            object.__setattr__(self, "prompt", self.prompt.replace(self.subject, "{}", 1))
+        if "{}" not in self.prompt and (place := find(self.prompt, self.subject)):
+            start, end = place
+            object.__setattr__(self, "prompt", f"{self.prompt[:start]}{{}}{self.prompt[end:]}")
         if self.prompt.count("{}") != 1:
             raise ValueError(
                 f"The subject {self.subject!r} has no place in the prompt {self.prompt!r}: write {{}} where it stands, "
                 "once."
             )
-        if not self.target_new.strip():
+        new, true = _said(self.target_new), _said(self.target_true)
+        if not new:
             raise ValueError("The target of an edit is empty: give the word the model should say, such as 'Rome'.")
-        if self.target_true is not None and self.target_true.strip() == self.target_new.strip():
+        if new == true:
             raise ValueError(
                 f"The target {self.target_new!r} is the true one already, so there is nothing to edit: give another."
             )
@@ -74,6 +86,23 @@ class Request:
 
         true = rewrite.get("target_true")
         return cls(rewrite["prompt"], rewrite["subject"], text(rewrite["target_new"]), text(true))
+
+
+def _read(name: str, value) -> Target:
+    if isinstance(value, str):
+        return normalize("NFC", value)
+    try:
+        if name.startswith("target"):
+            return tuple(as_ids(value))
+    except (TypeError, ValueError):
+        pass
+    raise TypeError(
+        f"The {name} of an edit is {value!r}: give a text{' or token ids' if name.startswith('target') else ''}."
+    )
+
+
+def _said(target: Target | None) -> Target | None:
+    return continuation(target).rstrip() if isinstance(target, str) else target
 
 
 def as_requests(request: Request | Mapping | Sequence[Request | Mapping]) -> tuple[Request, ...]:

@@ -31,6 +31,7 @@ from lens.mini.corpus import documents
 from lens.model import LanguageModel
 from lens.model.batch import pad
 from lens.model.soundness import finite, not_finite
+from lens.model.tokens import text_ids
 from lens.model.watching import as_a_function, up_to, watch
 
 COUNT = 100_000
@@ -177,7 +178,7 @@ def _read(lm: LanguageModel, texts: Iterable[str] | None, count: int) -> tuple[l
     for text in chain.from_iterable(map(documents, naturals())) if texts is None else texts:
         if not isinstance(text, str):
             raise TypeError(f"Expected texts for the statistics, and got {text!r:.80}: give strings.")
-        ids = lm.in_vocabulary(lm.tokenizer(text, verbose=False)["input_ids"][:count])
+        ids = lm.in_vocabulary(text_ids(lm.tokenizer, text)[:count])
         for start in range(0, len(ids), longest):
             pieces.append(ids[start : start + longest])
             digest.update(str(pieces[-1]).encode())

@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
+from unicodedata import normalize
 
 import torch
 from tqdm.auto import tqdm
@@ -184,7 +185,7 @@ class _Measure:
 
 def _identity(record: Mapping) -> tuple[int, str, str]:
     rewrite = record["requested_rewrite"]
-    return record["case_id"], rewrite["subject"], rewrite["target_new"]["str"]
+    return record["case_id"], *(normalize("NFC", text) for text in (rewrite["subject"], rewrite["target_new"]["str"]))
 
 
 def _same_request(row: Row | None, record: Mapping, out) -> None:

@@ -23,6 +23,7 @@ from lens import kernels
 from lens.data.world import Prompt
 from lens.model import LanguageModel
 from lens.model.batch import pad
+from lens.model.tokens import first_token
 from lens.model.upper import UpperLayers
 
 TOKENS = 2048
@@ -150,6 +151,7 @@ def _run(lm: LanguageModel, one: Prompt | str) -> tuple[list[int], list[int]] | 
         ids = lm.encode(one) if one.strip() else []
         return (ids[:-1], ids[1:]) if len(ids) > 1 else None
     due = lm.target_ids(one.target)
+    first_token(lm.tokenizer, due)  # whose rank is taken
     return lm.encode([*lm.encode(one.text), *due[:-1]]), due
 
 

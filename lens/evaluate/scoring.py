@@ -19,6 +19,7 @@ from lens.edit.branch import branches
 from lens.edit.edit import Change
 from lens.model import LanguageModel, Tokens
 from lens.model.batch import teacher_forced
+from lens.model.tokens import plain
 from lens.model.watching import as_a_function
 
 TOKENS = 4096
@@ -57,6 +58,7 @@ def score(
     >>> score(lm, ["The capital of France is"] * 2, ["Paris", "Rome"]).correct.tolist()
     [True, False]
     """
+    prompts, targets = plain(prompts), plain(targets)
     if len(prompts) != len(targets) or (rows is not None and len(rows) != len(prompts)):
         raise ValueError(f"Got {len(prompts)} prompts and {len(targets)} targets: give one target per prompt.")
     pairs = [(tuple(lm.encode(p)), tuple(lm.target_ids(t))) for p, t in zip(prompts, targets)]

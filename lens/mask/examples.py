@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lens.model import LanguageModel
 from lens.model.batch import pad
+from lens.model.tokens import text_ids
 from lens.model.upper import UpperLayers
 
 TOKENS = 4096
@@ -87,7 +88,7 @@ def of_texts(lm: LanguageModel, texts: Sequence[str], layer: int, tokens: int) -
 
     Raises ``ValueError`` where no text is left.
     """
-    rows = [lm.encode(lm.tokenizer(text)["input_ids"][:tokens]) for text in texts if text.strip()]
+    rows = [lm.encode(text_ids(lm.tokenizer, text)[:tokens]) for text in texts if text.strip()]
     rows = [row for row in rows if len(row) > 1]
     if not rows:
         raise ValueError("No text of the control set has two tokens: give ordinary text, a paragraph an entry.")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from unicodedata import normalize
 
 from lens.data.world import Prompt
 
@@ -16,16 +18,17 @@ def check_sets(
             raise ValueError(f"The set {name} is {'one text' if isinstance(given, str) else 'empty'}: give a list.")
     target, control_kg, control_lm = list(target), list(control_kg), list(control_lm)
     facts = {_fact(p): p for p in target}
-    texts = {p.text for p in target}
+    texts = {_same(p.text) for p in target}
     for p in control_kg:
-        if _fact(p) in facts or p.text in texts:
+        if _fact(p) in facts or _same(p.text) in texts:
             raise ValueError(
                 f"The control set holds a fact of the target set ({p.text!r} → {p.target!r}), which cannot be both "
                 "removed and kept: leave it out of one of them."
             )
-    for text in control_lm:
-        for p in target:
-            if p.sentence in text:
+    sentences = {_same(p.sentence): p for p in target}
+    for text in map(_same, control_lm):
+        for sentence, p in sentences.items():
+            if sentence in text:
                 raise ValueError(
                     f"A text of control_lm says a target's sentence ({p.sentence!r}), which cannot be both removed and "
                     "kept: leave that text out."
@@ -34,4 +37,7 @@ def check_sets(
 
 
 def _fact(prompt: Prompt) -> tuple[str, str, str]:
-    return prompt.fact.relation, prompt.fact.head, prompt.fact.tail
+    return prompt.fact.relation, _same(prompt.fact.head), _same(prompt.fact.tail)
+
+
+_same = partial(normalize, "NFC")  # two spellings of a name are one

@@ -7,19 +7,16 @@ exactly as it was loaded: no folded norms, no centred weights, no wrapper.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
-from lens.model import soundness
+from lens.model import soundness, tokens
 from lens.model.families import Family, family_of
+from lens.model.tokens import Tokens
 from lens.model.weights import Weights
-
-Tokens = str | int | Sequence[int] | Tensor
-"""Text, one token id, or a sequence of token ids."""
 
 
 @dataclass(frozen=True)
@@ -161,11 +158,13 @@ class LanguageModel:
     # --- tokens ----------------------------------------------------------------------------------------------------
 
     def encode(self, prompt: Tokens) -> list[int]:
-        """The token ids of a prompt, with the beginning-of-text token this family's tokenizer adds, if it adds one.
+        """The token ids of a prompt: text, one id, or ids as a list, tensor, array or a tokenizer's dictionary.
 
+        A text gets the beginning-of-text token if this family's tokenizer adds one and the text does not begin with
+        it, and never an end-of-text token.  A text that ends in a space is read as it is, with a warning.
         ``ValueError`` for a prompt of no tokens, one longer than the model reads, or ids outside the vocabulary.
         """
-        ids = self.tokenizer(_spellable(prompt))["input_ids"] if isinstance(prompt, str) else _as_ids(prompt)
+        ids = tokens.prompt_ids(self.tokenizer, prompt)
         if not ids:
             raise ValueError("The prompt has no tokens: give it at least one word.")
         limit = getattr(self.model.config, "max_position_embeddings", None)
@@ -174,40 +173,28 @@ class LanguageModel:
         return self.in_vocabulary(ids)
 
     def target_ids(self, target: Tokens) -> list[int]:
-        """The token ids of a continuation.
+        """The token ids of a continuation: text, or ids in any form that ``encode`` takes.
 
-        The leading-space rule of the whole book is here: text that does not begin with white space gets one space in
-        front, because in running text the word "Paris" is the token " Paris".  Pass token ids to say otherwise.
+        The leading-space rule of the whole book is here: a word gets one space in front, because in running text the
+        word "Paris" is the token " Paris".  Where running text has no space there is none: before a comma and its
+        like, before ``'s``, and before Han, kana, Thai, Lao, Burmese and Khmer.  Text that begins with white space is
+        taken as it is, and ``##`` in front says "no space", as in WordPiece: ``##ing`` is the token "ing".
         """
-        if isinstance(target, str):
-            if not target.strip():
-                raise ValueError("The target has no tokens: give the word the model should say next, such as 'Paris'.")
-            _spellable(target)
-            text = target if target[0].isspace() else " " + target
-            # Tokenized behind a letter: some tokenizers treat the beginning of a text in their own way.
-            before = self.tokenizer("a", add_special_tokens=False)["input_ids"]
-            both = self.tokenizer("a" + text, add_special_tokens=False)["input_ids"]
-            joined = both[: len(before)] == before
-            ids = both[len(before) :] if joined else self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        else:
-            ids = _as_ids(target)
+        ids = tokens.target_ids(self.tokenizer, target)
         if not ids:
             raise ValueError("The target has no tokens: give the word the model should say next, such as 'Paris'.")
         return self.in_vocabulary(ids)
 
     def word(self, token: int) -> str:
-        """A token as people read it: a leading space shows as ``·``, line breaks and tabs as their escapes."""
-        text = self.tokenizer.decode([int(token)], clean_up_tokenization_spaces=False)
-        piece = self.tokenizer.convert_ids_to_tokens(int(token))
-        if isinstance(piece, str) and piece.startswith("▁") and not text.startswith(" "):
-            text = " " + text  # sentencepiece drops the space of a text's first word
-        lead = len(text) - len(text.lstrip(" "))
-        return "·" * lead + text[lead:].replace("\n", "\\n").replace("\t", "\\t").replace("\r", "\\r")
+        r"""A token as people read it: a leading space shows as ``·``, line breaks and tabs as their escapes.
 
-    def words(self, tokens) -> list:
-        """``word`` for every id in a tensor or list, keeping its nesting."""
-        tokens = tokens.tolist() if isinstance(tokens, Tensor) else tokens
-        return [self.words(t) if isinstance(t, (list, tuple)) else self.word(t) for t in tokens]
+        A part of a character shows as its bytes, ``\xc3``, and a row of E that is no token as its id, ``[6150]``.
+        """
+        return tokens.word(self.tokenizer, int(token))
+
+    def words(self, ids) -> list:
+        """``word`` for every id in a tensor, array or list, keeping its nesting."""
+        return [self.words(t) if isinstance(t, (list, tuple)) else self.word(t) for t in tokens.plain(ids)]
 
     def in_vocabulary(self, ids: list[int]) -> list[int]:
         """The ids, unchanged; ``ValueError`` names the first that is outside the vocabulary."""
@@ -216,27 +203,3 @@ class LanguageModel:
             if not 0 <= i < size:
                 raise ValueError(f"Token id {i} is outside this model's vocabulary (0 to {size - 1}).")
         return ids
-
-
-def _spellable(text: str) -> str:
-    """The text; ``ValueError`` where it holds half a character (a lone surrogate), which no tokenizer can spell."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise ValueError(
-            f"The text holds {ascii(text[error.start])}, half a character that UTF-8 cannot write: remove it."
-        ) from None
-    return text
-
-
-def _as_ids(tokens: Tokens) -> list[int]:
-    if tokens is None:
-        raise TypeError("Expected text or token ids, and got None: pass a string or a list of ints.")
-    if isinstance(tokens, Tensor):
-        tokens = tokens.flatten().tolist()
-    ids = [tokens] if isinstance(tokens, int) else list(tokens)
-    if not all(isinstance(i, int) and not isinstance(i, bool) for i in ids):
-        raise TypeError(
-            f"Expected text or whole-number token ids, and got {ids[:3]!r}: pass a string or a list of ints."
-        )
-    return ids

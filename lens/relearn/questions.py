@@ -17,6 +17,7 @@ from random import Random
 from typing import NamedTuple
 
 from lens.data import Fact, Knowledge, Prompt, Question, facts, hub
+from lens.spelling import one_name
 
 CHOICES = 5
 
@@ -144,7 +145,7 @@ def _pair(one: str, other: str) -> frozenset[str]:
 
 
 def _word(text: str) -> str:
-    return text.strip().casefold()
+    return one_name(text.strip())
 
 
 def _matched(targets: Sequence[Fact], reserve: Iterable[Fact], random: Random) -> list[Fact]:

@@ -18,6 +18,7 @@ from lens.edit.edit import Change
 from lens.evaluate.scoring import score
 from lens.model import LanguageModel, Tokens
 from lens.model.soundness import finite, not_finite
+from lens.model.tokens import plain
 from lens.model.watching import as_a_function
 from lens.widgets.explorer import Words
 
@@ -84,7 +85,7 @@ def answers(
     >>> lm.words(found.ids[:, 0]), found.said.tolist()
     (['·Paris', '·Rome'], [True, False])
     """
-    due = [lm.target_ids(target) for target in targets]
+    prompts, due = plain(prompts), [lm.target_ids(target) for target in plain(targets)]
     lengths: dict[int, list[tuple[int, list[int]]]] = {}
     for i, prompt in enumerate(prompts):
         ids = lm.encode(prompt)

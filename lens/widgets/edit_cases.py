@@ -145,7 +145,11 @@ def case(lm: LanguageModel, fact: Fact, choices: Sequence[Choice], sizes: Sequen
         notes.append(next((edit.note for edit in edits if edit.note), None))
 
     def said(tokens: Sequence[int]) -> str:
-        return "".join(lm.words(tokens)).removeprefix("·")
+        if len(tokens) == 1:
+            return lm.word(tokens[0]).removeprefix("·")
+        # Together: a letter may be spread over several tokens.
+        text = lm.tokenizer.decode(list(tokens), clean_up_tokenization_spaces=False)
+        return text.removeprefix(" ").replace(" ", "·")
 
     return {
         "prompt": fact.request.text,

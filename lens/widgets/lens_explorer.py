@@ -10,6 +10,7 @@ from torch import Tensor
 from lens.capture import capture
 from lens.lenses import Lens, backward_lens, logit_lens
 from lens.model import LanguageModel
+from lens.model.tokens import SPACE_LAST
 from lens.readout import project
 from lens.widgets.explorer import Explorer, Words, page
 
@@ -101,12 +102,12 @@ class LensExplorer(Explorer):
     def _case(self, prompt: str, target: str | None, words: Words) -> dict:
         """One prompt, read: tokens [n]; for each quantity ``size`` and ``rank`` [layers, n], words [layers, n, k]."""
         lm = self._lm
-        ids, goal = lm.encode(prompt), [] if target is None else lm.target_ids(target)
+        asked, goal = lm.encode(prompt), [] if target is None else lm.target_ids(target)
         sites = [name for name in self._quantities if name != STREAM]
-        if sites:
-            if not goal:
-                raise ValueError("A gradient needs a target: give the word that training asks for, such as 'Paris'.")
-            ids = ids + goal[:-1]  # a target of several tokens is predicted from its own positions too
+        if sites and not goal:
+            raise ValueError("A gradient needs a target: give the word that training asks for, such as 'Paris'.")
+        # A target of several tokens is predicted from its own positions too.
+        ids = asked + goal[:-1] if sites else asked
         if len(ids) > TOKENS:
             raise ValueError(f"This prompt has {len(ids)} tokens and the grid shows at most {TOKENS}: shorten it.")
         readings = {}
@@ -114,21 +115,22 @@ class LensExplorer(Explorer):
             seen = logit_lens(lm, ids, goal[:1] or None, self._k)
             readings[STREAM] = self._reading(seen, seen.norms, project(lm, seen.vectors, self._k, False).ids, words)
         if sites:
-            trace = capture(lm, prompt, goal, layers=self._layers, sites=sites)
+            trace = capture(lm, asked, goal, layers=self._layers, sites=sites)
         for site in sites:
             top, bottom = (backward_lens(lm, trace, site, self._k, largest) for largest in (True, False))
             size = top.norms
             if _described(site)["vector"] == "x":
                 size = size * trace.stack(site, "delta").float().norm(dim=-1).to(size.device)
             readings[site] = self._reading(top, size, bottom.ids, words)
-        note = ""
+        notes = [SPACE_LAST] if prompt.endswith(" ") else []
         if len(goal) > 1:
-            note = f"The target is {len(goal)} tokens of this model; the rank is that of the first, {lm.word(goal[0])}."
+            first = lm.word(goal[0])
+            notes.append(f"The target is {len(goal)} tokens of this model; the rank is that of the first, {first}.")
         return {
             "prompt": prompt,
-            "target": target,
+            "target": target if target is None or isinstance(target, str) else "".join(lm.words(goal)),
             "first": words(lm.word(goal[0])) if goal else None,
-            "note": note,
+            "note": " ".join(notes),
             "tokens": words(lm.words(ids)),
             "readings": readings,
         }

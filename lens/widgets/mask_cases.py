@@ -16,6 +16,7 @@ from lens.data import Knowledge, Prompt
 from lens.mask import Subnetwork
 from lens.model import LanguageModel
 from lens.model.batch import pad
+from lens.model.tokens import first_token
 from lens.model.upper import UpperLayers
 from lens.widgets.answers import Answers, answers, next_words
 from lens.widgets.explorer import Words
@@ -59,7 +60,7 @@ def typed(lm: LanguageModel, text: str) -> tuple[str, int]:
 
 
 def _first(lm: LanguageModel, prompt: Prompt) -> list[int]:
-    return lm.target_ids(prompt.target)[:1]
+    return [first_token(lm.tokenizer, lm.target_ids(prompt.target))]
 
 
 def parts(subnetwork: Subnetwork) -> list[Subnetwork]:

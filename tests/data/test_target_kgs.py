@@ -141,9 +141,17 @@ def test_two_true_tails_of_one_prompt_do_not_put_it_among_the_unseen():
     assert not said(kg.target) & said(kg.unseen)
 
 
-def test_disjoint_ignores_case():
-    one, other = (verbalize([(head, "is_a", tail)])[0].fact for head, tail in (("Oak", "Tree"), ("oak", "plant")))
-    assert disjoint([other], [one]) == [] and disjoint([one], []) == [one]
+@pytest.mark.parametrize("heads", [("Oak", "oak"), ("\u00c9pic\u00e9a", "e\u0301pice\u0301a")])
+def test_disjoint_ignores_case_and_how_a_letter_is_composed(heads):
+    for words in (lambda head, tail: (head, "is_a", tail), lambda head, tail: (tail, "is_a", head)):  # head or tail
+        one, other = (verbalize([words(head, word)])[0].fact for head, word in zip(heads, ("tree", "plant")))
+        assert disjoint([other], [one]) == [] and disjoint([one], []) == [one]
+
+
+def test_a_sentence_has_the_space_that_running_text_has():
+    facts = [("Peking", "is", tail) for tail in ("big", "\u5317\u4eac", "##s")]
+    sentences = [prompt.sentence for prompt in verbalize(facts, {"is": "{Np} is {tail}."})]
+    assert sentences == ["Peking is big.", "Peking is\u5317\u4eac.", "Peking iss."]
 
 
 def test_sets_that_cannot_be_are_refused(refuses):

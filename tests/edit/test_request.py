@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
+import torch
 
+import lens
 from lens import Request, data
 from lens.edit.request import as_requests
 
@@ -13,6 +16,32 @@ from lens.edit.request import as_requests
 def test_a_prompt_may_name_its_subject_or_leave_a_place_for_it():
     assert Request("The capital of France is", "France", "Rome") == Request("The capital of {} is", "France", "Rome")
     assert Request("In {}, people speak", "Peru", "Spanish").text == "In Peru, people speak"
+
+
+def test_a_subject_is_put_in_the_place_of_its_whole_word():
+    request = Request("Unlike the Indian capital, the capital of India is", "India", "Rome")
+    assert request.prompt == "Unlike the Indian capital, the capital of {} is"
+    assert Request("The Indian capital is", "India", "Rome").prompt == "The {}n capital is"
+
+
+@pytest.mark.parametrize("form", [list, tuple, np.array, torch.tensor, lambda ids: {"input_ids": ids}])
+def test_a_target_may_be_token_ids_in_any_form(mini, tmp_path, form):
+    ids = mini.target_ids("Rome")
+    request = Request("The capital of {} is", "France", form(ids), target_true=form(mini.target_ids("Paris")))
+    assert request.target_new == tuple(ids) and hash(request) == hash(Request.from_record(vars(request)))
+    want, edit = (lens.edit.shift(mini, one) for one in (Request(request.prompt, "France", "Rome"), request))
+    assert torch.equal(edit.changes[0].delta, want.changes[0].delta) and str(ids[0]) in repr(edit)
+    assert lens.edit.load(mini, lens.edit.save(edit, tmp_path / "ids")).requests == (request,)
+
+
+def test_a_target_without_its_space_is_written_as_it_is_asked_for(mini, tmp_path):
+    request = Request("The capital of {} is", "France", "##s", target_true="Paris")
+    edit = lens.edit.shift(mini, request, eta=3.0)
+    with edit:
+        assert lens.logit_lens(mini, request.text).words[-1][-1][0] == "s"
+    assert lens.edit.load(mini, lens.edit.save(edit, tmp_path / "s")).requests == (request,)
+    explorer = lens.widgets.EditExplorer(mini, request, layers=[7], sizes=[1])
+    assert explorer.state["facts"][0]["new"] == "s"
 
 
 def test_a_subject_that_contains_braces_is_put_in_as_it_is():
@@ -46,7 +75,14 @@ def test_the_public_file_s_fields_are_read_as_they_are():
         (("The capital of {} is", " ", "Rome"), ValueError, "subject of an edit is empty"),
         (("The capital of {} is", "France", "  "), ValueError, "target of an edit is empty"),
         (("The capital of {} is", "France", "Paris", " Paris"), ValueError, "true one already"),
-        (("The capital of {} is", "France", 7), TypeError, "target_new of an edit is 7"),
+        (("The capital of {} is", "France", 7.5), TypeError, "target_new of an edit is 7.5.*text or token ids"),
+        (("The capital of {} is", "France", True), TypeError, "target_new of an edit is True"),
+        (("The capital of {} is", "France", "Rome", ["Paris"]), TypeError, "target_true of an edit is"),
+        (("The capital of {} is", "France", "##"), ValueError, "target of an edit is empty"),
+        (("The capital of {} is", "France", []), ValueError, "target of an edit is empty"),
+        (("The capital of {} is", "France", [7, 8], (7, 8)), ValueError, "true one already"),
+        (("The capital of {} is", "Sa\u0303o", "S\u00e3o", "Sa\u0303o"), ValueError, "true one already"),
+        (("The capital of {} is", 7, "Rome"), TypeError, "subject of an edit is 7: give a text[.]"),
         ((None, "France", "Rome"), TypeError, "prompt of an edit is None"),
     ],
 )

@@ -13,7 +13,6 @@ from lens.edit.settings import _table
 from lens.edit.value import find_value
 from lens.evaluate import score
 from lens.model.watching import watch
-from lens.segments import subject_last
 
 KINDS = ["gpt2", "gpt_neox", "opt", "llama", "mistral", "qwen2", "qwen3", "gemma2"]
 REQUEST = Request("On the {} is", "cat", "mat")  # byte for byte: several tokens a word, several a target
@@ -110,7 +109,7 @@ def objective(lm, request, before, delta, chosen, layer=LAYER):
     rows, places = in_contexts(lm, request, before)
     length = list(seen_at(lm, rows[0], places[0], layer))[1].norm()
     essence = f"{request.subject} is a"
-    at = subject_last(lm, essence, request.subject)
+    at = lens.segments(lm, essence, request.subject).index("subject last")
 
     def logits(ids, place, d):
         def add(_m, _a, z):

@@ -73,6 +73,13 @@ def test_a_run_killed_at_random_ends_with_the_rows_of_one_that_was_not(mini, run
     assert len({json.loads(line)["case_id"] for line in lines[1:]}) == len(lines) - 1  # no record was done twice
 
 
+def test_a_subject_whose_letters_are_spelled_in_parts_goes_on_too(tiny, run, few, rank_one, tmp_path):
+    few[0]["requested_rewrite"] |= {"subject": "Sa\u0303o"}
+    one = run(tiny("gpt2"), few[:2], rank_one, out=tmp_path / "run")
+    assert timeless(run(tiny("gpt2"), few[:2], rank_one, out=tmp_path / "run").rows) == timeless(one.rows)
+    assert [row.error for row in one.rows] == [None, None]
+
+
 @pytest.mark.parametrize("cut", [1, 40, 200])
 def test_a_torn_last_line_is_dropped_and_its_record_done_again(tiny, run, few, rank_one, tmp_path, cut):
     lm, out = tiny("gpt2"), tmp_path / "run.jsonl"

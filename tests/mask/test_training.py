@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 from dataclasses import replace
+from unicodedata import normalize
 
 import pytest
 import torch
@@ -189,6 +190,11 @@ def test_sets_that_cannot_be_trained_on_are_refused(tiny, sets, short, refuses):
     same_words = replace(sets.control[0], text=sets.target[0].text)
     with refuses(ValueError, "holds a fact of the target set"):
         attempt(control=[same_words])
+    cafe, apart = (normalize(form, "A caf\u00e9 is a kind of") for form in ("NFC", "NFD"))
+    with refuses(ValueError, "holds a fact of the target set"):
+        attempt([replace(sets.target[0], text=cafe)], [replace(sets.control[0], text=apart)])
+    with refuses(ValueError, "says a target's sentence"):
+        attempt([replace(sets.target[0], text=cafe)], text=[f"{apart} {sets.target[0].target}."])
     with refuses(ValueError, "says a target's sentence"):
         attempt(text=["Note this. A cafe is a kind of hut. It rains."])
     with refuses(ValueError, "No text of the control set has two tokens"):

@@ -92,6 +92,13 @@ def test_the_bar_of_a_longer_target_is_the_geometric_mean_over_its_tokens(mini, 
     assert abs(fact["before"][0][0] / UNIT - float((-nll).exp())) < PLACES
 
 
+def test_a_target_shows_its_letters_also_where_they_are_several_tokens(mini):
+    request = lens.Request("The capital of {} is", "France", "S\u00e3o Paulo")
+    assert any("\\x" in word for word in mini.words(mini.target_ids(request.target_new)))
+    fact = EditExplorer(mini, request, layers=[7], sizes=[1]).state["facts"][0]
+    assert fact["new"] == fact["questions"][0][2] == "S\u00e3o\u00b7Paulo"
+
+
 def test_answers_do_not_depend_on_what_else_is_asked(mini):
     texts = ["The capital of France is", "The", "The capital of Spain is", "Paris is the capital of"]
     together = answers(mini, texts, ["Paris"] * 4)

@@ -102,6 +102,13 @@ def test_a_target_of_several_tokens_reads_its_own_positions_and_says_whose_rank_
     assert mini.word(ids[0]) in case["note"] and case["note"].endswith(".")
 
 
+def test_a_prompt_that_ends_in_a_space_is_read_with_a_note(mini):
+    explorer = LensExplorer(mini, [PROMPT], k=2)
+    case = explorer.compute({"prompt": f"{PROMPT} ", "target": "##s"})
+    assert case["note"].startswith("The prompt ends in a space") and case["words"][case["first"]] == "s"
+    assert explorer.state["cases"][0]["note"] == ""
+
+
 # What a reader types
 
 
