@@ -61,7 +61,8 @@ def memit(
     requests) and the search's ``lr``, ``steps``, ``kl``, ``decay``, ``clamp`` and ``stop`` default to this model's
     ``settings``.  ``seed`` is that of the contexts.  ``statistics``: what ``covariance`` gives for these layers, by
     default over the built-in text.  Where the model says all targets already the edit is empty and its ``note`` says
-    so.  Raises ``ValueError`` unless λ is positive and there is a layer.  The model is not changed.
+    so.  Raises ``ValueError`` unless λ is positive and there is a layer, and in a family with a norm behind FF2 (Gemma
+    2 and 3, OLMo 2), where the stream does not receive R.  The model is not changed.
 
     >>> import lens
     >>> lm = lens.load("mini")
@@ -70,6 +71,7 @@ def memit(
     '·Rome'
     """
     start = perf_counter()
+    lm.check_adds("ff2", "MEMIT", "edit it with rome, whose value is FF2's own output")
     requests = as_requests(request)
     search = {"lr": lr, "steps": steps, "kl": kl, "decay": decay, "clamp": clamp, "stop": stop}
     chosen = settings(lm, "memit", layers=None if layers is None else list(layers), lam=lam, **search)
