@@ -29,6 +29,7 @@ VARIANTS = [(kind, {}) for kind in FAMILIES] + [
 ]
 NAMES = [" ".join([kind, *(f"{k}={v}" for k, v in changes.items())]) for kind, changes in VARIANTS]
 each_family = pytest.mark.parametrize("kind, changes", VARIANTS, ids=NAMES)
+CLOSE = {torch.float64: 1e-12, torch.float32: 1e-6}  # transformers 4 gives GPT-J's logits in float32, whatever it is
 PROMPT, TARGET = [5, 9, 100, 33, 77, 9], [44, 51, 60]  # three: a third is not a float32
 
 
@@ -63,7 +64,8 @@ def test_factored_gradient_is_autograds_weight_gradient_at_every_site(tiny, erro
     lm = tiny(kind, **changes)
     trace = lens.capture(lm, PROMPT, TARGET)
     loss = dense_gradients(lm, PROMPT, TARGET)
-    assert error(trace.loss[0], loss) <= 1e-12
+    close = CLOSE[loss.dtype]
+    assert error(trace.loss[0], loss) <= close
     for layer in range(3):
         for site in lm.sites:
             module = lm.site(layer, site)
@@ -72,7 +74,7 @@ def test_factored_gradient_is_autograds_weight_gradient_at_every_site(tiny, erro
             assert want.abs().max() > 0
             got = trace.gradient(layer, site)
             assert got.shape == tuple(want.shape)
-            assert error(got.dense(), want) <= 1e-12, (layer, site)
+            assert error(got.dense(), want) <= close, (layer, site)
 
 
 @each_family
@@ -92,8 +94,8 @@ def test_last_lens_layer_is_the_models_own_logits(tiny, error, kind, changes):
     with torch.no_grad():
         want = lm.model(torch.tensor([PROMPT])).logits[0]  # [n, V]
     seen = lens.logit_lens(lm, PROMPT, k=want.shape[1])
-    got = torch.zeros_like(want).scatter(1, seen.ids[-1], seen.logits[-1])
-    assert error(got, want) <= 1e-12
+    got = torch.zeros_like(seen.logits[-1]).scatter(1, seen.ids[-1], seen.logits[-1])
+    assert error(got, want) <= CLOSE[want.dtype]
     assert error(seen.probabilities[-1].sum(-1), torch.ones(len(PROMPT))) <= 1e-5
 
 

@@ -18,7 +18,7 @@ def test_the_upper_layers_end_where_the_whole_model_ends(tiny, kind, layer, erro
     upper = UpperLayers(lm, ids, layer)
     with torch.no_grad():
         wanted = lm.model(input_ids=ids, use_cache=False).logits
-        assert error(lm.head(upper())[real], wanted[real]) < 1e-12
+        assert error(lm.head(upper())[real], wanted[real]) < (1e-12 if wanted.dtype == torch.float64 else 1e-6)  # GPT-J, transformers 4
 
 
 @pytest.mark.parametrize("kind", FAMILIES)

@@ -31,6 +31,7 @@ from lens.edit.statistics import Statistics
 from lens.edit.value import at_places, find_value
 from lens.model import LanguageModel
 from lens.model.batch import pad
+from lens.model.families import check_adds
 from lens.model.upper import UpperLayers
 from lens.model.watching import up_to, watch
 
@@ -71,7 +72,7 @@ def memit(
     '·Rome'
     """
     start = perf_counter()
-    lm.check_adds("ff2", "MEMIT", "edit it with rome, whose value is FF2's own output")
+    check_adds(lm, "ff2", "MEMIT", "edit it with rome, whose value is FF2's own output")
     requests = as_requests(request)
     search = {"lr": lr, "steps": steps, "kl": kl, "decay": decay, "clamp": clamp, "stop": stop}
     chosen = settings(lm, "memit", layers=None if layers is None else list(layers), lam=lam, **search)

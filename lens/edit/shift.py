@@ -22,6 +22,7 @@ from lens.edit.request import Request, as_requests
 from lens.edit.settings import settings
 from lens.model import LanguageModel
 from lens.model.batch import Batch, teacher_forced
+from lens.model.families import check_adds
 from lens.model.watching import as_a_function, watch
 
 Requests = Request | Mapping | Sequence[Request | Mapping]
@@ -41,7 +42,7 @@ def shift(lm: LanguageModel, request: Requests, *, layer: int | None = None, eta
     torch.Size([1, 768])
     """
     start = perf_counter()
-    lm.check_adds("ff2", "The shift by E[t]", "edit it with sgd_step, finetune or rome, which go through the norm")
+    check_adds(lm, "ff2", "The shift by E[t]", "edit it with sgd_step, finetune or rome, which go through the norm")
     requests = as_requests(request)
     chosen = settings(lm, "shift", layer=layer, eta=eta)
     batch = as_batch(lm, requests)

@@ -156,3 +156,12 @@ def family_of(model_type: str, attention: str | None = None) -> Family:
             f"lens.load, or call model.set_attn_implementation({family.attention!r}) first."
         )
     return family
+
+
+def check_adds(lm, site: str, what: str, instead: str) -> None:
+    """``ValueError`` where a norm lies between ``site`` and the stream: ``what`` needs none, so do ``instead``."""
+    if norm := lm.family.behind.get(site):
+        raise ValueError(
+            f"{what} needs a model that adds {site} to its residual stream as it is, and {lm.model.config.model_type} "
+            f"sends it through a norm first ({norm}): {instead}."
+        )

@@ -112,14 +112,6 @@ class LanguageModel:
         if site not in self.family.sites:
             raise ValueError(f"There is no site {site!r} in this model: choose one of {', '.join(self.sites)}.")
 
-    def check_adds(self, site: str, what: str, instead: str) -> None:
-        """``ValueError`` where a norm lies between ``site`` and the stream: ``what`` needs none, so do ``instead``."""
-        if norm := self.family.behind.get(site):
-            raise ValueError(
-                f"{what} needs a model that adds {site} to its residual stream as it is, and "
-                f"{self.model.config.model_type} sends it through a norm first ({norm}): {instead}."
-            )
-
     @cached_property
     def weights(self) -> Weights:
         """The owner of the model's weights: what lies on them, and how all of it is taken back."""

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from lens.capture import Trace
 from lens.model import LanguageModel
+from lens.model.families import check_adds
 from lens.plot import style
 from lens.readout import project
 
@@ -37,7 +38,7 @@ def mlp_pass(
     coordinates of the stream and the ``cells`` neurons of largest |aδ|.  ``trace`` is of one prompt, with ``ff1`` and
     ``ff2`` of this layer.  Returns the axes.  Raises ``ValueError`` in a family with a norm behind FF2.
     """
-    lm.check_adds("ff2", "This picture", WORDLESS)
+    check_adds(lm, "ff2", "This picture", WORDLESS)
     x, delta, a, vjp = _factors(trace, layer, token)
     out = lm.site(layer, "ff2")(a)
     neurons = (a * delta).abs().topk(min(cells, len(a))).indices
@@ -90,7 +91,7 @@ def imprint_and_shift(
     more raise ``ValueError``, as does a family with a norm behind FF2.  ``trace`` is of one prompt, with ``ff1`` and
     ``ff2`` of this layer.  Returns the axes.
     """
-    lm.check_adds("ff2", "This picture", WORDLESS)
+    check_adds(lm, "ff2", "This picture", WORDLESS)
     if len(outcome) > 2:
         raise ValueError(f"There is room for two words and their probabilities, and outcome has {len(outcome)}.")
     x, delta, a, vjp = _factors(trace, layer, token)

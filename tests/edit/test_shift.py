@@ -50,7 +50,7 @@ def test_behind_a_norm_e_t_is_not_what_the_stream_receives_and_the_shift_is_refu
     z = torch.linspace(-1, 1, 24, dtype=torch.float64)
     with torch.no_grad():
         received = norm(z + 0.3 * e) - norm(z)
-    assert torch.cosine_similarity(received, e, dim=0) < 0.99
+    assert torch.cosine_similarity(received, e, dim=0) < 0.999
     before = state(lm.model)
     with refuses(ValueError, f"shift by E.*{kind}.*post_feedforward_layernorm.*sgd_step"):
         edit.shift(lm, REQUEST, layer=1)
