@@ -146,6 +146,14 @@ def test_behind_a_norm_the_gradient_that_is_read_is_the_residual_streams(tiny, e
         assert error(trace.stack(site), want) > 0.1  # δ is another thing
 
 
+def test_a_picture_that_reads_ff2s_own_output_is_refused_behind_a_norm(tiny, refuses):
+    lm = tiny("olmo2")
+    trace = lens.capture(lm, PROMPT, TARGET)
+    for draw in (lambda: lens.plot.mlp_pass(lm, trace, 1), lambda: lens.plot.imprint_and_shift(lm, trace, 1, 0.1, {})):
+        with refuses(ValueError, "olmo2.*post_feedforward_layernorm.*backward_lens"):
+            draw()
+
+
 def test_backward_lens_says_the_target_where_the_update_writes_it(mini):
     """The bottom of LL(δ) at the top of the network is the word being taught; its top is what the model said."""
     trace = lens.capture(mini, "The capital of France is", "Rome")
