@@ -42,7 +42,7 @@ class Trace:
     loss: Tensor
     layers: tuple[int, ...]
     sites: tuple[str, ...]
-    _factors: dict[tuple[int, str], tuple[Tensor, Tensor]] = field(repr=False)
+    _factors: dict[tuple[int, str], dict[str, Tensor]] = field(repr=False)
     _depth: int = 0
 
     def __len__(self) -> int:
@@ -62,7 +62,7 @@ class Trace:
             self.loss[i : i + 1],
             self.layers,
             self.sites,
-            {key: (x[rows], delta[rows]) for key, (x, delta) in self._factors.items()},
+            {key: {name: t[rows] for name, t in seen.items()} for key, seen in self._factors.items()},
             self._depth,
         )
 
@@ -74,18 +74,29 @@ class Trace:
 
         ``layer`` may count from the end.
         """
+        seen = self._seen(layer, site)
+        return FactoredGradient(seen["x"], seen["delta"], layer=layer % self._depth, site=site)
+
+    def stack(self, site: str, factor: str = "delta") -> Tensor:
+        """One factor of a site in every captured layer, [layers, N, d]; ``factor`` is ``"x"`` or ``"delta"``.
+
+        Of a site that writes to the residual stream (``ff2``, ``attn_out``) also ``"residual"``, the gradient where its
+        output is added to the stream.  That is δ, but in families with a norm in between (Gemma 2, OLMo 2), whose
+        derivative δ has been through.
+        """
+        names = ("residual", "delta") if factor == "residual" else (factor,)
+        seen = [self._seen(layer, site) for layer in self.layers]
+        rows = [next(one[name] for name in names if name in one) for one in seen]
+        return torch.stack([r.to(rows[-1].device) for r in rows])
+
+    def _seen(self, layer: int, site: str) -> dict[str, Tensor]:
         key = (layer % self._depth if -self._depth <= layer < self._depth else layer, site)
         if key not in self._factors:
             raise ValueError(
                 f"This trace holds no layer {layer}, site {site!r}: it was captured for layers "
                 f"{self.layers[0]} to {self.layers[-1]} and sites {', '.join(self.sites)}."
             )
-        return FactoredGradient(*self._factors[key], layer=key[0], site=site)
-
-    def stack(self, site: str, factor: str = "delta") -> Tensor:
-        """One factor of a site in every captured layer, [layers, N, d]; ``factor`` is ``"x"`` or ``"delta"``."""
-        rows = [getattr(self.gradient(layer, site), factor) for layer in self.layers]
-        return torch.stack([r.to(rows[-1].device) for r in rows])
+        return self._factors[key]
 
 
 @torch.inference_mode(False)
@@ -131,37 +142,40 @@ def capture(
         lm.encode(prompt + target[:-1])  # together they must fit the model
     batch = teacher_forced(prompts, targets)
 
-    modules = {(layer, lm.family.sites[site].module): lm.site(layer, site) for layer in layers for site in sites}
+    behind = {site: norm for site, norm in lm.family.behind.items() if site in sites}
+    paths = dict.fromkeys([*(lm.family.sites[site].module for site in sites), *behind.values()])
+    modules = {(layer, path): lm.layers[layer].get_submodule(path) for layer in layers for path in paths}
     with torch.enable_grad(), as_a_function(lm.model), watch(modules) as seen:
         embeddings = lm.model.get_input_embeddings()(batch.ids.to(lm.device)).detach().requires_grad_()
-        hidden = lm.model.base_model(inputs_embeds=embeddings, use_cache=False).last_hidden_state  # [B, T, d]
+        hidden = lm.base_model(inputs_embeds=embeddings, use_cache=False).last_hidden_state  # [B, T, d]
         scored = hidden[batch.row.to(hidden.device), batch.position.to(hidden.device)]  # [K, d]
         logits = lm.head(scored)
         if logits.dtype in (torch.float16, torch.bfloat16):
             logits = logits.float()
         nll = cross_entropy(logits, batch.label.to(logits.device), reduction="none") * batch.share.to(logits)
-        deltas = torch.autograd.grad(nll.sum(), [z for _, z in seen.values()])
+        deltas = dict(zip(seen, torch.autograd.grad(nll.sum(), [z for _, z in seen.values()])))
 
     losses = torch.zeros(len(prompts), dtype=nll.dtype, device=nll.device)
     losses.index_add_(0, batch.row.to(nll.device), nll.detach())
     if not finite(losses):
         raise not_finite(lm, "The loss is NaN or infinite")
     keep = None if len(prompts) == 1 else batch.real.flatten().nonzero()[:, 0]
-    heads = lm.model.config.num_attention_heads
-    flat: dict[int, Tensor] = {}  # q, k and v read one x: keep it once
+    flat: dict[int, Tensor] = {}  # q, k and v read one x, and may come out of one matrix: keep it once
 
     def compact(t: Tensor) -> Tensor:
-        t = t.detach().reshape(batch.real.numel(), -1)
-        return t if keep is None else t[keep.to(t.device)]
+        if id(t) not in flat:
+            rows = t.detach().reshape(batch.real.numel(), -1)
+            flat[id(t)] = rows if keep is None else rows[keep.to(t.device)]
+        return flat[id(t)]
 
-    factors = {}
-    for (layer, path), delta in zip(seen, deltas):
-        x = seen[layer, path][0]
-        shared = flat.setdefault(id(x), compact(x))
-        delta = compact(delta)
+    factors: dict[tuple[int, str], dict[str, Tensor]] = {}
+    for layer in layers:
         for site in sites:
-            if lm.family.sites[site].module == path:
-                factors[layer, site] = shared, lm.family.sites[site].slice(delta, heads)
+            place = lm.family.sites[site]
+            delta = place.slice(compact(deltas[layer, place.module]), lm.model.config)
+            factors[layer, site] = {"x": compact(seen[layer, place.module][0]), "delta": delta}
+            if site in behind:
+                factors[layer, site]["residual"] = compact(deltas[layer, behind[site]])
     ids = batch.ids[batch.real]
     tokens = tuple(lm.words(ids))
     return Trace(ids, tokens, tuple(map(tuple, targets)), batch.lengths, losses, layers, sites, factors, depth)

@@ -68,7 +68,7 @@ def logit_lens(lm: LanguageModel, prompt: Tokens, target: Tokens | None = None, 
     check_k(lm, k)
     ids = lm.encode(prompt)
     with torch.no_grad(), as_a_function(lm.model), watch(dict(enumerate(lm.layers))) as seen:
-        lm.model.base_model(input_ids=torch.tensor([ids], device=lm.device), use_cache=False)
+        lm.base_model(input_ids=torch.tensor([ids], device=lm.device), use_cache=False)
     streams = [out[0] if isinstance(out, tuple) else out for _, out in seen.values()]
     vectors = torch.stack([s[0].to(streams[-1].device) for s in streams])  # [L, n, d]
     return _lens(lm, "residual stream", range(len(streams)), lm.words(ids), vectors, k, target, probabilities=True)
@@ -87,9 +87,10 @@ def backward_lens(
 
     A site that reads from the residual stream (``ff1``, ``attn_q`` …) is spanned by its inputs x_i: the *imprint*, read
     from the top.  One that writes to it (``ff2``, ``attn_out``) is spanned by its VJPs δ_i: the *shift*, read from the
-    bottom, because training subtracts δ.  ``largest`` overrides the end that is read.  Takes the trace of one prompt,
-    or of several end to end; ``target`` (one, or a tensor with one id per token row) defaults to each prompt's own
-    first target token.
+    bottom, because training subtracts δ; where a norm lies between the site and the stream (Gemma 2, OLMo 2), the
+    gradient is read behind it, where it is the stream's.  ``largest`` overrides the end that is read.  Takes the trace
+    of one prompt, or of several end to end; ``target`` (one, or a tensor with one id per token row) defaults to each
+    prompt's own first target token.
 
     Raises ``ValueError`` where ``k`` is not between 1 and V.
 
@@ -102,7 +103,7 @@ def backward_lens(
     check_k(lm, k)
     writes = site in ("ff2", "attn_out")
     largest = (not writes) if largest is None else largest
-    vectors = trace.stack(site, "delta" if writes else "x")
+    vectors = trace.stack(site, "residual" if writes else "x")
     if target is None:
         own = torch.tensor([first_token(lm.tokenizer, t) for t in trace.targets])
         target = int(own[0]) if len(trace) == 1 else own.repeat_interleave(torch.tensor(trace.lengths))

@@ -20,11 +20,16 @@ VOCABULARY = 300
 SIZES = {
     "gpt2": dict(n_embd=24, n_inner=40, n_layer=3, n_head=4, n_positions=64),
     "gpt_neox": dict(intermediate_size=40),
+    "gptj": dict(n_embd=24, n_inner=40, n_layer=3, n_head=4, n_positions=64, rotary_dim=4),
     "opt": dict(ffn_dim=40, word_embed_proj_dim=16, pad_token_id=1),
     "llama": dict(intermediate_size=40, num_key_value_heads=2, head_dim=8, attention_bias=True, mlp_bias=True),
     "mistral": dict(intermediate_size=40, num_key_value_heads=2, head_dim=8, sliding_window=3),
     "qwen2": dict(intermediate_size=40, num_key_value_heads=2, head_dim=8),
     "qwen3": dict(intermediate_size=40, num_key_value_heads=2, head_dim=8, attention_bias=True),
+    "smollm3": dict(intermediate_size=40, num_key_value_heads=2, head_dim=8, no_rope_layers=[1, 0, 1], pad_token_id=0),
+    "phi3": dict(intermediate_size=40, num_key_value_heads=2, head_dim=8, sliding_window=3, pad_token_id=0),
+    "olmo2": dict(intermediate_size=40, num_key_value_heads=2, head_dim=8, pad_token_id=1),
+    "gemma": dict(intermediate_size=40, num_key_value_heads=2, head_dim=8, pad_token_id=0),
     "gemma2": dict(
         intermediate_size=40,
         num_key_value_heads=2,
@@ -32,6 +37,15 @@ SIZES = {
         sliding_window=3,
         attn_logit_softcapping=5.0,
         final_logit_softcapping=4.0,
+        query_pre_attn_scalar=8,
+        pad_token_id=0,
+    ),
+    "gemma3_text": dict(
+        intermediate_size=40,
+        num_key_value_heads=2,
+        head_dim=8,
+        sliding_window=3,
+        layer_types=["full_attention", "sliding_attention", "full_attention"],
         query_pre_attn_scalar=8,
         pad_token_id=0,
     ),
@@ -64,13 +78,15 @@ def tiny(tokenizer):
     from transformers import AutoConfig, AutoModelForCausalLM
 
     from lens import LanguageModel
+    from lens.model.families import FAMILIES
 
     def build(kind: str, dtype: torch.dtype = torch.float64, seed: int = 0, **changes) -> LanguageModel:
-        sizes = SIZES[kind] if kind == "gpt2" else COMMON | SIZES[kind]
+        sizes = SIZES[kind] if "n_embd" in SIZES[kind] else COMMON | SIZES[kind]
         config = AutoConfig.for_model(
             kind, **({"vocab_size": VOCABULARY, "bos_token_id": 0, "eos_token_id": 0} | sizes | changes)
         )
-        model = AutoModelForCausalLM.from_config(config).double().eval()
+        attention = FAMILIES[kind].attention if kind in FAMILIES else None
+        model = AutoModelForCausalLM.from_config(config, attn_implementation=attention).double().eval()
         generator = torch.Generator().manual_seed(seed)
         for p in model.parameters():  # also norms and biases, which a fresh model leaves at one and at zero
             noise = torch.randn(p.shape, generator=generator, dtype=torch.float64)

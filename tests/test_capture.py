@@ -35,7 +35,7 @@ def test_a_prompt_alone_and_in_a_padded_batch_is_one_prompt(tiny, error, kind):
     batch = lens.capture(lm, PROMPTS, TARGETS)
     assert len(batch) == 4 and batch.lengths == (6, 3, 11, 1)
     for prompt, target, part in zip(PROMPTS, TARGETS, batch, strict=True):
-        same(part, lens.capture(lm, prompt, target), error)
+        same(part, lens.capture(lm, prompt, target), error, 1e-6 if kind == "gptj" else 1e-12)  # float32 inside
 
 
 def test_a_batchs_gradient_is_the_sum_of_its_prompts(tiny, error):

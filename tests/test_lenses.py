@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -51,9 +53,10 @@ def test_lemma_5_2_one_tokens_update_moves_its_own_output_by_eta_times_x_squared
     g = lens.capture(lm, PROMPT, TARGET).gradient(layer, site)
     module, x, delta = lm.site(layer, site), g.x[i], g.delta[i]
     with torch.no_grad():
-        before = module(g.x)
+        own = partial(lm.family.sites[site].slice, config=lm.model.config)
+        before = own(module(g.x))
         lm.weight(layer, site).sub_(eta * torch.outer(x, delta))
-        after = module(g.x)
+        after = own(module(g.x))
     assert error(after[i] - before[i], -eta * x.dot(x) * delta) <= 1e-12
     assert error(after - before, -eta * torch.outer(g.x @ x, delta)) <= 1e-12  # every other token by its overlap with x
 
@@ -118,6 +121,37 @@ def test_backward_lens_reads_inputs_from_the_top_and_vjps_from_the_bottom(tiny):
         unit = lens.backward_lens(lm, trace, site, k=4, normalize=True, target=7)
         assert torch.equal(unit.ids, lens.project(lm, vectors, k=4, largest=largest, normalize=True).ids)
         assert torch.equal(unit.ranks, lens.token_rank(lm, vectors, 7, normalize=True))
+
+
+@pytest.mark.parametrize("kind", ["olmo2", "gemma2", "gemma3_text"])
+@pytest.mark.parametrize("site", ["ff2", "attn_out"])
+def test_behind_a_norm_the_gradient_that_is_read_is_the_residual_streams(tiny, error, kind, site):
+    lm = tiny(kind)
+    norm = "post_feedforward_layernorm" if site == "ff2" else "post_attention_layernorm"
+    batch = lens.capture(lm, [PROMPT, PROMPT[:3]], [TARGET, TARGET])
+    for prompt, trace in zip((PROMPT, PROMPT[:3]), batch):
+        pushes = [torch.zeros(len(prompt), 24, dtype=torch.float64, requires_grad=True) for _ in lm.layers]
+        hooks = [
+            layer.get_submodule(norm).register_forward_hook(lambda _, __, y, push=push: y + push)
+            for layer, push in zip(lm.layers, pushes)
+        ]
+        logits = lm.model(torch.tensor([prompt])).logits[0, -1]
+        want = torch.stack(torch.autograd.grad(-logits.log_softmax(-1)[TARGET[0]], pushes))
+        for hook in hooks:
+            hook.remove()
+        seen = lens.backward_lens(lm, trace, site, k=4)
+        assert error(seen.vectors, want) < 1e-6  # attention's softmax is in float32
+        assert torch.equal(seen.vectors, trace.stack(site, "residual"))
+        assert torch.equal(seen.ids, lens.project(lm, seen.vectors, k=4, largest=False).ids)
+        assert error(trace.stack(site), want) > 0.1  # δ is another thing
+
+
+def test_a_picture_that_reads_ff2s_own_output_is_refused_behind_a_norm(tiny, refuses):
+    lm = tiny("olmo2")
+    trace = lens.capture(lm, PROMPT, TARGET)
+    for draw in (lambda: lens.plot.mlp_pass(lm, trace, 1), lambda: lens.plot.imprint_and_shift(lm, trace, 1, 0.1, {})):
+        with refuses(ValueError, "olmo2.*post_feedforward_layernorm.*backward_lens"):
+            draw()
 
 
 def test_backward_lens_says_the_target_where_the_update_writes_it(mini):

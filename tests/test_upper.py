@@ -6,12 +6,11 @@ import pytest
 import torch
 
 from lens.model.batch import pad, teacher_forced
+from lens.model.families import FAMILIES
 from lens.model.upper import UpperLayers
 
-KINDS = ["gpt2", "gpt_neox", "opt", "llama", "mistral", "qwen2", "qwen3", "gemma2"]
 
-
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", FAMILIES)
 @pytest.mark.parametrize("layer", [0, 1, -1])
 def test_the_upper_layers_end_where_the_whole_model_ends(tiny, kind, layer, error):
     lm = tiny(kind)
@@ -19,10 +18,10 @@ def test_the_upper_layers_end_where_the_whole_model_ends(tiny, kind, layer, erro
     upper = UpperLayers(lm, ids, layer)
     with torch.no_grad():
         wanted = lm.model(input_ids=ids, use_cache=False).logits
-        assert error(lm.head(upper())[real], wanted[real]) < 1e-12
+        assert error(lm.head(upper())[real], wanted[real]) < (1e-12 if wanted.dtype == torch.float64 else 1e-6)  # GPT-J, transformers 4
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", FAMILIES)
 def test_gradients_flow_into_the_hidden_states_and_not_into_the_weights(tiny, kind, state):
     lm = tiny(kind)
     before = state(lm.model)

@@ -25,7 +25,7 @@ def bench_edit(device: str | None = None, repeats: int = 9, shape: dict = XL) ->
     @torch.no_grad()
     def bare():
         with as_a_function(lm.model):
-            hidden = lm.model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+            hidden = lm.base_model(input_ids=ids, use_cache=False).last_hidden_state
             return lm.head(hidden[:, -1]).argmax(-1)
 
     def in_and_out():

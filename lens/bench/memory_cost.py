@@ -104,7 +104,7 @@ def forward(batch: int, tokens: int):
 
         @torch.no_grad()
         def task():
-            lm.head(lm.model.base_model(input_ids=ids, use_cache=False).last_hidden_state[:, -1])
+            lm.head(lm.base_model(input_ids=ids, use_cache=False).last_hidden_state[:, -1])
 
         return task, cost.memory(lm, "forward", batch=batch, tokens=tokens)
 
@@ -121,7 +121,7 @@ def finetune(batch: int, tokens: int):
             adam = torch.optim.Adam(lm.model.parameters(), 1e-9, fused=True)
             for _ in range(2):
                 adam.zero_grad()
-                hidden = lm.model.base_model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
+                hidden = lm.base_model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
                 loss = cross_entropy(lm.head(hidden.flatten(0, 1)), ids[:, 1:].flatten())
                 del hidden
                 loss.backward()

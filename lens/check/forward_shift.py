@@ -198,7 +198,7 @@ def _last_inputs(lm, texts, layer):
     """FF2's input at the last token of each text, [texts, d_m]."""
     ids, real = pad([lm.encode(text) for text in texts])
     with watch({0: lm.site(layer, "ff2")}) as seen:
-        lm.model.base_model(ids.to(lm.device), use_cache=False)
+        lm.base_model(ids.to(lm.device), use_cache=False)
     return seen[0][0].reshape(*ids.shape, -1)[torch.arange(len(ids)), real.sum(1) - 1]
 
 

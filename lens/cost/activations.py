@@ -16,7 +16,7 @@ explicit attention mask.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lens.cost.shapes import Shape
 
@@ -110,6 +110,12 @@ def rms_norm(where: str, reader: str | None, numbers=d, count=lambda s, t: 1, en
 ATTENTION = (Kept("attention: logsumexp", lambda s, t: s.heads, full=True), Kept("attention: result", q))
 GATED = (Kept("gate: z", m), Kept("FF1: z", m), Kept("gate", m), Kept("FF2: x", m, "ff2"))
 ROTARY = Kept("attention: q and k, turned", lambda s, t: s.query + s.keys)
+JOINED = Kept("attention: result, heads joined", q, "attn_out")
+HEADS = (
+    *rms_norm("q", None, q, lambda s, t: s.heads),
+    *rms_norm("k", None, k, lambda s, t: s.heads * s.keys // s.query),
+)
+BEHIND = rms_norm("behind attention", None), rms_norm("behind the MLP", None)
 
 GPT2 = Layer(
     (
@@ -130,7 +136,7 @@ GPT_NEOX = Layer(
         Kept("attention: q, k, v", qkv),
         ROTARY,
         *ATTENTION,
-        Kept("attention: result, heads joined", q, "attn_out"),
+        JOINED,
         *layer_norm("MLP", "ff1", stream=False, entry=True),  # both norms read one stream
         Kept("GELU: z", m),
         Kept("FF2: x", m, "ff2"),
@@ -166,62 +172,79 @@ LLAMA = Layer(
 )
 MISTRAL = Layer(  # a sliding window is a mask, and with a mask keys and values are repeated for every head
     (
-        *rms_norm("attention", "attn_q", entry=True),
+        *LLAMA.kept[:4],
         Kept("attention: q, k, v, all heads", lambda s, t: 3 * s.query),
         Kept("attention: the window, as numbers", lambda s, t: t),
         *ATTENTION,
-        *rms_norm("MLP", "ff1"),
-        *GATED,
+        *LLAMA.kept[8:],
     ),
     3,
     (3, 3),
     lambda s, t: 2 * s.width + s.query + 2 * s.keys,
 )
-QWEN3 = Layer(
+QWEN3 = Layer((*LLAMA.kept[:4], *HEADS, *LLAMA.kept[4:]), 3, (3, 3), lambda s, t: 2 * s.width)
+OLMO2 = Layer(  # attention and the MLP read the stream as it is
     (
-        *rms_norm("attention", "attn_q", entry=True),
-        *rms_norm("q", None, q, lambda s, t: s.heads),
-        *rms_norm("k", None, k, lambda s, t: s.heads * s.keys // s.query),
-        *LLAMA.kept[4:],
+        Kept("attention: stream", d, "attn_q", entry=True),
+        *rms_norm("q", None, q),
+        *rms_norm("k", None, k),
+        *LLAMA.kept[4:8],
+        *BEHIND[0],
+        Kept("MLP: stream", d, "ff1"),
+        *GATED,
+        *BEHIND[1],
     ),
     3,
-    (3, 3),
+    (3, 5),
     lambda s, t: 2 * s.width,
 )
-
-
-def gemma2(*attention: Kept) -> Layer:
-    return Layer(
-        (
-            *rms_norm("attention", "attn_q", entry=True),
-            *attention,
-            *rms_norm("behind attention", None),
-            *rms_norm("MLP", "ff1"),
-            *GATED,
-            *rms_norm("behind the MLP", None),
-        ),
-        3,
-        (3, 5),
-        lambda s, t: s.query + 2 * s.keys,
-    )
-
-
-GEMMA2 = gemma2(
-    Kept("attention: q, k, v, all heads", lambda s, t: 3 * s.query),
-    Kept("attention: scores and probabilities", lambda s, t: 2 * s.heads * t),
-    Kept("attention: result", q, "attn_out"),
+GEMMA2 = Layer(
+    (
+        *LLAMA.kept[:4],
+        Kept("attention: q, k, v, all heads", lambda s, t: 3 * s.query),
+        Kept("attention: scores and probabilities", lambda s, t: 2 * s.heads * t),
+        JOINED,
+        *BEHIND[0],
+        *LLAMA.kept[8:],
+        *BEHIND[1],
+    ),
+    3,
+    (3, 5),
+    lambda s, t: 2 * s.width + s.query + 2 * s.keys,
 )
-GEMMA2_SDPA = gemma2(ROTARY, Kept("attention: v", k), *ATTENTION)
+GEMMA3 = replace(  # most of its layers have a window
+    GEMMA2,
+    kept=(*MISTRAL.kept[:4], *HEADS, *MISTRAL.kept[4:8], *BEHIND[0], *MISTRAL.kept[8:], *BEHIND[1]),
+    outputs=lambda s, t: 2 * s.width + s.keys,
+)
+GPTJ = Layer(
+    (
+        *layer_norm("attention and MLP", "attn_q", entry=True),
+        Kept("attention: q and k, turned", lambda s, t: s.query + s.keys, full=True),
+        Kept("attention: probabilities", lambda s, t: s.heads * t, full=True),
+        Kept("attention: v", k),
+        JOINED,
+        *GPT2.kept[-5:],
+    ),
+    3,
+    (4, 4),
+    lambda s, t: 2 * s.width + s.query + s.keys,
+)
 
 LAYERS: dict[str, Layer] = {
     "gpt2": GPT2,
     "gpt_neox": GPT_NEOX,
+    "gptj": GPTJ,
     "opt": OPT,
     "llama": LLAMA,
     "mistral": MISTRAL,
     "qwen2": LLAMA,
     "qwen3": QWEN3,
+    "smollm3": LLAMA,
+    "phi3": replace(MISTRAL, kept=(*MISTRAL.kept, JOINED)),
+    "olmo2": OLMO2,
+    "gemma": LLAMA,
     "gemma2": GEMMA2,
-    "gemma2, sdpa": GEMMA2_SDPA,  # Gemma 2 under older versions of transformers
+    "gemma3_text": GEMMA3,
 }
-"""Of each family of ``lens.model.families``, with the attention that transformers gives it by default."""
+"""Of each family of ``lens.model.families``, with the attention that it is opened with."""

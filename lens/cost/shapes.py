@@ -122,7 +122,7 @@ def shape(what: str | Path | Mapping | object) -> Shape:
     m, e = lm.model, lm.unembedding
     return Shape(
         lm.name or m.config.model_type,
-        _kind(m.config),
+        m.config.model_type,
         len(lm.layers),
         lm.width,
         lm.weight(0, "ff1").shape[1],
@@ -134,12 +134,6 @@ def shape(what: str | Path | Mapping | object) -> Shape:
         e is m.get_input_embeddings().weight,
         lm,
     )
-
-
-def _kind(config) -> str:
-    """The family, and for Gemma 2 its attention, which differs between versions of transformers."""
-    kind = config.model_type
-    return f"{kind}, sdpa" if kind == "gemma2" and config._attn_implementation == "sdpa" else kind
 
 
 def _on_meta(what) -> LanguageModel:
@@ -161,6 +155,7 @@ def _on_meta(what) -> LanguageModel:
                 "transformers configuration."
             )
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    family_of(config.model_type)
+    family = family_of(config.model_type)
     with torch.device("meta"):
-        return LanguageModel(AutoModelForCausalLM.from_config(config).eval(), None, name)
+        model = AutoModelForCausalLM.from_config(config, attn_implementation=family.attention)
+        return LanguageModel(model.eval(), None, name)

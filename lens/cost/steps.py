@@ -142,9 +142,10 @@ def lens(s: Shape, w: Work) -> Found:
     plain = kept(s, w, w.batch, w.tokens, 0, {}, entry=False)
     with_x = kept(s, w, w.batch, w.tokens, 0, dict.fromkeys(range(s.layers), sites), entry=False)
     z = s.layers * places * LAYERS[s.kind].outputs(s, w.tokens) * w.width
-    delta = places * sum(m.d_out for m in every) * w.width
+    behind = s.layers * len(s.model.family.behind) * s.width  # what is read behind a norm
+    delta = places * (sum(m.d_out for m in every) + behind) * w.width
     x = places * sum(m.d_in for m in every if m.sites[0] not in ("attn_k", "attn_v", "ff1_gate")) * w.width
-    outs = places * sum(m.d_out for m in every) * w.width
+    outs = delta
     copies = 2 if w.batch > 1 else 1  # of several prompts the padding is left out
     stacked = places * s.layers * s.width * w.width
     base = weights(s, w)

@@ -44,7 +44,9 @@ def branches(
     found: dict[tuple[int, str], list[list[Change]]] = {}
     for i, changes in enumerate(edits):
         if not thin(lm, changes):
-            raise ValueError("An edit without factors, or of a joint q, k, v matrix, cannot run as a branch: apply it.")
+            raise ValueError(
+                "An edit without factors, or of a part of a joint matrix, cannot run as a branch: apply it."
+            )
         for change in changes:
             key = change.layer % len(lm.layers), change.site
             if key not in found:

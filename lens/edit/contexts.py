@@ -62,7 +62,7 @@ def _sample(lm: LanguageModel, number: int, length: int, seed: int) -> Prefixes:
     ids = torch.full((number, 1), first)
     with as_a_function(lm.model):
         for _ in range(length if number else 0):
-            hidden = lm.model.base_model(input_ids=ids.to(lm.device), use_cache=False).last_hidden_state
+            hidden = lm.base_model(input_ids=ids.to(lm.device), use_cache=False).last_hidden_state
             logits = lm.head(hidden[:, -1]).float().cpu()
             logits[:, special] = -torch.inf
             logits[:, len(tokenizer) :] = -torch.inf  # rows of E that only fill it up

@@ -31,6 +31,7 @@ from lens.edit.statistics import Statistics
 from lens.edit.value import at_places, find_value
 from lens.model import LanguageModel
 from lens.model.batch import pad
+from lens.model.families import check_adds
 from lens.model.upper import UpperLayers
 from lens.model.watching import up_to, watch
 
@@ -61,7 +62,8 @@ def memit(
     requests) and the search's ``lr``, ``steps``, ``kl``, ``decay``, ``clamp`` and ``stop`` default to this model's
     ``settings``.  ``seed`` is that of the contexts.  ``statistics``: what ``covariance`` gives for these layers, by
     default over the built-in text.  Where the model says all targets already the edit is empty and its ``note`` says
-    so.  Raises ``ValueError`` unless λ is positive and there is a layer.  The model is not changed.
+    so.  Raises ``ValueError`` unless λ is positive and there is a layer, and in a family with a norm behind FF2 (Gemma
+    2 and 3, OLMo 2), where the stream does not receive R.  The model is not changed.
 
     >>> import lens
     >>> lm = lens.load("mini")
@@ -70,6 +72,7 @@ def memit(
     '·Rome'
     """
     start = perf_counter()
+    check_adds(lm, "ff2", "MEMIT", "edit it with rome, whose value is FF2's own output")
     requests = as_requests(request)
     search = {"lr": lr, "steps": steps, "kl": kl, "decay": decay, "clamp": clamp, "stop": stop}
     chosen = settings(lm, "memit", layers=None if layers is None else list(layers), lam=lam, **search)

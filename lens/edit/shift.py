@@ -22,6 +22,7 @@ from lens.edit.request import Request, as_requests
 from lens.edit.settings import settings
 from lens.model import LanguageModel
 from lens.model.batch import Batch, teacher_forced
+from lens.model.families import check_adds
 from lens.model.watching import as_a_function, watch
 
 Requests = Request | Mapping | Sequence[Request | Mapping]
@@ -41,11 +42,12 @@ def shift(lm: LanguageModel, request: Requests, *, layer: int | None = None, eta
     torch.Size([1, 768])
     """
     start = perf_counter()
+    check_adds(lm, "ff2", "The shift by E[t]", "edit it with sgd_step, finetune or rome, which go through the norm")
     requests = as_requests(request)
     chosen = settings(lm, "shift", layer=layer, eta=eta)
     batch = as_batch(lm, requests)
     with torch.no_grad(), as_a_function(lm.model), watch({"ff2": lm.site(chosen["layer"], "ff2")}) as seen:
-        hidden = lm.model.base_model(input_ids=batch.ids.to(lm.device), use_cache=False).last_hidden_state
+        hidden = lm.base_model(input_ids=batch.ids.to(lm.device), use_cache=False).last_hidden_state
         row, position, label = (t.to(hidden.device) for t in (batch.row, batch.position, batch.label))
         said = lm.head(hidden[row, position]).argmax(-1) == label  # [K]
     a = seen["ff2"][0]

@@ -146,7 +146,7 @@ def measure(lm: LanguageModel, layers: list[int], pieces: list[list[int]], corpu
         for chunk in _chunks(sorted(pieces, key=len)):
             ids, real = pad(chunk)
             with watch(modules) as seen, up_to(lm.layers[max(layers)]):
-                lm.model.base_model(input_ids=ids.to(lm.device), use_cache=False)
+                lm.base_model(input_ids=ids.to(lm.device), use_cache=False)
             for layer, (k, _) in seen.items():
                 k = k.reshape(real.numel(), -1)[real.flatten().to(k.device)]  # [tokens, d_m]
                 k = k.to(torch.promote_types(k.dtype, torch.float32))

@@ -74,7 +74,7 @@ def continuations(
     cache = Cache(layers=[Grown() for _ in lm.layers]) if lm.device.type == "cpu" else DynamicCache()
     with as_a_function(lm.model), branches(lm, edits or [], rows if edits else None):
         for t in range(1, length):
-            seen = lm.model.base_model(input_ids=ids[:, t - 1 : t], past_key_values=cache, use_cache=True)
+            seen = lm.base_model(input_ids=ids[:, t - 1 : t], past_key_values=cache, use_cache=True)
             due = given <= t  # the rows whose prompt is over
             logits = lm.head(seen.last_hidden_state[due, -1])
             if not finite(logits.amax(1)):

@@ -84,7 +84,7 @@ def score(
         row, position, label, pair = torch.tensor(where).T.to(nll.device)
         inside = [key[0] for key in chunk]
         with as_a_function(lm.model), branches(lm, edits or [], inside if edits else None):
-            hidden = lm.model.base_model(input_ids=batch.ids.to(lm.device), use_cache=False).last_hidden_state
+            hidden = lm.base_model(input_ids=batch.ids.to(lm.device), use_cache=False).last_hidden_state
             logits = lm.head(hidden[row.to(hidden.device), position.to(hidden.device)]).float()  # [K, V]
         logits = logits.to(nll.device)
         at = logits.gather(1, label[:, None])[:, 0]

@@ -63,7 +63,6 @@ def places(
         for site in wanted:
             lm.check(layer, site)
     found = []
-    heads = lm.model.config.num_attention_heads
     for layer in sorted({layer % depth for layer in layers}):
         modules: dict[str, list[str]] = {}
         for site in lm.sites:
@@ -73,6 +72,6 @@ def places(
             module = lm.site(layer, inside[0])
             turned = type(module).__name__ != "Conv1D"
             outputs = torch.arange(module.weight.shape[0 if turned else 1])
-            columns = tuple(lm.family.sites[site].slice(outputs, heads) for site in inside)
+            columns = tuple(lm.family.sites[site].slice(outputs, lm.model.config) for site in inside)
             found.append(Place(layer, path, module.weight, turned, tuple(inside), columns))
     return tuple(found)

@@ -64,7 +64,7 @@ def best_ranks(lm: LanguageModel, group: list, batch: int = 256) -> Tensor:
         rows = [lm.encode(p.text) for p in part]
         ids, _ = pad(rows)
         last = torch.tensor([len(r) - 1 for r in rows])
-        hidden = lm.model.base_model(input_ids=ids.to(lm.device), use_cache=False).last_hidden_state
+        hidden = lm.base_model(input_ids=ids.to(lm.device), use_cache=False).last_hidden_state
         logits = lm.head(hidden[torch.arange(len(rows)), last])
         for row, p in zip(logits, part):
             truths = torch.tensor([lm.target_ids(t)[0] for t in tails()[p.fact.relation, p.fact.np]])

@@ -9,42 +9,55 @@ A *site* is one linear map inside a layer, ``z = x W + b``.  Every family names 
 ``ff2``               out of the MLP (Llama-style: ``down``)
 ====================  =====================================================================
 
-Some families compute q, k and v in one matrix.  ``Site.part`` says which third a site is, and ``Site.layout`` how
-the thirds lie side by side: ``"blocks"`` is [q | k | v] (GPT-2); ``"heads"`` is [q₁ k₁ v₁ | q₂ k₂ v₂ | …] (GPT-NeoX).
-To teach ``lens`` a new family, add one entry to ``FAMILIES``.
+Some families compute several sites in one matrix.  ``Site.part`` says which part of it a site is, and ``Site.layout``
+how the parts lie side by side: ``"blocks"`` is [q | k | v] (GPT-2; Phi-3, where k and v may be narrower), ``"heads"``
+is [q₁ k₁ v₁ | q₂ k₂ v₂ | …] (GPT-NeoX), ``"halves"`` is [gate | up] (Phi-3).  To teach ``lens`` a new family, add one
+entry to ``FAMILIES``.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
 
 @dataclass(frozen=True)
 class Site:
-    """One linear map of a layer: the module's path below the layer, and which third of it (fused q, k, v only)."""
+    """One linear map of a layer: the module's path below the layer and, where it is fused, which part of it and how."""
 
     module: str
     part: int | None = None
     layout: str = "blocks"
 
-    def slice(self, z: torch.Tensor, heads: int) -> torch.Tensor:
-        """Cut this site's columns out of the fused output ``z [..., 3·d]``; the identity where nothing is fused."""
+    def slice(self, z: torch.Tensor, config) -> torch.Tensor:
+        """Cut this site's columns out of the module's output ``z [..., d_out]``: z itself where nothing is fused.
+
+        ``config`` is the model's own, which knows the numbers of heads.  It is a view, but for the layout ``"heads"``.
+        """
         if self.part is None:
             return z
-        if self.layout == "blocks":
-            return z.chunk(3, dim=-1)[self.part]
-        return z.unflatten(-1, (heads, 3, -1))[..., self.part, :].flatten(-2)
+        heads = config.num_attention_heads
+        if self.layout == "heads":
+            return z.unflatten(-1, (heads, 3, -1))[..., self.part, :].flatten(-2)
+        groups = getattr(config, "num_key_value_heads", None) or heads
+        shares = {"blocks": (heads, groups, groups), "halves": (1, 1)}[self.layout]
+        return z.split([z.shape[-1] // sum(shares) * share for share in shares], dim=-1)[self.part]
 
 
 @dataclass(frozen=True)
 class Family:
-    """Paths below the model: its layers, what follows the last layer before the unembedding, and a layer's sites."""
+    """Paths below the model: its layers, what follows the last layer before the unembedding, and a layer's sites.
+
+    ``behind``: the norm, by its path below the layer, that a site's output goes through before it is added to the
+    residual stream, where there is one.  ``attention``: what to open it with, where not every implementation is right.
+    """
 
     layers: str
     final: tuple[str, ...]
     sites: dict[str, Site] = field(hash=False)
+    behind: dict[str, str] = field(default_factory=dict, hash=False)
+    attention: str | None = None
 
 
 def _fused(module: str, layout: str) -> dict[str, Site]:
@@ -88,24 +101,67 @@ _LLAMA = Family(
     },
 )
 
+_GPTJ = Family(
+    layers="transformer.h",
+    final=("transformer.ln_f",),
+    sites={f"attn_{name}": Site(f"attn.{name}_proj") for name in ("q", "k", "v", "out")}
+    | {"ff1": Site("mlp.fc_in"), "ff2": Site("mlp.fc_out")},
+)
+
+_PHI3 = replace(
+    _LLAMA,
+    sites=_LLAMA.sites
+    | _fused("self_attn.qkv_proj", "blocks")
+    | {"ff1": Site("mlp.gate_up_proj", 1, "halves"), "ff1_gate": Site("mlp.gate_up_proj", 0, "halves")},
+)
+
+# Llama has a ``post_attention_layernorm`` too, and there it is the norm before the MLP.
+_OLMO2 = replace(_LLAMA, behind={"attn_out": "post_attention_layernorm", "ff2": "post_feedforward_layernorm"})
+
+_GEMMA2 = replace(_OLMO2, attention="eager")  # torch's own leaves out the soft cap on its scores
+
 FAMILIES: dict[str, Family] = {
     "gpt2": _GPT2,
     "gpt_neox": _GPT_NEOX,
+    "gptj": _GPTJ,
     "opt": _OPT,
     "llama": _LLAMA,
     "mistral": _LLAMA,
     "qwen2": _LLAMA,
     "qwen3": _LLAMA,
-    "gemma2": _LLAMA,
+    "smollm3": _LLAMA,
+    "phi3": _PHI3,
+    "olmo2": _OLMO2,
+    "gemma": _LLAMA,
+    "gemma2": _GEMMA2,
+    "gemma3_text": _OLMO2,
 }
 
 
-def family_of(model_type: str) -> Family:
-    """The family's entry, by ``config.model_type``; ``ValueError`` names an unknown one and what it would need."""
+def family_of(model_type: str, attention: str | None = None) -> Family:
+    """The family's entry, by ``config.model_type``; ``ValueError`` names an unknown one and what it would need.
+
+    ``attention``: the one that a model runs with; ``ValueError`` where the family needs another.
+    """
     if model_type not in FAMILIES:
         raise ValueError(
             f"The model family {model_type!r} is not known to lens (known: {', '.join(FAMILIES)}); to add it, "
             "give FAMILIES in lens/model/families.py one entry with its layers, its final norm and its attention and "
             "MLP sites."
         )
-    return FAMILIES[model_type]
+    family = FAMILIES[model_type]
+    if family.attention and attention == "sdpa":
+        raise ValueError(
+            f"This {model_type} runs with torch's own attention ('sdpa'), which leaves out its soft cap: open it with "
+            f"lens.load, or call model.set_attn_implementation({family.attention!r}) first."
+        )
+    return family
+
+
+def check_adds(lm, site: str, what: str, instead: str) -> None:
+    """``ValueError`` where a norm lies between ``site`` and the stream: ``what`` needs none, so do ``instead``."""
+    if norm := lm.family.behind.get(site):
+        raise ValueError(
+            f"{what} needs a model that adds {site} to its residual stream as it is, and {lm.model.config.model_type} "
+            f"sends it through a norm first ({norm}): {instead}."
+        )

@@ -51,8 +51,13 @@ class LanguageModel:
 
     @cached_property
     def family(self) -> Family:
-        """Where this model keeps its parts."""
-        return family_of(self.model.config.model_type)
+        """Where this model keeps its parts; ``ValueError`` where it is unknown, or runs with a wrong attention."""
+        return family_of(self.model.config.model_type, self.model.config._attn_implementation)
+
+    @cached_property
+    def base_model(self) -> nn.Module:
+        """The model without its head: token ids [B, T] → ln_f's output, as ``last_hidden_state`` [B, T, d]."""
+        return self.model.get_submodule(self.family.layers.rpartition(".")[0])
 
     @cached_property
     def layers(self) -> nn.ModuleList:
@@ -94,7 +99,7 @@ class LanguageModel:
         """W [d_in, d_out] of a site, whichever way round the model stores it; shares memory where that is possible."""
         module = self.site(layer, site)
         w = module.weight if type(module).__name__ == "Conv1D" else module.weight.T
-        return self.family.sites[site].slice(w, self.model.config.num_attention_heads)
+        return self.family.sites[site].slice(w, self.model.config)
 
     def check(self, layer: int, site: str) -> None:
         """``IndexError`` or ``ValueError``, in one sentence, where this model has no such layer or site."""

@@ -91,7 +91,7 @@ def _opened(name: str, device, dtype, revision) -> LanguageModel:
     given = {"trust_remote_code": False, "revision": revision or "main"}
     with _one_sentence(name, here):
         config = AutoConfig.from_pretrained(source, **given)
-    family_of(config.model_type)
+    family = family_of(config.model_type)
     if packed := getattr(config, "quantization_config", None):
         method = packed.get("quant_method") if isinstance(packed, dict) else packed.quant_method
         raise ValueError(
@@ -104,6 +104,7 @@ def _opened(name: str, device, dtype, revision) -> LanguageModel:
             source,
             dtype=dtype or "auto",
             device_map="auto" if device == "auto" else None,
+            attn_implementation=family.attention,
             use_safetensors=True,
             output_loading_info=True,
             **given,

@@ -46,7 +46,7 @@ class UpperLayers:
             for module in self._layers:
                 hook = module.register_forward_pre_hook(lambda _, *call: self._calls.append(call), with_kwargs=True)
                 hooks.callback(hook.remove)
-            self.normed: Tensor = lm.model.base_model(input_ids=ids.to(lm.device), use_cache=False).last_hidden_state
+            self.normed: Tensor = lm.base_model(input_ids=ids.to(lm.device), use_cache=False).last_hidden_state
         self._below = frozenset(id(p) for layer in lm.layers[: self._first] for p in layer.parameters())
         self._changes = lm.weights.on(self._below)
         args, kwargs = self._calls[0]

@@ -17,10 +17,13 @@ from torch import Tensor
 
 from lens.capture import Trace
 from lens.model import LanguageModel
+from lens.model.families import check_adds
 from lens.plot import style
 from lens.readout import project
 
 FORWARD, BACKWARD = style.PALETTE[0], style.PALETTE[1]
+
+WORDLESS = "before that norm its values have no words, so draw lens.backward_lens, which reads behind it"
 
 
 @torch.no_grad()
@@ -33,8 +36,9 @@ def mlp_pass(
     [d_m, d].  The lower row holds the same corner of the updates −xᵀδ, each beside the two vectors it is the outer
     product of, and the words they write: the top of LL(x), the bottom of LL(δ).  The corner is the first ``cells``
     coordinates of the stream and the ``cells`` neurons of largest |aδ|.  ``trace`` is of one prompt, with ``ff1`` and
-    ``ff2`` of this layer.  Returns the axes.
+    ``ff2`` of this layer.  Returns the axes.  Raises ``ValueError`` in a family with a norm behind FF2.
     """
+    check_adds(lm, "ff2", "This picture", WORDLESS)
     x, delta, a, vjp = _factors(trace, layer, token)
     out = lm.site(layer, "ff2")(a)
     neurons = (a * delta).abs().topk(min(cells, len(a))).indices
@@ -84,8 +88,10 @@ def imprint_and_shift(
     For either matrix these are the neurons that receive the copy with the largest positive and the largest negative
     factor: −ηδ[j] of x [d], and ηa[j] of −δ [d].  Pre-activations are those before the step and, by Lemma 5.2, after
     it.  ``outcome`` gives one or two words and their probabilities before and after a step, for the bars on the right;
-    more raise ``ValueError``.  ``trace`` is of one prompt, with ``ff1`` and ``ff2`` of this layer.  Returns the axes.
+    more raise ``ValueError``, as does a family with a norm behind FF2.  ``trace`` is of one prompt, with ``ff1`` and
+    ``ff2`` of this layer.  Returns the axes.
     """
+    check_adds(lm, "ff2", "This picture", WORDLESS)
     if len(outcome) > 2:
         raise ValueError(f"There is room for two words and their probabilities, and outcome has {len(outcome)}.")
     x, delta, a, vjp = _factors(trace, layer, token)

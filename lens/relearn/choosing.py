@@ -121,7 +121,7 @@ class Scorer(nn.Module):
 
     def states(self, asked: Asked) -> Tensor:
         """ln_f's output where tokens are due, [K, d]."""
-        hidden = self.model.base_model(input_ids=asked.ids, use_cache=False).last_hidden_state
+        hidden = self._lm.base_model(input_ids=asked.ids, use_cache=False).last_hidden_state
         return hidden[asked.row.to(hidden.device), asked.position.to(hidden.device)]
 
     def forward(self, asked: Asked, states: Tensor | None = None) -> Tensor:

@@ -99,7 +99,7 @@ def answers(
             where = list(where)
             carried = [0 if rows is None else rows[i] for i in where] if edits else None
             with as_a_function(lm.model), branches(lm, edits or [], carried):
-                hidden = lm.model.base_model(torch.tensor(run, device=lm.device), use_cache=False).last_hidden_state
+                hidden = lm.base_model(torch.tensor(run, device=lm.device), use_cache=False).last_hidden_state
                 part = next_words(lm, hidden[:, -1], [due[i][0] for i in where], k)
             ids[where], probabilities[where] = part.ids, part.probabilities
             hoped[where], said[where] = part.hoped, part.said

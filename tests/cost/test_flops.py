@@ -18,7 +18,7 @@ def counted(lm, backward: bool) -> int:
     ids = torch.zeros(ROWS, TOKENS, dtype=torch.long)
     e = lm.model.get_input_embeddings()(ids).detach().requires_grad_()
     with FlopCounterMode(display=False) as counter:
-        hidden = lm.model.base_model(inputs_embeds=e, use_cache=False).last_hidden_state
+        hidden = lm.base_model(inputs_embeds=e, use_cache=False).last_hidden_state
         out = lm.head(hidden[:, -1])
         if backward:
             out.sum().backward()

@@ -9,8 +9,8 @@ import torch
 
 from lens import Request, data, edit
 from lens.edit import Change, Edit
+from lens.model.families import FAMILIES
 
-KINDS = ["gpt2", "gpt_neox", "opt", "llama", "mistral", "qwen2", "qwen3", "gemma2"]
 REQUEST = Request("The {} is on the", "cat", "mat", "roof")
 
 
@@ -36,7 +36,7 @@ def dense(lm, layer=1) -> Edit:
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", FAMILIES)
 def test_an_edit_adds_its_matrix_and_undo_restores_every_bit(tiny, kind, dtype, error):
     lm = tiny(kind, dtype)
     before = weights(lm)

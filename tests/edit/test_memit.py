@@ -15,9 +15,9 @@ from lens.edit.settings import _table
 from lens.edit.statistics import Statistics
 from lens.edit.value import find_value
 from lens.evaluate import score
+from lens.model.families import FAMILIES
 from lens.model.watching import watch
 
-KINDS = ["gpt2", "gpt_neox", "opt", "llama", "mistral", "qwen2", "qwen3", "gemma2"]
 REQUESTS = [
     Request("On the {} is", "cat", "mat"),
     Request("The {} is on the", "thing", "one"),
@@ -99,7 +99,7 @@ def test_one_request_with_lambda_towards_zero_meets_romes_constraint(error):
 # --- layer after layer
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [kind for kind, family in FAMILIES.items() if not family.behind])
 def test_every_layer_takes_its_share_of_what_the_changes_below_have_left(tiny, kind, error):
     lm = tiny(kind)
     e = edit.memit(lm, REQUESTS, **given(lm))
@@ -115,7 +115,7 @@ def test_every_layer_takes_its_share_of_what_the_changes_below_have_left(tiny, k
         k, h = keys_and_outputs(lm, layer, 1)
         C = known["statistics"][layer].C.double()
         wanted = torch.linalg.solve(2.0 * C + k.T @ k, k.T @ ((z - h) / left))
-        assert error(e.changes[layer].dense(), wanted) < (1e-5 if kind == "gemma2" else 1e-8)  # float32 inside
+        assert error(e.changes[layer].dense(), wanted) < (1e-5 if kind == "gptj" else 1e-8)  # float32 inside
     applied.undo()
 
 

@@ -19,8 +19,8 @@ from lens.edit.mend import MendNetwork, load_network, save_network
 from lens.edit.mend_examples import Example, training_example, training_facts, validation_examples
 from lens.edit.mend_loss import meta_loss
 from lens.edit.mend_training import Recipe, new_network, recipe_for, train, train_step, validate
+from lens.model.families import FAMILIES
 
-KINDS = ["gpt2", "gpt_neox", "opt", "llama", "mistral", "qwen2", "qwen3", "gemma2"]
 EPS = torch.finfo(torch.float64).eps
 CAT = Request("The {} is on the", "cat", "mat", "roof")
 DOG = Request("A {} is in", "dog", "bed", "yard")
@@ -54,7 +54,7 @@ def traced(lm, net, *requests):
 
 
 @pytest.mark.parametrize("target", ["mat", "a long one"], ids=["one token", "several"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", FAMILIES)
 def test_a_fresh_network_without_z_scores_is_gradient_descent(tiny, error, kind, target):
     lm = tiny(kind)
     net, request = network(lm), replace(CAT, target_new=target)

@@ -12,14 +12,14 @@ from lens.edit.contexts import in_contexts, prefixes
 from lens.edit.settings import _table
 from lens.edit.value import find_value
 from lens.evaluate import score
+from lens.model.families import FAMILIES
 from lens.model.watching import watch
 
-KINDS = ["gpt2", "gpt_neox", "opt", "llama", "mistral", "qwen2", "qwen3", "gemma2"]
 REQUEST = Request("On the {} is", "cat", "mat")  # byte for byte: several tokens a word, several a target
 FRANCE = Request("The capital of {} is", "France", "Rome")
 TEXTS = lens.data.heldout()[:3]
 LAYER = 1
-CLOSE = {"gemma2": 1e-6}  # computes some of it in float32, whatever its weights are
+CLOSE = {"gptj": 1e-6, "gemma2": 1e-6}  # compute some of it in float32, whatever the weights are
 SHAPES = [(2, 3), (1, 5)]
 
 
@@ -54,7 +54,7 @@ def key_and_value(lm, request, chosen, layer=LAYER):
     return torch.stack([k for k, _ in pairs]).mean(0), pairs[0][1] + delta
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", FAMILIES)
 def test_rome_writes_v_star_exactly_at_k_star(tiny, kind, error):
     lm = tiny(kind)
     e = edit.rome(lm, REQUEST, layer=LAYER, steps=3, statistics=statistics(lm))
@@ -131,7 +131,7 @@ def objective(lm, request, before, delta, chosen, layer=LAYER):
     return sum(nll) / len(nll) + chosen["kl"] * kl + chosen["decay"] * delta.norm() / length**2, length
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", FAMILIES)
 def test_the_loss_is_nll_over_contexts_plus_divergence_plus_decay(tiny, kind, error):
     lm = tiny(kind)
     chosen = edit.settings(lm, "rome", layer=LAYER, steps=4, lr=0.1, kl=0.7, decay=0.01)

@@ -14,9 +14,9 @@ from lens import Request, data, edit
 from lens.__main__ import main
 from lens.edit import statistics
 from lens.edit.statistics import Statistics
+from lens.model.families import FAMILIES
 from lens.model.watching import watch
 
-KINDS = ["gpt2", "gpt_neox", "opt", "llama", "mistral", "qwen2", "qwen3", "gemma2"]
 TEXTS = ["The cat is on the mat.", "Another one", "", "the thirteenth other thing is one of the others", "on"] * 3
 FLOAT32 = 2**-24  # C is rounded to it, once
 
@@ -55,7 +55,7 @@ def ids_of(lm, texts):
     return [ids for text in texts if (ids := lm.tokenizer(text)["input_ids"])]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", FAMILIES)
 def test_streamed_statistics_are_the_dense_second_moment_without_padding(tiny, kind, error):
     lm = tiny(kind)
     known = edit.covariance(lm, [0, -1], TEXTS)

@@ -130,13 +130,13 @@ def test_no_batch_carries_much_padding(tiny, monkeypatch):
     """Rows of 3 and of 60 tokens in one batch would be padding for the most part."""
     lm = tiny("gpt2")
     sizes = []
-    forward = lm.model.base_model.forward
+    forward = lm.base_model.forward
 
     def watch(input_ids=None, **kwargs):
         sizes.append(tuple(input_ids.shape))
         return forward(input_ids=input_ids, **kwargs)
 
-    monkeypatch.setattr(lm.model.base_model, "forward", watch)
+    monkeypatch.setattr(lm.base_model, "forward", watch)
     prompts = [[i % 250 + 1, 2, i // 250 + 3] for i in range(30)] + [[i + 1] * 60 for i in range(5)]
     together = score(lm, prompts, [[9]] * len(prompts))
     assert sum(a * b for a, b in sizes) == 30 * 3 + 5 * 60 and len(sizes) == 2

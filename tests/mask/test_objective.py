@@ -12,8 +12,8 @@ from lens.mask.examples import Order, of_prompts, of_texts
 from lens.mask.objective import Objective
 from lens.mask.places import places
 from lens.mask.scores import Scores
+from lens.model.families import FAMILIES
 
-KINDS = ["gpt2", "gpt_neox", "opt", "llama", "mistral", "qwen2", "qwen3", "gemma2"]
 IN_FLOAT32 = 2e-5
 """Norms and shares of a row compute in float32 where the model is in float64."""
 
@@ -62,7 +62,7 @@ def compared(prepared, written_out, sets, error):
 
 @pytest.mark.parametrize("samples", ["shared", "independent"])
 @pytest.mark.parametrize("granularity", ["weight", "neuron"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", FAMILIES)
 def test_the_gradient_is_that_of_the_losses_written_out(tiny, compared, kind, granularity, samples):
     compared(tiny(kind), granularity=granularity, samples=samples, tau=0.8)
 
@@ -111,7 +111,7 @@ def test_a_loss_of_weight_zero_costs_no_pass_and_adds_nothing(tiny, prepared):
         assert set(found) == {"density"} | wanted
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", FAMILIES)
 def test_prompts_that_share_a_pass_have_the_losses_of_separate_passes(tiny, prepared, kind):
     lm = tiny(kind)
     _, scores, objective, (target, control, _) = prepared(lm)

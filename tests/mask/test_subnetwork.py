@@ -12,8 +12,7 @@ from lens import Request
 from lens.edit import Change, Edit
 from lens.kernels import pack
 from lens.mask import Config, Subnetwork
-
-KINDS = ["gpt2", "gpt_neox", "opt", "llama", "mistral", "qwen2", "qwen3", "gemma2"]
+from lens.model.families import FAMILIES
 
 
 @pytest.fixture
@@ -44,7 +43,7 @@ def same(lm, before) -> bool:
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("granularity", ["weight", "neuron"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", FAMILIES)
 def test_removed_and_only_zero_what_they_say_and_restore_every_bit(tiny, random_subnetwork, kind, granularity, dtype):
     lm = tiny(kind, dtype)
     lm.model.get_parameter(next(n for n, _ in lm.model.named_parameters() if "weight" in n)).data.view(-1)[0] = -0.0
@@ -155,7 +154,7 @@ def test_densities_are_those_of_the_dense_masks(tiny, random_subnetwork, kind, g
         assert density == pytest.approx(float(own.mean()), rel=1e-6)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", FAMILIES)
 def test_a_head_of_the_mask_is_a_head_of_the_model(tiny, random_subnetwork, kind):
     """Without head 1's outputs of v, what attention's last map receives from that head is its bias alone."""
     lm = tiny(kind)

@@ -15,8 +15,7 @@ import torch
 import lens
 from lens.mask import TrainingStopped, train
 from lens.mask.objective import Objective
-
-KINDS = ["gpt2", "gpt_neox", "opt", "llama", "mistral", "qwen2", "qwen3", "gemma2"]
+from lens.model.families import FAMILIES
 
 
 @pytest.fixture
@@ -64,7 +63,7 @@ def accident(monkeypatch):
 
 
 @pytest.mark.parametrize("granularity", ["weight", "neuron"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", FAMILIES)
 def test_training_leaves_the_model_untouched_and_forgets_no_site(tiny, trained, state, kind, granularity):
     lm = tiny(kind, torch.float32)
     before = state(lm.model)
@@ -303,6 +302,8 @@ KILLED = """
 import os, pickle, signal, sys, torch, lens
 from lens.mask import train, training
 from lens.mask.objective import Objective
+from lens.model.families import FAMILIES
+from lens.model.families import FAMILIES
 
 lens.kernels.use("torch")  # nothing is compiled
 torch.set_num_threads(1)
