@@ -154,14 +154,15 @@ class _Unembed(torch.autograd.Function):
 
 
 def unembed(hidden: Tensor, unembedding: Tensor, bias: Tensor | None = None) -> Tensor:
-    """z = h Eᵀ + b, all of it, [N, V] in float32 (float64 of float64), for h [N, d]; differentiable once.
+    """z = h Eᵀ + b, all of it, [..., V] in float32 (float64 of float64), for h [..., d]; differentiable once.
 
     >>> E = torch.randn(5, 2, dtype=torch.bfloat16)
     >>> unembed(E[:3], E).dtype
     torch.float32
     """
-    check(hidden, unembedding, bias)
-    return _Unembed.apply(hidden, unembedding, bias)
+    flat = hidden.reshape(-1, hidden.shape[-1])
+    check(flat, unembedding, bias)
+    return _Unembed.apply(flat, unembedding, bias).view(*hidden.shape[:-1], -1)
 
 
 def _sums_in_float32(device: torch.device) -> bool:
