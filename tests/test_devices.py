@@ -128,7 +128,7 @@ def on_one_device():
 
 
 def close(got, want) -> bool:
-    """Whole numbers are equal; others may round apart, and Adam turns a gradient near zero into a step of either sign."""
+    """Whole numbers are equal; others may round apart, and Adam make a step of either sign of that."""
     got, want = got.detach().cpu(), want.cpu()
     return torch.equal(got, want) if not want.is_floating_point() else (got - want).norm() <= 0.01 * want.norm()
 
