@@ -162,7 +162,7 @@ def unembed(hidden: Tensor, unembedding: Tensor, bias: Tensor | None = None) -> 
     """
     flat = hidden.reshape(-1, hidden.shape[-1])
     check(flat, unembedding, bias)
-    return _Unembed.apply(flat, unembedding, bias).view(*hidden.shape[:-1], -1)
+    return _Unembed.apply(flat, unembedding, bias).view(*hidden.shape[:-1], len(unembedding))
 
 
 def _sums_in_float32(device: torch.device) -> bool:

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from lens.model import LanguageModel
-from lens.model.devices import resident
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ def places(
 ) -> tuple[Place, ...]:
     """The modules that hold ``sites`` (default: all) of ``layers`` (default: the upper half), in the model's order.
 
-    Raises ``IndexError`` for an unknown layer and ``ValueError`` for an unknown site or an offloaded weight.
+    Raises ``IndexError`` for an unknown layer and ``ValueError`` for an unknown site.
 
     >>> import lens
     >>> [(p.layer, p.path, p.sites) for p in places(lens.load("mini"), layers=[-1], sites=["attn_q", "ff2"])]
@@ -72,7 +71,6 @@ def places(
                 modules.setdefault(lm.family.sites[site].module, []).append(site)
         for path, inside in modules.items():
             module = lm.site(layer, inside[0])
-            resident(module.weight, f"A mask of layer {layer} {inside[0]}")
             turned = type(module).__name__ != "Conv1D"
             outputs = torch.arange(module.weight.shape[0 if turned else 1])
             columns = tuple(lm.family.sites[site].slice(outputs, heads) for site in inside)

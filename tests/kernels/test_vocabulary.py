@@ -97,6 +97,7 @@ def test_all_logits_at_once_are_float32_and_autograd_goes_through_them(place, dt
         got = torch.autograd.grad(z, mine, slopes)
     want = naive.logits(*exact[:2], bias=exact[2])
     assert z.dtype == torch.float32 and error(z, want) < 1e-6
+    assert unembed(h[:0], e).shape == (0, 900) and unembed(h.expand(2, 5, 8), e).shape == (2, 5, 900)
     for found, true in zip(got, torch.autograd.grad(want, exact, slopes.double())):
         assert found.dtype == dtype and error(found, true) <= max(1e-6, torch.finfo(dtype).eps)
 
