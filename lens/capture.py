@@ -150,8 +150,6 @@ def capture(
         hidden = lm.base_model(inputs_embeds=embeddings, use_cache=False).last_hidden_state  # [B, T, d]
         scored = hidden[batch.row.to(hidden.device), batch.position.to(hidden.device)]  # [K, d]
         logits = lm.head(scored)
-        if logits.dtype in (torch.float16, torch.bfloat16):
-            logits = logits.float()
         nll = cross_entropy(logits, batch.label.to(logits.device), reduction="none") * batch.share.to(logits)
         deltas = dict(zip(seen, torch.autograd.grad(nll.sum(), [z for _, z in seen.values()])))
 

@@ -62,14 +62,17 @@ class FactoredGradient:
     def rank(self, tol: float | None = None) -> int:
         """Numerical rank: singular values above ``tol`` times the largest.
 
-        The default ``tol`` is n times the rounding error of the factors' dtype: below it, a singular value says more
-        about rounding than about the gradient.
+        The default ``tol`` is their number times the rounding error of float32, in which models add up what they
+        multiply (of float64 for float64 factors): where exact arithmetic leaves a zero, such as the VJP of the first
+        token's query, a forward and a backward pass leave so much.  Half-precision factors are taken as the exact
+        numbers that they are: tokens that depend on each other but for the rounding to 8 or 11 bits are independent;
+        ``tol=n * torch.finfo(g.x.dtype).eps`` calls them dependent, and with them what is only small.
         """
         s = self.singular_values()
         if not len(s):
             return 0
         if tol is None:
-            tol = max(len(self), 1) * torch.finfo(self.x.dtype).eps
+            tol = len(s) * min(torch.finfo(dtype).eps for dtype in (self.x.dtype, torch.float32))
         return int((s > tol * s[0]).sum())
 
     def svd(self, k: int | None = None) -> tuple[Tensor, Tensor, Tensor]:

@@ -50,7 +50,7 @@ class Lens:
     @property
     def vocabulary_size(self) -> int:
         """V; the largest possible rank is V − 1."""
-        return self._lm.unembedding.shape[0]
+        return self._lm.vocabulary_size
 
 
 def logit_lens(lm: LanguageModel, prompt: Tokens, target: Tokens | None = None, k: int = 10) -> Lens:

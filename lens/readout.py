@@ -63,7 +63,7 @@ def project(
 
 def check_k(lm: LanguageModel, k: int) -> None:
     """``ValueError`` where k words cannot be shown."""
-    size = lm.unembedding.shape[0]
+    size = lm.vocabulary_size
     if not 1 <= k <= size:
         raise ValueError(f"k is {k}: ask for at least 1 and at most {size} words, the size of the vocabulary.")
 
@@ -103,13 +103,13 @@ def read(
     if not finite(vectors):
         bad = ~vectors.isfinite().all(-1)
         raise not_finite(lm, f"{int(bad.sum())} of {bad.numel()} vectors hold NaN or infinity and stand for no words")
-    shape = vectors.shape[:-1]
-    flat = vectors.reshape(-1, width).to(lm.unembedding.device)
+    shape, unembedding = vectors.shape[:-1], lm.unembedding
+    flat = vectors.reshape(-1, width).to(unembedding.device)
     if normalize:
         # Scaled in the vector's own precision: a half-precision VJP may be too small for its squares.
         flat = flat.float() if flat.dtype in (torch.float16, torch.bfloat16) else flat
         flat = flat / flat.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(flat.dtype).tiny)
-    flat = flat.to(lm.unembedding.dtype)
+    flat = flat.to(unembedding.dtype)
     if tokens is not None:
         if hasattr(tokens, "__array__"):
             tokens = torch.as_tensor(tokens)
@@ -127,7 +127,7 @@ def read(
 
     out = kernels.project(
         flat,
-        lm.unembedding,
+        unembedding,
         norm=lm.norm,
         bias=getattr(lm.model.get_output_embeddings(), "bias", None),
         softcap=lm.softcap,

@@ -8,6 +8,7 @@ import torch
 
 import lens
 from lens import FactoredGradient
+from lens.data.text import heldout
 
 EPS = torch.finfo(torch.float64).eps
 
@@ -160,3 +161,33 @@ def test_rank_is_the_number_of_tokens_everywhere_but_in_the_last_layer(tiny, kin
     assert [rank[layer, "attn_k"] for layer in (0, 1)] == ([5, 5] if kind == "gpt2" else [6, 6])
     assert [rank[2, site] for site in [*mlp, "attn_q", "attn_out"]] == [1] * (len(mlp) + 2)
     assert rank[2, "attn_v"] == 4
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("n", [15, 169])
+def test_rank_in_half_precision_is_that_of_the_exact_numbers_which_the_factors_are(dtype, n):
+    """Against the SVD of the dense product in float64; and every claim about n − 1 and the last layer holds there."""
+    lm = lens.load("mini", device="cpu", dtype=dtype)
+    prompt = [token for text in heldout() for token in lm.encode(text)][:n]
+    trace = lens.capture(lm, prompt, "Rome")
+    for layer in range(7):
+        for site in ("ff1", "ff2", "attn_q"):
+            g = trace.gradient(layer, site)
+            s = np.linalg.svd((g.x.double().T @ g.delta.double()).numpy(), compute_uv=False)
+            assert g.rank() == (s > n * 2**-23 * s[0]).sum() > 0
+            assert g.rank() == FactoredGradient(g.x.float(), g.delta.float()).rank()
+            if n == 15:
+                assert g.rank() == (14 if site == "attn_q" else 15)
+    assert trace.gradient(-1, "ff2").rank() == 1
+
+
+def test_half_precision_tokens_that_depend_but_for_their_rounding_are_dependent_only_where_that_is_asked():
+    x, delta = (t.bfloat16() for t in factors(8, 40, 30))
+    x[6], x[7] = x[0] + x[1], x[2]  # a sum that is rounded, and a token again
+    g = FactoredGradient(x, delta)
+    assert g.rank() == 7 and g.rank(tol=len(g) * torch.finfo(torch.bfloat16).eps) == 6
+
+
+def test_the_rank_of_many_tokens_is_not_0_where_the_gradient_is_not():
+    x, delta = (t.bfloat16() for t in factors(2000, 4, 3))
+    assert FactoredGradient(x, delta).rank() == 3

@@ -211,3 +211,18 @@ def test_k_outside_the_vocabulary_is_refused(lm, vectors, refuses, k):
 def test_a_token_outside_the_vocabulary_or_of_the_wrong_number_is_refused(lm, vectors, refuses, token):
     with refuses(ValueError, "vocabulary|no tokens|one per vector|shape"):
         lens.token_rank(lm, vectors, token)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "gemma2"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_half_precision_model_says_float32_logits_everywhere(tiny, kind, dtype, vectors, error):
+    lm = tiny(kind, dtype)
+    normed = lm.norm(vectors.to(dtype)).detach()
+    want = normed.double() @ lm.unembedding.detach().double().T
+    want = want if lm.softcap is None else lm.softcap * torch.tanh(want / lm.softcap)
+    for logits in (lm.head(normed), lens.project(lm, vectors.to(dtype), k=V).logits):
+        assert logits.dtype == torch.float32
+    assert error(lm.head(normed), want) < 1e-6
+    best = lens.project(lm, vectors.to(dtype), k=V)
+    assert error(best.logits, want.gather(1, best.ids)) < 1e-6
+    assert lens.token_rank(lm, vectors.to(dtype), 7).tolist() == (want > want[:, 7:8]).sum(1).tolist()

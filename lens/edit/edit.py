@@ -16,6 +16,7 @@ from torch import Tensor
 from lens.edit.request import Request
 from lens.kernels import update_
 from lens.model import LanguageModel
+from lens.model.devices import resident
 from lens.model.soundness import finite, not_finite
 
 
@@ -37,7 +38,9 @@ class Change:
 
     def weight(self, lm: LanguageModel) -> Tensor:
         """The weight [d_in, d_out] that it changes, as a view to write through; ``ValueError`` where there is none."""
-        weight, whole = lm.weight(self.layer, self.site).detach(), lm.site(self.layer, self.site).weight
+        whole = lm.site(self.layer, self.site).weight
+        resident(whole, f"An edit of layer {self.layer} {self.site}")
+        weight = lm.weight(self.layer, self.site).detach()
         if weight.untyped_storage().data_ptr() != whole.untyped_storage().data_ptr():
             raise ValueError(
                 f"Site {self.site!r} shares its matrix with others in a way that cannot be edited in place: "

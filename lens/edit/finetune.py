@@ -64,9 +64,7 @@ def finetune(
             for _ in range(chosen["steps"] + 1):
                 hidden = upper()
                 logits = lm.head(hidden[row.to(hidden.device), position.to(hidden.device)])
-                nll = cross_entropy(
-                    logits.to(torch.promote_types(logits.dtype, torch.float32)), label, reduction="none"
-                )
+                nll = cross_entropy(logits, label.to(logits.device), reduction="none")
                 loss = (nll * share.to(nll)).sum()
                 losses.append(float(loss.detach()))
                 if losses[-1] < chosen["stop"] or len(losses) > chosen["steps"]:

@@ -94,7 +94,7 @@ def memit(
         for i, layer in enumerate(layers):
             k, h = prompts.activations(layer, changes)
             x = spread(known[layer], k, chosen["lam"])
-            changes.append(Change(layer, "ff2", x.to(k), (z.to(h) - h) / (len(layers) - i)))
+            changes.append(Change(layer, "ff2", x.to(k), ((z.to(h) - h) / (len(layers) - i)).to(k.device)))
     else:
         note = f"The model says {requests[0].target_new!r} already, so nothing is changed."
     some = known[layers[0]]

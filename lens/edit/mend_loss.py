@@ -139,5 +139,4 @@ def _read(lm: LanguageModel, edits: list[list[Change]], rows: list[Row], origina
 
 
 def _logits(lm: LanguageModel, hidden: Tensor) -> Tensor:
-    logits = lm.head(hidden)
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return lm.head(hidden)

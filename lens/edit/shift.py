@@ -49,7 +49,7 @@ def shift(lm: LanguageModel, request: Requests, *, layer: int | None = None, eta
     with torch.no_grad(), as_a_function(lm.model), watch({"ff2": lm.site(chosen["layer"], "ff2")}) as seen:
         hidden = lm.base_model(input_ids=batch.ids.to(lm.device), use_cache=False).last_hidden_state
         row, position, label = (t.to(hidden.device) for t in (batch.row, batch.position, batch.label))
-        said = lm.head(hidden[row, position]).argmax(-1) == label  # [K]
+        said = lm.head(hidden[row, position]).argmax(-1).to(label.device) == label  # [K]
     a = seen["ff2"][0]
     a = a.reshape(*batch.ids.shape, a.shape[-1])[row.to(a.device), position.to(a.device)]  # [K, d_m]
     embedding = lm.toward(label).to(a.device)  # [K, d]

@@ -13,6 +13,7 @@ from lens.edit.edit import Change, Edit
 from lens.edit.request import Request
 from lens.files import whole
 from lens.model import LanguageModel
+from lens.model.devices import device
 
 FORMAT = "lens-edit-1"
 
@@ -74,10 +75,11 @@ def load(lm: LanguageModel, path: str | Path) -> Edit:
                 Change(
                     c["layer"],
                     c["site"],
-                    file.get_tensor(f"{i}.x") if c["thin"] else None,
-                    file.get_tensor(f"{i}.delta"),
+                    file.get_tensor(f"{i}.x").to(place) if c["thin"] else None,
+                    file.get_tensor(f"{i}.delta").to(place),
                 )
                 for i, c in enumerate(about["changes"])
+                for place in [device(lm.site(c["layer"], c["site"]))]
             )
             requests = tuple(Request(**r) for r in about["requests"])
             settings, seconds, editor, note = (about[k] for k in ("settings", "seconds", "editor", "note"))

@@ -112,7 +112,7 @@ def fitting(lm: LanguageModel) -> int:
     """How many records to evaluate at a time: 64, or as many as keep the keys and values of their texts in ``KEPT``."""
     from lens.evaluate.generation import LENGTH
 
-    token = 2 * len(lm.layers) * lm.width * lm.unembedding.element_size()
+    token = 2 * len(lm.layers) * lm.width * lm.dtype.itemsize
     kept = KEPT["cpu" if lm.device.type == "cpu" else "cuda"]
     return max(1, min(64, kept // (TEXTS * LENGTH * token)))
 

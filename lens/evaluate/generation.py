@@ -76,7 +76,8 @@ def continuations(
         for t in range(1, length):
             seen = lm.base_model(input_ids=ids[:, t - 1 : t], past_key_values=cache, use_cache=True)
             due = given <= t  # the rows whose prompt is over
-            logits = lm.head(seen.last_hidden_state[due, -1])
+            hidden = seen.last_hidden_state[:, -1]
+            logits = lm.head(hidden[due.to(hidden.device)]).to(due.device)
             if not finite(logits.amax(1)):
                 raise not_finite(lm, f"Logits of token {t} are NaN or infinite and no word can be drawn")
             ids[due, t] = _draw(logits, (place[due], t, case[due]), (seed & WORD, seed >> 32), top)

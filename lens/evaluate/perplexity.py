@@ -93,11 +93,10 @@ def _nll(lm: LanguageModel, normed: Tensor, ids: Tensor, real: Tensor) -> float:
     labels = ids[:, 1:].to(normed.device)[kept]
     budget = CHUNK_BYTES["cpu" if hidden.device.type == "cpu" else "cuda"]
     # The cross-entropy makes as many numbers again, twice: a quarter leaves all of them near the cores.
-    step = max(1, budget // (4 * lm.unembedding.shape[0] * hidden.element_size()))
-    total = torch.zeros((), dtype=torch.float64, device=lm.unembedding.device)
+    step = max(1, budget // (4 * lm.vocabulary_size * max(4, hidden.element_size())))
+    total = 0.0
     with as_a_function(lm.model):
         for some, wanted in zip(hidden.split(step), labels.split(step)):
             logits = lm.head(some)
-            logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
             total += cross_entropy(logits, wanted.to(logits.device), reduction="none").double().sum()
     return float(total)

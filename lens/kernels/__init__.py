@@ -4,7 +4,7 @@ One public function per operation; ``paths`` decides per call whether torch, num
 holds each formula as it reads.  Nothing here knows about models: tensors in, tensors out.
 
     outer products   norms, token_norms, inner, singular, singular_values, update_
-    projection       project
+    projection       project, unembed
     masks            mask, sample, density, Key, uniform; Bits, pack, iou
     losses           kl_uniform, kl_reference
     choice of path   use, choose
@@ -15,7 +15,7 @@ from lens.kernels.bits import Bits, iou, pack
 from lens.kernels.divergence import kl_reference, kl_uniform
 from lens.kernels.expected_density import density
 from lens.kernels.factors import inner, norms, singular, singular_values, token_norms
-from lens.kernels.logits import CHUNK_BYTES
+from lens.kernels.logits import CHUNK_BYTES, unembed
 from lens.kernels.masking import mask, sample
 from lens.kernels.noise import Key, uniform
 from lens.kernels.paths import choose, use
@@ -43,6 +43,7 @@ __all__ = [
     "singular",
     "singular_values",
     "token_norms",
+    "unembed",
     "uniform",
     "update_",
     "use",

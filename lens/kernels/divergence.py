@@ -25,7 +25,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from lens.kernels.logits import BLOCK, blocks, buffers, check, mass, statistics, together
+from lens.kernels.logits import BLOCK, back, blocks, buffers, check, down, mass, statistics, together
 from lens.kernels.paths import choose
 
 
@@ -104,7 +104,7 @@ class _Divergence(torch.autograd.Function):
         for rows, loss, z in _chunks(ctx.path, hidden, unembedding, bias, softcap, reference, slope is not None):
             losses[rows] = loss
             if slope is not None:
-                torch.mm(z, unembedding, out=slope[rows])  # ∂loss/∂h, [rows, d]
+                slope[rows] = back(z, unembedding)  # ∂loss/∂h, [rows, d]
         ctx.save_for_backward(slope, *((hidden, unembedding, bias, reference) if ctx.second else ()))
         return losses
 
@@ -126,11 +126,10 @@ class _Divergence(torch.autograd.Function):
             if ctx.needs_input_grad[2]:
                 found[2] = torch.zeros_like(bias)
             for rows, _, z in _chunks(ctx.path, hidden, unembedding, bias, ctx.softcap, reference, True):
-                weight = arriving[rows, None]
-                if found[1] is not None:  # h is scaled, not p − q: in half precision that is small enough already
-                    found[1].addmm_(z.T, (weight * hidden[rows]).to(z.dtype))
+                if found[1] is not None:
+                    down(z, arriving[rows, None] * hidden[rows], found[1])
                 if found[2] is not None:
-                    found[2].addmv_(z.T, weight[:, 0].to(z.dtype))
+                    found[2] += z.T @ arriving[rows].to(z.dtype)
         return tuple(found)
 
 
@@ -162,7 +161,7 @@ def _losses_torch(logits: list[Tensor], fillings: list[Iterator[Tensor]], softca
         losses += (terms.masked_fill_(q == 0, 0) if r else terms).sum(1)  # 0 · log 0 is 0
         if gradient:
             slope = log_p.exp_().sub_(q)
-            block.copy_(slope if softcap is None else slope * (1 - (block.to(slope.dtype) / softcap) ** 2))
+            block.copy_(slope if softcap is None else slope * (1 - (block / softcap) ** 2))
     return losses
 
 
@@ -175,7 +174,7 @@ def _normalizer(filling: Iterator[Tensor]) -> tuple[Tensor, Tensor]:
 
 def _log_softmax(block: Tensor, top: Tensor, log_sum: Tensor) -> Tensor:
     """z − M is exact where it matters, near the top, and so it comes first."""
-    return (block.to(top.dtype) - top).sub_(log_sum)
+    return (block - top).sub_(log_sum)
 
 
 def _losses_triton(logits: list[Tensor], fillings: list[Iterator[Tensor]], softcap, gradient: bool) -> Tensor:

@@ -15,6 +15,10 @@ by the next chunk.  On a CPU the chunk itself is made a block of ``BLOCK`` colum
 Two gains.  The product is faster, because a block of E (768 rows of GPT-2 small's: 2.4 MB) stays in the L2 caches while
 all rows of h pass it: 115 instead of 176 ms for 240 vectors on two quiet cores.  And whoever iterates over ``blocks``
 reads each logit while it is still in the cache.
+
+**Logits are float32 whatever E is**, or float64.  bfloat16 has 8 bits: rounded to it, the ten best of 50,257 words tie
+as often as not, and ranks count too few.  The products are exact in float32 and are added up there; E stays as it is,
+and is widened a block of its rows at a time where the device's product cannot add up in float32 itself.
 """
 
 from __future__ import annotations
@@ -55,15 +59,16 @@ def check(vectors: Tensor, unembedding: Tensor, bias: Tensor | None = None, what
 def buffers(rows: int, unembedding: Tensor, count: int = 1) -> list[Tensor]:
     """``count`` buffers [step, V] that fit ``CHUNK_BYTES`` together; ``step`` ≥ 1 splits ``rows`` into even chunks.
 
-    Their rows begin 64 numbers apart or a multiple of it, so that a GPU reads and writes them in whole vectors
-    although GPT-2's vocabulary is odd.
+    They hold logits, in ``statistics(E's dtype)``.  Their rows begin 64 numbers apart or a multiple of it, so a GPU
+    reads and writes them in whole vectors although GPT-2's vocabulary is odd.
     """
     size = unembedding.shape[0]
     width = -(-size // 64) * 64
     budget = CHUNK_BYTES["cpu" if unembedding.device.type == "cpu" else "cuda"]
-    most = max(1, budget // (count * width * unembedding.element_size()))
+    dtype = statistics(unembedding.dtype)
+    most = max(1, budget // (count * width * dtype.itemsize))
     chunks = max(1, -(-rows // most))
-    return list(unembedding.new_empty(count, max(1, -(-rows // chunks)), width)[:, :, :size])
+    return list(unembedding.new_empty(count, max(1, -(-rows // chunks)), width, dtype=dtype)[:, :, :size])
 
 
 def blocks(
@@ -71,29 +76,105 @@ def blocks(
 ) -> Iterator[Tensor]:
     """Fill ``out [rows, V]`` with the logits of ``hidden [rows, d]`` and yield its columns, left to right, as it fills.
 
-    On a GPU all at once.  ``out`` is whole only when the iteration has ended.
+    On a GPU all at once, where its product can add up in ``out``'s dtype.  ``out`` is whole only when the iteration has
+    ended.
     """
     size = unembedding.shape[0]
-    width = size
+    mixed = hidden.dtype != out.dtype and _sums_in_float32(out.device)
+    width = size if mixed else widened(unembedding)
     if out.device.type == "cpu" and size >= UNIT:
         width = min(BLOCK, size // UNIT * UNIT)
+    hidden = hidden if mixed else hidden.to(out.dtype)
     done = 0
     while done < size:
         start = min(done, size - width)
         z = out[:, start : start + width]
         columns = unembedding[start : start + width].T  # [d, width]
-        if bias is None:
-            torch.mm(hidden, columns, out=z)
+        if mixed:
+            torch.mm(hidden, columns, out_dtype=out.dtype, out=z)
         else:
-            torch.addmm(bias[start : start + width], hidden, columns, out=z)
+            torch.mm(hidden, columns.to(out.dtype), out=z)
+        if bias is not None:
+            z.add_(bias[start : start + width])
         if softcap is not None:
             z.div_(softcap).tanh_().mul_(softcap)
         yield z[:, done - start :]
         done = start + width
 
 
+def widened(unembedding: Tensor) -> int:
+    """So many rows of E are widened to float32 at a time: they fit ``CHUNK_BYTES``.  All rows, where they are that."""
+    size, width = unembedding.shape
+    if unembedding.dtype == statistics(unembedding.dtype):
+        return size
+    budget = CHUNK_BYTES["cpu" if unembedding.device.type == "cpu" else "cuda"]
+    return min(size, max(UNIT, budget // (4 * max(1, width)) // UNIT * UNIT))
+
+
+def back(slopes: Tensor, unembedding: Tensor) -> Tensor:
+    """∂/∂z E [rows, d] of ``slopes`` [rows, V], in their dtype; E is widened a block of rows at a time."""
+    step = widened(unembedding)
+    if step == len(unembedding):
+        return slopes @ unembedding.to(slopes.dtype)
+    out = slopes.new_zeros(len(slopes), unembedding.shape[1])
+    for some, rows in zip(slopes.split(step, 1), unembedding.split(step)):
+        out.addmm_(some, rows.to(slopes.dtype))
+    return out
+
+
+def down(slopes: Tensor, hidden: Tensor, total: Tensor) -> None:
+    """``total`` [V, d] += (∂/∂z)ᵀ h of ``slopes`` [rows, V] and h [rows, d], each block of rows rounded once."""
+    hidden = hidden.to(slopes.dtype)
+    for some, rows in zip(slopes.split(widened(total), 1), total.split(widened(total))):
+        rows.add_(some.T @ hidden) if rows.dtype != slopes.dtype else rows.addmm_(some.T, hidden)
+
+
+class _Unembed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, hidden, unembedding, bias):
+        ctx.save_for_backward(hidden, unembedding, bias)
+        z = hidden.new_empty(len(hidden), len(unembedding), dtype=statistics(hidden.dtype))
+        for _ in blocks(hidden, unembedding, bias, None, z):
+            pass
+        return z
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, slopes):
+        hidden, unembedding, bias = ctx.saved_tensors
+        found = [None] * 3
+        if ctx.needs_input_grad[0]:
+            found[0] = back(slopes, unembedding).to(hidden.dtype)
+        if ctx.needs_input_grad[1]:
+            found[1] = torch.zeros_like(unembedding)
+            down(slopes, hidden, found[1])
+        if ctx.needs_input_grad[2]:
+            found[2] = slopes.sum(0).to(bias.dtype)
+        return tuple(found)
+
+
+def unembed(hidden: Tensor, unembedding: Tensor, bias: Tensor | None = None) -> Tensor:
+    """z = h Eᵀ + b, all of it, [..., V] in float32 (float64 of float64), for h [..., d]; differentiable once.
+
+    >>> E = torch.randn(5, 2, dtype=torch.bfloat16)
+    >>> unembed(E[:3], E).dtype
+    torch.float32
+    """
+    flat = hidden.reshape(-1, hidden.shape[-1])
+    check(flat, unembedding, bias)
+    return _Unembed.apply(flat, unembedding, bias).view(*hidden.shape[:-1], len(unembedding))
+
+
+def _sums_in_float32(device: torch.device) -> bool:
+    """Can this device's matrix product add up half-precision products in float32, and leave them so?"""
+    return device.type == "cuda" and not torch.version.hip and _TORCH >= (2, 8)
+
+
+_TORCH = tuple(map(int, torch.__version__.split(".")[:2]))
+
+
 def statistics(dtype: torch.dtype) -> torch.dtype:
-    """Sums over the vocabulary are taken in float32, of half-precision logits too, and in float64 of float64."""
+    """Logits, and sums over the vocabulary, are float32, of half-precision weights too, and float64 of float64."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
@@ -102,7 +183,6 @@ def mass(z: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
     m is kept apart from log s, because their sum would be rounded at the size of m.  An infinite m is not subtracted.
     """
-    z = z.to(statistics(z.dtype))
     m = z.amax(1, keepdim=True)
     z = z - m.masked_fill(m.isinf(), 0)
     e = z.exp()

@@ -50,15 +50,16 @@ def project(
 ) -> dict[str, Tensor]:
     """Read ``vectors [N, d]`` as words of ``unembedding [V, d]``: z = norm(v) Eᵀ + b, without ever holding [N, V].
 
-    ``norm`` is applied to a chunk of rows at a time (the model's own ln_f), ``bias`` is [V], ``softcap`` the c of
-    c·tanh(z/c).  What is asked for is in the result, by these names:
+    ``norm`` is applied to a chunk of rows at a time (the model's own ln_f, on whatever device), ``bias`` is [V],
+    ``softcap`` the c of c·tanh(z/c).  Logits are float32 of half-precision E too, so that words tie where their rows
+    of E are equal, not where rounding makes them so.  What is asked for is in the result, by these names:
 
     - ``k`` > 0: ``ids`` (int64) and ``logits`` [N, k] of the k largest (or smallest) logits, best first; among equal
       logits any may come first.
     - ``tokens`` int64 [N]: ``token_logits`` [N], and ``ranks`` (int64) [N], the number of strictly larger logits.
       A token whose logit is NaN has no rank and gets V, one past the last.
-    - ``log_normalizer``: log Σ eᶻ [N]; ``entropy``: −Σ p log p of p = softmax(z) [N], in nats.  Both float32, or
-      float64 of float64 logits.  Where a logit is +∞ there is no p, and its entropy is NaN.
+    - ``log_normalizer``: log Σ eᶻ [N]; ``entropy``: −Σ p log p of p = softmax(z) [N], in nats.  Where a logit is +∞
+      there is no p, and its entropy is NaN.
 
     A NaN in a vector makes its numbers NaN.  Raises ``ValueError`` for shapes, dtypes or devices that do not fit
     together, k outside 0 … V, and tokens outside the vocabulary.
@@ -74,7 +75,7 @@ def project(
     parts: dict[str, list[Tensor]] = {}
     for start in range(0, max(len(vectors), 1), len(buffer)):
         rows = slice(start, start + len(buffer))
-        hidden = vectors[rows] if norm is None else norm(vectors[rows]).to(unembedding.dtype)
+        hidden = vectors[rows] if norm is None else norm(vectors[rows]).to(unembedding)
         check(hidden, unembedding, bias)
         z = buffer[: len(hidden)]  # [rows, V]
         filling = blocks(hidden, unembedding, bias, softcap, z)

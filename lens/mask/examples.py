@@ -46,7 +46,7 @@ class Examples:
         """Some of the rows, cut to the longest of them."""
         longest = int(self.lengths[chosen].max())
         there = chosen.to(self.hidden.device)
-        rest = (t[there] for t in (self.position, self.label, self.share, self.reference))
+        rest = (t[chosen.to(t.device)] for t in (self.position, self.label, self.share, self.reference))
         return Examples(self.hidden[there, :longest], self.lengths[chosen], *rest)
 
 

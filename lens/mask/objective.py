@@ -76,18 +76,18 @@ class Objective:
     def _loss(self, name: str, rows: Examples, normed: Tensor) -> Tensor:
         each = torch.arange(len(rows), device=normed.device)[:, None]
         counted = rows.share > 0  # [N, M]
-        at = normed[each, rows.position][counted]  # [K, d]
         unembedding = self.lm.unembedding.detach()
+        at = normed[each, rows.position][counted].to(unembedding.device)  # [K, d]
         if name == "suppress":
             losses = kl_uniform(at, unembedding, reduction="none", **self._head)
         elif name == "express":
             with as_a_function(self.lm.model):  # or E would collect a gradient
                 logits = self.lm.head(at)
-            wide = torch.promote_types(logits.dtype, torch.float32)
-            losses = cross_entropy(logits.to(wide), rows.label[counted], reduction="none")
+            losses = cross_entropy(logits, rows.label[counted].to(logits.device), reduction="none")
         else:
-            losses = kl_reference(at, unembedding, rows.reference[counted], reduction="none", **self._head)
-        return (losses * rows.share[counted]).sum() / len(rows)
+            reference = rows.reference[counted].to(unembedding.device)
+            losses = kl_reference(at, unembedding, reference, reduction="none", **self._head)
+        return (losses.to(normed.device) * rows.share[counted]).sum() / len(rows)
 
     @torch.no_grad()
     def hard(self, scores: Scores, target: Examples, control: Examples, text: Examples) -> dict[str, float]:

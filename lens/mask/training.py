@@ -29,6 +29,7 @@ from lens.mask.scores import Scores
 from lens.mask.sets import check_sets
 from lens.mask.subnetwork import Subnetwork
 from lens.model import LanguageModel
+from lens.model.devices import resident
 from lens.provenance import provenance
 
 SAMPLE = (256, 128, 32)
@@ -79,6 +80,8 @@ def train(
     config = config or config_for(lm)
     target, control_kg, control_lm = check_sets(target, control_kg, control_lm)
     masked = places(lm, config.layers, config.sites)
+    for place in masked:
+        resident(place.weight, f"A mask of layer {place.layer} {place.sites[0]}")
     first = min(place.layer for place in masked)
     sets = (
         of_prompts(lm, target, first, after=config.position == "after"),

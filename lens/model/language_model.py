@@ -8,12 +8,13 @@ exactly as it was loaded: no folded norms, no centred weights, no wrapper.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
 
 import torch
 from torch import Tensor, nn
 
-from lens.model import soundness, tokens
+from lens import kernels
+from lens.model import devices, soundness, tokens
 from lens.model.families import Family, family_of
 from lens.model.tokens import Tokens
 from lens.model.weights import Weights
@@ -44,7 +45,7 @@ class LanguageModel:
         c = self.model.config
         return (
             f"LanguageModel({self.name or c.model_type!r}: {c.model_type}, {len(self.layers)} layers, "
-            f"width {self.width}, vocabulary {self.unembedding.shape[0]}, {self.dtype}, {self.device})"
+            f"width {self.width}, vocabulary {self.vocabulary_size}, {self.dtype}, {self.device})"
         )
 
     # --- parts -----------------------------------------------------------------------------------------------------
@@ -72,17 +73,22 @@ class LanguageModel:
     @property
     def device(self) -> torch.device:
         """Where token ids enter the model."""
-        return self.model.get_input_embeddings().weight.device
+        return devices.device(self.model.get_input_embeddings())
 
     @property
     def dtype(self) -> torch.dtype:
         """The dtype of the weights."""
-        return self.unembedding.dtype
+        return self.model.get_output_embeddings().weight.dtype
 
     @property
     def unembedding(self) -> Tensor:
         """E [V, d]: row ``t`` is the direction that raises token ``t``'s logit."""
-        return soundness.plain(self.model.get_output_embeddings(), "The unembedding").weight
+        return devices.weight(soundness.plain(self.model.get_output_embeddings(), "The unembedding"))
+
+    @property
+    def vocabulary_size(self) -> int:
+        """V, how many tokens there are."""
+        return self.model.get_output_embeddings().weight.shape[0]
 
     @property
     def width(self) -> int:
@@ -98,7 +104,7 @@ class LanguageModel:
     def weight(self, layer: int, site: str) -> Tensor:
         """W [d_in, d_out] of a site, whichever way round the model stores it; shares memory where that is possible."""
         module = self.site(layer, site)
-        w = module.weight if type(module).__name__ == "Conv1D" else module.weight.T
+        w = devices.weight(module) if type(module).__name__ == "Conv1D" else devices.weight(module).T
         return self.family.sites[site].slice(w, self.model.config)
 
     def check(self, layer: int, site: str) -> None:
@@ -129,11 +135,9 @@ class LanguageModel:
     def norm(self, hidden: Tensor) -> Tensor:
         """ln_f, applied to every row of ``hidden [..., d]`` on its own."""
         for path in self.family.final:
-            module = self.model
-            for name in path.split("."):
-                module = getattr(module, name, None)
+            module = reduce(lambda module, name: getattr(module, name, None), path.split("."), self.model)
             if module is not None:
-                hidden = module(hidden)
+                hidden = module(hidden.to(device=devices.device(module)))
         return hidden
 
     def toward(self, tokens: Tensor) -> Tensor:
@@ -142,12 +146,12 @@ class LanguageModel:
         These are rows of E, but where a family has a linear map between ln_f and E (OPT-350m): there E[t] is carried
         back through it, so that the direction is the one along which the logit of t grows.
         """
-        rows = self.unembedding.detach()[tokens.to(self.unembedding.device)]
+        unembedding = self.unembedding.detach()
+        rows = unembedding[tokens.to(unembedding.device)]
         for path in reversed(self.family.final):
-            module = self.model.get_submodule(path.rpartition(".")[0])
-            module = getattr(module, path.rpartition(".")[2], None)
+            module = reduce(lambda module, name: getattr(module, name, None), path.split("."), self.model)
             if isinstance(module, nn.Linear):
-                rows = rows @ module.weight.detach()
+                rows = rows.to(device=devices.device(module)) @ devices.weight(module).detach()
         return rows
 
     @property
@@ -156,8 +160,11 @@ class LanguageModel:
         return getattr(self.model.config, "final_logit_softcapping", None)
 
     def head(self, normed: Tensor) -> Tensor:
-        """Logits [..., V] of vectors that ln_f has already seen: ``normed Eᵀ``, and Gemma's soft cap if any."""
-        logits = self.model.get_output_embeddings()(normed)
+        """Logits [..., V] of vectors that ln_f has seen, in float32 at least: ``normed Eᵀ``, and Gemma's soft cap."""
+        head = self.model.get_output_embeddings()
+        normed = normed.to(device=devices.device(head))
+        half = normed.dtype.itemsize == 2
+        logits = kernels.unembed(normed, self.unembedding, getattr(head, "bias", None)) if half else head(normed)
         return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
 
     # --- tokens ----------------------------------------------------------------------------------------------------
@@ -203,7 +210,7 @@ class LanguageModel:
 
     def in_vocabulary(self, ids: list[int]) -> list[int]:
         """The ids, unchanged; ``ValueError`` names the first that is outside the vocabulary."""
-        size = self.unembedding.shape[0]
+        size = self.vocabulary_size
         for i in ids:
             if not 0 <= i < size:
                 raise ValueError(f"Token id {i} is outside this model's vocabulary (0 to {size - 1}).")

@@ -22,6 +22,8 @@ from weakref import WeakKeyDictionary, ref
 import torch
 from torch import Tensor, nn
 
+from lens.model.devices import parameters, resident
+
 
 class Written:
     """A change that lies on a model's weights: ``what`` it is, and how each weight it overwrote comes back.
@@ -136,8 +138,9 @@ class Weights:
     def claim(self, written: Written, parameter: Tensor) -> None:
         """``written`` is about to overwrite (some of) ``parameter``; ``written.restore`` says how that comes back.
 
-        Raises ``RuntimeError`` where a later change lies on this parameter.
+        Raises ``RuntimeError`` where a later change lies on this parameter, ``ValueError`` where it is offloaded.
         """
+        resident(parameter, written.what)
         later = self._state.stack[self._state.stack.index(written) + 1 :]
         self._refuse([other for other in later if id(parameter) in other.parameters])
         written.untouched &= self._state.marks.get(id(parameter)) == _mark(parameter)
@@ -217,7 +220,7 @@ def _mark(p: Tensor) -> tuple[int, int]:
 
 def _digest(model: nn.Module) -> str:
     digest = sha256(model.config.model_type.encode())
-    for name, p in model.named_parameters():
+    for name, p in parameters(model):
         flat = p.detach().reshape(-1)
         some = flat[:: max(1, flat.numel() // 64)][:64].to("cpu", torch.float64)
         digest.update(f"{name} {tuple(p.shape)} {p.dtype}".encode() + some.numpy().tobytes())

@@ -126,14 +126,14 @@ class Scorer(nn.Module):
 
     def forward(self, asked: Asked, states: Tensor | None = None) -> Tensor:
         states = self.states(asked) if states is None else states
+        states = states if self._probe is None else states.to(self._probe.device)
         wide = torch.promote_types(states.dtype, torch.float32)
         if self._readout == "classifier":
             each = (states.to(wide) @ self._probe)[:, 0]
         else:
             if self._probe is not None:
                 states = states + (states.to(wide) @ self._probe).to(states.dtype)
-            unembedding = self._lm.unembedding
-            logits = self._lm.head(states.to(unembedding.device)).to(wide)
+            logits = self._lm.head(states)
             each = logits.log_softmax(-1).gather(1, asked.label.to(logits.device)[:, None])[:, 0]
         questions, choices = asked.shape
         scores = torch.zeros(questions * choices, dtype=wide, device=each.device)

@@ -23,6 +23,7 @@ from torch.func import functional_call
 from lens.mask import Subnetwork
 from lens.mask.places import places
 from lens.model import LanguageModel
+from lens.model.devices import resident
 from lens.model.watching import as_a_function
 from lens.relearn.choosing import Asked, Encoded, Scorer
 
@@ -46,17 +47,21 @@ def learner(
 ) -> Iterator[Learner]:
     """A model that can be trained inside the block, and is as it was behind it, whatever happens inside.
 
-    Raises ``ValueError`` for an unknown method, and ``ImportError`` for LoRA without peft.
+    Raises ``ValueError`` for an unknown method and where weights are offloaded that would be trained, and
+    ``ImportError`` for LoRA without peft.
     """
     if method not in METHODS:
         raise ValueError(f"There is no method {method!r}: choose one of {', '.join(METHODS)}.")
     wide = torch.promote_types(lm.dtype, torch.float32)
-    d = lm.unembedding.shape[1]
+    if method != "head":
+        for p in lm.model.parameters():
+            resident(p, f"Training by {method!r}")
+    d, device = lm.unembedding.shape[1], lm.unembedding.device
     probe = None
     if readout == "classifier":
-        probe = 0.02 * torch.randn(d, 1, dtype=wide).to(lm.unembedding.device)
+        probe = 0.02 * torch.randn(d, 1, dtype=wide).to(device)
     elif method == "head":
-        probe = torch.zeros(d, d, dtype=wide, device=lm.unembedding.device)
+        probe = torch.zeros(d, d, dtype=wide, device=device)
     own = [] if probe is None else [probe.requires_grad_()]
 
     with as_a_function(lm.model):

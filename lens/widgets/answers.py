@@ -54,7 +54,7 @@ class Answers:
 @torch.no_grad()
 def next_words(lm: LanguageModel, normed: Tensor, hoped: Sequence[int], k: int) -> Answers:
     """Read ln_f's output at the prompts' last tokens, ``normed`` [N, d]; ``hoped``: one token for each."""
-    size = lm.unembedding.shape[0]
+    size = lm.vocabulary_size
     if not 1 <= k <= size:
         raise ValueError(f"k is {k}: ask for at least 1 and at most {size} words, the size of the vocabulary.")
     p, tokens = lm.head(normed).float().softmax(-1).cpu(), torch.tensor(hoped)

@@ -73,7 +73,7 @@ class LensExplorer(Explorer):
         super().__init__(
             {
                 "model": lm.name,
-                "last": lm.unembedding.shape[0] - 1,
+                "last": lm.vocabulary_size - 1,
                 "layers": self._layers,
                 "quantities": [_described(name) for name in quantities],
                 "target": any(name != STREAM for name in quantities),

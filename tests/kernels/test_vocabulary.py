@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lens.kernels import logits, naive
+from lens.kernels import logits, naive, unembed
 from lens.kernels.vocabulary import project
 
 pytestmark = pytest.mark.operation("project")
@@ -74,6 +74,34 @@ def test_words_and_ranks_are_exact_where_logits_are_whole_numbers_and_tie(place,
     assert all(len(set(row)) == k for row in got["ids"].tolist()), "one token named twice"
 
 
+def test_logits_and_ranks_are_those_of_float64_whatever_the_dtype_of_the_weights(place, dtype, random):
+    """Rounded to bfloat16, most rows' ten best words would tie."""
+    n, v = 24, 5000
+    x, e = random(n, 64, dtype=dtype, device=place.device), random(v, 64, dtype=dtype, device=place.device)
+    tokens = torch.arange(n, device=place.device) * 200
+    with place():
+        got = project(x, e, k=10, tokens=tokens)
+    z = naive.logits(x.double(), e.double())
+    assert got["logits"].dtype == got["token_logits"].dtype == torch.float32
+    assert torch.equal(got["ids"], z.topk(10).indices)
+    assert (got["ranks"] - naive.rank(z, tokens)).abs().max() <= 1  # two words one rounding apart
+    assert (got["ranks"] == naive.rank(z, tokens)).sum() >= n - 2
+
+
+def test_all_logits_at_once_are_float32_and_autograd_goes_through_them(place, dtype, random, error):
+    h, e, b = (random(*s, dtype=dtype, device=place.device) for s in ((5, 8), (900, 8), (900,)))
+    slopes = random(5, 900, device=place.device)
+    mine, exact = ([t.detach().to(to).requires_grad_() for t in (h, e, b)] for to in (dtype, torch.float64))
+    with place():
+        z = unembed(*mine)
+        got = torch.autograd.grad(z, mine, slopes)
+    want = naive.logits(*exact[:2], bias=exact[2])
+    assert z.dtype == torch.float32 and error(z, want) < 1e-6
+    assert unembed(h[:0], e).shape == (0, 900) and unembed(h.expand(2, 5, 8), e).shape == (2, 5, 900)
+    for found, true in zip(got, torch.autograd.grad(want, exact, slopes.double())):
+        assert found.dtype == dtype and error(found, true) <= max(1e-6, torch.finfo(dtype).eps)
+
+
 @pytest.mark.parametrize("v", [300, 3001])
 @pytest.mark.parametrize("n", [1, 2, 5, 17])
 def test_words_with_equal_rows_tie_wherever_they_are(place, dtype, random, n, v):
@@ -113,8 +141,8 @@ def test_chunks_do_not_change_the_answer(place, random, monkeypatch, rows):
             assert torch.equal(got[name], want[name]), name
 
 
-def test_no_more_than_a_chunk_of_logits_is_held(place, random, monkeypatch, record):
-    x, e = random(40, 4, device=place.device), random(1000, 4, device=place.device)
+def test_no_more_than_a_chunk_of_logits_or_of_a_wider_e_is_held(place, dtype, random, monkeypatch, record):
+    x, e = (random(*s, dtype=dtype, device=place.device) for s in ((40, 4), (1000, 4)))
     monkeypatch.setitem(logits.CHUNK_BYTES, place.device, 3 * 1024 * 4)
     with place(), record() as sizes:
         read(x, e, k=3, tokens=torch.zeros(40, dtype=torch.long, device=place.device))

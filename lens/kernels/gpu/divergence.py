@@ -44,7 +44,7 @@ def _normalizer(z, columns, BLOCK: tl.constexpr, PAD: tl.constexpr):
 def _columns(z, start, columns, BLOCK: tl.constexpr, PAD: tl.constexpr):
     """A block of a row, −∞ beyond its end; the mask of the load covers whole pads, so that loads are 16 bytes wide."""
     column = start + tl.arange(0, BLOCK)
-    x = tl.load(z + column, column // PAD * PAD < columns, other=0.0).to(tl.float32)
+    x = tl.load(z + column, column // PAD * PAD < columns, other=0.0)
     return tl.where(column < columns, x, -float("inf"))
 
 
@@ -100,7 +100,7 @@ def divergence_kernel(z, r, softcap: float | None, gradient: bool):
 
 
 _ARGUMENTS = {
-    "z": "*T", "r": "*T", "loss": "*fp32",
+    "z": "*fp32", "r": "*fp32", "loss": "*fp32",
     "columns": "i32", "z_row": "i32", "r_row": "i32", "log_size": "fp32", "softcap": "fp32",
 }  # fmt: skip
 SIGNATURES = {

@@ -16,7 +16,7 @@ A program has one row of z and 4,096 columns of it, 64 tiles of 64, and sees the
 ``inside`` is the entropy of p = eᶻ⁻ᵐ/s:  −Σ p log p = −Σ p (z − m − log s) = log s − t/s.
 
 The logits were written by cuBLAS a moment ago into a buffer meant to fit the L2 cache and to be read from
-there.  Bytes: 4 (or 2) read a logit; 68 numbers written for 4,096 read.  One
+there.  Bytes: 4 read a logit, which is float32 whatever E is; 68 numbers written for 4,096 read.  One
 exponential a logit; the tiles' maxima are the block's maximum, so m costs 64 comparisons more.  4,096 numbers are 16
 registers in each of 256 threads, enough loads in flight and no spills.  No atomic additions: every number has its own
 place, and ``lens.kernels.vocabulary.merge`` adds them in order.
@@ -41,7 +41,7 @@ def _survey_kernel(
     tile = block * TILES + tl.arange(0, TILES)
     column = tile[:, None] * TILE + tl.arange(0, TILE)[None, :]
     # The buffer's rows are padded to whole tiles, and a mask that is the same along a tile lets loads be 16 bytes wide.
-    x = tl.load(z + row * z_row + column, (tile * TILE < columns)[:, None], other=0.0).to(tl.float32)
+    x = tl.load(z + row * z_row + column, (tile * TILE < columns)[:, None], other=0.0)
     x = tl.where(column < columns, x, -float("inf"))  # [TILES, TILE]
 
     # A GPU's max and min skip NaN; torch's top-k puts it first among the largest and last among the smallest.
@@ -62,7 +62,7 @@ def _survey_kernel(
     tl.store(m + at, peak)
     tl.store(s + at, total)
     tl.store(inside + at, tl.log(total) - t / total)
-    tl.store(larger + at, tl.sum(tl.sum((x > tl.load(own + row * own_row).to(tl.float32)).to(tl.int32), 1), 0))
+    tl.store(larger + at, tl.sum(tl.sum((x > tl.load(own + row * own_row)).to(tl.int32), 1), 0))
 
 
 def survey_kernel(z, own, largest: bool):
@@ -84,7 +84,7 @@ def survey_kernel(z, own, largest: bool):
 
 
 _ARGUMENTS = {
-    "z": "*T", "own": "*T", "best": "*fp32", "m": "*fp32", "s": "*fp32", "inside": "*fp32", "larger": "*i32",
+    "z": "*fp32", "own": "*fp32", "best": "*fp32", "m": "*fp32", "s": "*fp32", "inside": "*fp32", "larger": "*i32",
     "columns": "i32", "tiles": "i32", "blocks": "i32", "z_row": "i32", "own_row": "i32",
 }  # fmt: skip
 SIGNATURES = {
