@@ -56,7 +56,8 @@ def parser() -> argparse.ArgumentParser:
     statistics = editing.add_parser("statistics", help="take the second moment of FF2's inputs, for ROME and MEMIT")
     statistics.add_argument("--model", default="mini", help="built-in, hub id or folder (default: mini)")
     statistics.add_argument("--layers", type=int, nargs="+", help="default: those that ROME and MEMIT edit")
-    statistics.add_argument("--count", type=int, default=100_000, help="tokens of ordinary text (default: 100000)")
+    statistics.add_argument("--texts", type=Path, metavar="FILE", help="text of the kind the model was trained on")
+    statistics.add_argument("--count", type=int, default=100_000, help="tokens of that text (default: 100000)")
     statistics.add_argument("--device", help="cpu or cuda (default: the GPU where there is one)")
     statistics.add_argument("--out", type=Path, help="take them anew, into this folder (default: the cache folder)")
     statistics.set_defaults(run=_statistics)
@@ -165,14 +166,18 @@ def _evaluate(args) -> None:
 
 
 def _statistics(args) -> None:
-    from lens.data import manifest, paths
+    from lens.data import load_texts, manifest, paths
     from lens.edit import covariance, settings
     from lens.edit.statistics import again
     from lens.model.loading import load
 
+    texts = None if args.texts is None else load_texts(args.texts)
     lm = load(args.model, device=args.device)
     layers = args.layers or sorted({settings(lm, "rome")["layer"], *settings(lm, "memit")["layers"]})
-    taken = again(lm, layers, args.out, count=args.count) if args.out else covariance(lm, layers, count=args.count)
+    if args.out:
+        taken = again(lm, layers, args.out, texts, args.count)
+    else:
+        taken = covariance(lm, layers, texts, args.count)
     for layer, one in taken.items():
         print(f"Layer {layer}: C [{len(one.C)}, {len(one.C)}] over {one.count} tokens.")
     if args.out and args.out.resolve().is_relative_to(paths.root().resolve()):
