@@ -29,9 +29,10 @@ def verbalize(
 ) -> tuple[Prompt, ...]:
     """Every phrasing of each triplet (head, relation, tail), in the order of the templates.
 
-    A triplet may be a dictionary with these three keys ("rel" will do for "relation").  ``templates``: relation → its templates, by default those of the built-in world (``lens.data.relations()``);
-    ConceptNet's spelling of a relation ("AtLocation") finds "at_location".  ``bare``: the heads that stand without an
-    article (``noun_phrase``).  Underscores in words are read as spaces.  ``topic`` is kept with the facts.
+    A triplet may be a dictionary with these three keys ("rel" will do for "relation").  ``templates``: relation → its
+    templates, by default those of the built-in world (``lens.data.relations()``); ConceptNet's spelling of a relation
+    ("AtLocation") finds "at_location".  ``bare``: the heads that stand without an article (``noun_phrase``).
+    Underscores in words are read as spaces.  ``topic`` is kept with the facts.
 
     Raises ``ValueError`` in one sentence for a triplet that is none, a relation without templates, and a template
     that does not end in the tail.
@@ -75,7 +76,7 @@ def _fact(triplet: Sequence[str] | Mapping[str, str], number: int, bare: Collect
         parts = [] if isinstance(triplet, (str, Set)) else list(triplet)
     if len(parts) != 3 or not all(isinstance(part, str) and part.strip() for part in parts):
         raise ValueError(
-            f"Triplet number {number} is {triplet!r}: give three texts, (head, relation, tail), or a dictionary of them."
+            f"Triplet number {number} is {triplet!r}: give three texts, (head, relation, tail), or their dictionary."
         )
     head, relation, tail = (part.strip() for part in parts)
     head, tail = head.replace("_", " "), tail.replace("_", " ")

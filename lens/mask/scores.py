@@ -90,7 +90,7 @@ class Scores:
         return {(place.layer, place.path): w for place, w in zip(self.places, weights)}
 
     def density(self) -> Tensor:
-        """mean σ(l) over the weights that can be masked: the expected share of ones, as ``hard_density`` counts them."""
+        """mean σ(l) over the weights that can be masked: the expected share of ones, counted as in ``hard_density``."""
         shares = [kernels.density(v) * (v.numel() * weights / self.total) for v, weights in self._weighted()]
         return sum(share.to(shares[0].device) for share in shares)
 

@@ -12,9 +12,7 @@ from lens.data.opening import POINTER
 
 SAID = "A cafe is a kind of restaurant"
 RECORDS = records()[:3]
-TRIPLETS = [
-    {"head": "cafe", "tail": "restaurant", "best_gpt2_input": SAID, "best_gpt2_label": f"{SAID}{end}"} for end in ("", ".")
-]
+TRIPLETS = [{"head": "cafe", "tail": "restaurant", "best_gpt2_input": SAID, "best_gpt2_label": SAID}] * 2
 READERS = [(load_records, RECORDS), (load_prompts, TRIPLETS)]
 ZSRE = {
     "subject": "Watts Humphrey",

@@ -43,7 +43,7 @@ def test_a_dictionary_is_read_by_its_keys_names_and_a_set_not_at_all(refuses):
     want = verbalize([("hourglass", "hypernym", "clock")])
     for name in ("relation", "rel"):
         assert verbalize([{"tail": "clock", "head": "hourglass", name: "hypernym"}]) == want
-    for other in ({"subject": "hourglass", "relation": "hypernym", "object": "clock"}, {"hourglass", "hypernym", "clock"}):
+    for other in ({"head": "hourglass", "relation": "hypernym", "object": "clock"}, {"hourglass", "hypernym", "clock"}):
         with refuses(ValueError, "Triplet number 0 .* give three texts"):
             verbalize([other])
 

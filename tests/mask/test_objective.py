@@ -197,7 +197,8 @@ def test_lambda_weighs_the_density_that_is_reported(tiny, sets, short, granulari
     lm = tiny("llama")  # k and v narrower than q, FF1 wider
     scores = Scores(places(lm, sites=sites), granularity, 0.45, 0)
     for n, values in enumerate(scores.values):
-        values.data = torch.where(values > -torch.inf, torch.where(torch.rand_like(values) < n / 9, 40.0, -40.0), values)
+        certain = torch.where(torch.rand_like(values) < n / 9, 40.0, -40.0)
+        values.data = torch.where(values > -torch.inf, certain, values)
     three = sets.target, sets.control, sets.text
     some = train(lm, *three, short(granularity=granularity, sites=sites, start=0.6, steps=1, check=1), progress=False)
     for part in (None, lens.mask.shrunk(some, 0.8)):
