@@ -203,7 +203,7 @@ def test_an_untouched_submission_gets_nothing_and_half_a_submission_its_half(mad
 @pytest.mark.slow
 @pytest.mark.parametrize("change", [
     lambda cells, place: cells.pop(place["by_hand-check"]),
-    lambda cells, place: cells.insert(place["by_hand"], {**copy.deepcopy(cells[place["by_hand"]]), "id": "again"}),
+    lambda cells, place: cells.insert(place["by_hand"], nbformat.from_dict({**cells[place["by_hand"]], "id": "again"})),
 ], ids=["a deleted check", "a copied answer"])
 def test_cells_that_a_student_deleted_or_copied_cost_no_point(made, change, request):
     total = sum(exercise.points for exercise in notebooks.exercises(CHAPTERS["low_rank"]))
