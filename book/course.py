@@ -173,6 +173,7 @@ def _release(folder, gradebook, names):
 
 
 def main():
+    sys.stdout.reconfigure(errors="backslashreplace")  # a code page may lack a letter of a path
     try:
         names = make()
     except (AddressError, CourseError, NotebookError) as error:
