@@ -98,6 +98,7 @@ def change(address="", root=ROOT):
 
 
 def main(arguments):
+    sys.stdout.reconfigure(errors="backslashreplace")  # a code page may lack a letter of a path
     try:
         if arguments == ["--check"]:
             check()

@@ -179,6 +179,7 @@ def build(force=False):
 
 
 def main(arguments):
+    sys.stdout.reconfigure(errors="backslashreplace")  # a code page may lack a letter of a path
     try:
         build(force="--force" in arguments or bool(os.environ.get("CI")))
     except (BuildError, AddressError, NotebookError) as error:

@@ -28,11 +28,26 @@ COURSE = BOOK.parent / "course"
 CONFIG = f'''"""nbgrader's settings for this course; yours to edit, `make course` keeps the file once it is there."""
 import os
 
+from nbgrader.preprocessors import CheckCellMetadata, ClearOutput, DeduplicateIds, OverwriteCells, OverwriteKernelspec
+
+
+class LastCopy(DeduplicateIds):
+    """Of a cell that a student has copied the last one counts; the others become plain cells, and grading goes on."""
+
+    def preprocess_cell(self, cell, resources, cell_index):
+        cell, resources = super().preprocess_cell(cell, resources, cell_index)
+        if cell.metadata.get("nbgrader") == {{}}:  # without this nbgrader takes the file for an old one, and ends
+            del cell.metadata["nbgrader"]
+        return cell, resources
+
+
 c = get_config()  # noqa: F821, given by nbgrader
 c.CourseDirectory.root = os.path.dirname(os.path.abspath(__file__))
 c.CourseDirectory.course_id = "lens-book"
 c.ClearSolutions.code_stub = {{"python": {TURN!r}}}
 c.Execute.timeout = 600  # seconds a cell may take when submissions are graded
+c.OverwriteCells.add_missing_cells = True  # a check that a student has deleted is put back
+c.Autograde.sanitize_preprocessors = [ClearOutput, LastCopy, OverwriteKernelspec, OverwriteCells, CheckCellMetadata]
 '''
 README = """# The course
 
@@ -54,7 +69,10 @@ settings in this folder stay. All commands below run in this folder and in the b
 2. **Collect.** Put what comes back at `submitted/STUDENT/NAME/NAME.ipynb`, or `nbgrader collect NAME`.
 3. **Grade.** `nbgrader autograde NAME`. It puts back the hidden tests, runs each notebook and writes the points to
    `gradebook.db`. A check that passes gives all its points, one that fails none. (nbgrader warns of changed checksums,
-   which are the hidden tests put back, and of outputs that are no number, where it looks for partial credit.)
+   which are the hidden tests put back, and of outputs that are no number, where it looks for partial credit.) A check
+   that a student deleted is put back, and of a copied cell the last one counts. Who deleted an answer together with its
+   check is left ungraded, with a KeyError that names it: put the cells back from `release/`, and grade again. (A
+   `nbgrader_config.py` from an earlier `make course` lacks this: move it away and run `make course` for a new one.)
 4. **Give back.** `nbgrader generate_feedback NAME`, then `feedback/STUDENT/NAME/NAME.html`; `nbgrader export` writes
    all points to a table. `nbgrader formgrader` does the same in a browser.
 
@@ -155,6 +173,7 @@ def _release(folder, gradebook, names):
 
 
 def main():
+    sys.stdout.reconfigure(errors="backslashreplace")  # a code page may lack a letter of a path
     try:
         names = make()
     except (AddressError, CourseError, NotebookError) as error:

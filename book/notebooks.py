@@ -130,17 +130,17 @@ def instructor(nb, address):
 
 
 def assignment(nb, name, address):
-    """nbgrader's source: title and claim, the setup cell, the section *Exercises* with its markers and metadata."""
+    """nbgrader's source: title and claim, the setup cells, the section *Exercises* with its markers and metadata."""
     nb = copy.deepcopy(nb)
     title, claim = heading_and_claim(nb)
-    setup = next(cell for cell in nb.cells if cell.cell_type == "code")
+    setup = [cell for cell in nb.cells if cell.cell_type == "code"][:2]  # the model's name, then loading it
     sections = [number for number, cell in enumerate(nb.cells) if cell.source.startswith("## ")]
     start = next(number for number in sections if nb.cells[number].source.startswith("## Exercises"))
     end = min((number for number in sections if number > start), default=len(nb.cells))
     intro = nbformat.v4.new_markdown_cell(f"# Exercises: {short_title(nb)}\n\n{claim}\n\n"
                                           f"The chapter: [{title}]({name}.ipynb).", id=f"{nb.cells[0].id[:50]}-title")
     cells = [cell for cell in nb.cells[start:end] if not _is_teachers(cell)]
-    return _bare(nb, [intro, setup, *cells], address, keep={"nbgrader"})
+    return _bare(nb, [intro, *setup, *cells], address, keep={"nbgrader"})
 
 
 def _cleared(nb, preprocessor):

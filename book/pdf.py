@@ -87,6 +87,7 @@ def join(names, folder, target):
 
 
 def main():
+    sys.stdout.reconfigure(errors="backslashreplace")  # a code page may lack a letter of a path
     names = pages(yaml.safe_load((BOOK / "_toc.yml").read_text(encoding="utf-8")))
     folder = BUILD / "pdf"
     try:

@@ -7,13 +7,16 @@ import platform
 import sys
 from pathlib import Path
 
-from lens.commands import cost, mask, relearn, sweep
+from lens.commands import cost, edit, mask, relearn, sweep
 from lens.commands import evaluate as evaluation
 from lens.mini.recipe import RECIPES
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; errors meant for people are one sentence on stderr and exit status 1."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a code page may lack λ: better spelled out than the end of a long run
+            stream.reconfigure(errors="backslashreplace")
     args = parser().parse_args(argv)
     try:
         return args.run(args) or 0
@@ -52,24 +55,7 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--name", default="mini", choices=RECIPES, help="which built-in model (default: mini)")
     evaluate.set_defaults(run=_evaluate)
 
-    editing = commands.add_parser("edit", help="editors").add_subparsers(required=True, metavar="ACTION")
-    statistics = editing.add_parser("statistics", help="take the second moment of FF2's inputs, for ROME and MEMIT")
-    statistics.add_argument("--model", default="mini", help="built-in, hub id or folder (default: mini)")
-    statistics.add_argument("--layers", type=int, nargs="+", help="default: those that ROME and MEMIT edit")
-    statistics.add_argument("--count", type=int, default=100_000, help="tokens of ordinary text (default: 100000)")
-    statistics.add_argument("--device", help="cpu or cuda (default: the GPU where there is one)")
-    statistics.add_argument("--out", type=Path, help="take them anew, into this folder (default: the cache folder)")
-    statistics.set_defaults(run=_statistics)
-
-    mend = commands.add_parser("mend", help="the editor MEND").add_subparsers(required=True, metavar="ACTION")
-    train = mend.add_parser("train", help="train its network for a model; resumes a run that was stopped")
-    train.add_argument("--model", default="mini", help="built-in, hub id or folder (default: mini)")
-    train.add_argument("--out", type=Path, help="file for the network (default for mini: the shipped one)")
-    train.add_argument("--steps", type=int, help="training steps (default: the recipe's)")
-    train.add_argument("--seed", type=int, help="of the initial weights and the examples (default: the recipe's)")
-    train.add_argument("--device", help="cpu or cuda (default: the GPU where there is one)")
-    train.set_defaults(run=_mend_train)
-
+    edit.add(commands)
     evaluation.add(commands)
     mask.add(commands)
     cost.add(commands)
@@ -80,9 +66,9 @@ def parser() -> argparse.ArgumentParser:
     lens = bench.add_parser("lens", help="capture and backward lens against one bare pass")
     lens.add_argument("--device", help="cpu or cuda (default: the GPU where there is one)")
     lens.set_defaults(run=_bench)
-    edit = bench.add_parser("edit", help="a forward-pass shift against one forward pass, in GPT-2 XL's shape")
-    edit.add_argument("--device", help="cpu or cuda (default: the GPU where there is one)")
-    edit.set_defaults(run=_bench_edit)
+    edits = bench.add_parser("edit", help="a forward-pass shift against one forward pass, in GPT-2 XL's shape")
+    edits.add_argument("--device", help="cpu or cuda (default: the GPU where there is one)")
+    edits.set_defaults(run=_bench_edit)
     masks = bench.add_parser("mask", help="a step of mask training against its passes and the published formulation")
     masks.add_argument("--device", help="cpu or cuda (default: the GPU where there is one)")
     masks.set_defaults(run=_bench_mask)
@@ -161,35 +147,6 @@ def _evaluate(args) -> None:
         print(f"{'perplexity, ' + name + ' text':40} {row['model']:6.1f} (bigram {row['bigram']:.1f})")
     write_card(folder, result, f"python -m lens mini evaluate --name {args.name}")
     if folder == paths.model(args.name):
-        manifest.write()
-
-
-def _statistics(args) -> None:
-    from lens.data import manifest, paths
-    from lens.edit import covariance, settings
-    from lens.edit.statistics import again
-    from lens.model.loading import load
-
-    lm = load(args.model, device=args.device)
-    layers = args.layers or sorted({settings(lm, "rome")["layer"], *settings(lm, "memit")["layers"]})
-    taken = again(lm, layers, args.out, count=args.count) if args.out else covariance(lm, layers, count=args.count)
-    for layer, one in taken.items():
-        print(f"Layer {layer}: C [{len(one.C)}, {len(one.C)}] over {one.count} tokens.")
-    if args.out and args.out.resolve().is_relative_to(paths.root().resolve()):
-        manifest.write()
-
-
-def _mend_train(args) -> None:
-    from lens.data import manifest, paths
-    from lens.edit.mend_training import recipe_for, train
-    from lens.model.loading import load
-
-    if args.out is None and args.model != "mini":
-        raise ValueError(f"Say with --out FILE where the network for {args.model!r} should go.")
-    out = args.out or paths.root() / "mend" / "mini.safetensors"
-    lm = load(args.model, device=args.device)
-    print(f"The network is in {train(lm, out, recipe_for(lm, steps=args.steps, seed=args.seed))}.")
-    if out.resolve().is_relative_to(paths.root().resolve()):
         manifest.write()
 
 

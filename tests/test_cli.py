@@ -23,7 +23,8 @@ ROOT = Path(lens.__file__).resolve().parents[1]
 def python(*arguments: str) -> subprocess.CompletedProcess:
     """A fresh interpreter that sees this package."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
-    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=300, env=environment)
+    options = {"capture_output": True, "text": True, "errors": "replace", "timeout": 300, "env": environment}
+    return subprocess.run([sys.executable, *arguments], **options)
 
 
 @pytest.fixture
@@ -55,6 +56,49 @@ def test_verify_of_whole_data_exits_0_and_says_how_many(copy, capsys):
     assert main(["data", "verify"]) == 0
     files = [p for p in copy.rglob("*") if p.is_file()]
     assert capsys.readouterr().out == f"All {len(files) - 1} data files are whole.\n"
+
+
+NARROW = """
+import argparse
+from dataclasses import fields, replace
+import lens
+from lens.__main__ import main, parser
+
+whole = lens.data.knowledge("fruit")
+few = replace(whole, **{f.name: getattr(whole, f.name)[:2] for f in fields(whole) if f.name != "name"})
+lens.data.knowledge = lambda *_, **__: few
+
+def commands(parser, words=()):
+    yield words
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, inner in action.choices.items():
+                yield from commands(inner, (*words, name))
+
+helps = [(*words, "--help") for words in commands(parser())]
+quick = [
+    ("info",),
+    ("cost", "--model", "mini"),
+    ("mask", "evaluate", str(lens.data.paths.root() / "runs/mini/fruit-weight-0.safetensors"), "--random", "0"),
+    ("counterfact", "--records", "Qu\u00e9bec \u03bb"),
+]
+for words in helps + quick:
+    try:
+        code = main(words)
+    except SystemExit as end:
+        code = end.code
+    print(*map(ascii, words), "->", code)
+"""
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_a_narrow_code_page_costs_no_command_its_output(encoding, monkeypatch):
+    monkeypatch.setenv("PYTHONIOENCODING", encoding)
+    done = python("-c", NARROW)
+    ends = [line.split(" -> ") for line in done.stdout.splitlines() if " -> " in line]
+    assert done.returncode == 0 and len(ends) > 25 and ends[-1][1] == "1", done.stderr
+    assert {code for _, code in ends[:-1]} == {"0"} and "Qu" in done.stderr and "lens: " in done.stderr
+    assert "\\u0394PPL" in done.stdout  # what the code page lacks is spelled out
 
 
 @pytest.mark.parametrize("damage", ["flip", "remove", "manifest"])

@@ -165,7 +165,7 @@ def test_untouched_exercises_run_to_the_end_and_every_check_says_your_turn(made)
         assert all(verdict.startswith("… Your turn") for verdict in shown[path].values()), shown[path]
 
 
-def submit(made, name, who, solved, student=""):
+def submit(made, name, who, solved, student="", change=lambda cells, place: None):
     """Hand in the release of a chapter with these solutions filled in; nbgrader's points for it."""
     notebook = load(made / "release" / name / f"{name}.ipynb")
     right = solutions(CHAPTERS[name])
@@ -173,6 +173,7 @@ def submit(made, name, who, solved, student=""):
         if is_solution(cell) and cell.metadata.nbgrader.grade_id in solved:
             cell.source = notebooks.MARKER.sub("", right[cell.metadata.nbgrader.grade_id])
         cell.source = cell.source.replace('STUDENT = ""', f'STUDENT = "{student}"')
+    change(notebook.cells, {c.metadata.nbgrader.grade_id: n for n, c in enumerate(notebook.cells) if c.metadata.get("nbgrader")})
     path = made / "submitted" / who / name / f"{name}.ipynb"
     path.parent.mkdir(parents=True)
     nbformat.write(notebook, path)
@@ -197,6 +198,17 @@ def test_an_untouched_submission_gets_nothing_and_half_a_submission_its_half(mad
     assert submit(made, "low_rank", "empty", []) == (0, total)
     first, _, third, *_ = notebooks.exercises(CHAPTERS["low_rank"])
     assert submit(made, "low_rank", "half", ["by_hand", "gradient"]) == (first.points + third.points, total)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("change", [
+    lambda cells, place: cells.pop(place["by_hand-check"]),
+    lambda cells, place: cells.insert(place["by_hand"], nbformat.from_dict({**cells[place["by_hand"]], "id": "again"})),
+], ids=["a deleted check", "a copied answer"])
+def test_cells_that_a_student_deleted_or_copied_cost_no_point(made, change, request):
+    total = sum(exercise.points for exercise in notebooks.exercises(CHAPTERS["low_rank"]))
+    who = request.node.callspec.id.replace(" ", "-")
+    assert submit(made, "low_rank", who, solutions(CHAPTERS["low_rank"]), change=change) == (total, total)
 
 
 def test_two_students_get_different_facts_and_the_same_student_the_same():

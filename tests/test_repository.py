@@ -134,11 +134,25 @@ def test_markdown_cells_read_well_without_sphinx(path):
 
 
 @each_notebook
-def test_the_setup_cell_is_the_same_in_every_chapter(path):
-    def first(notebook):
-        return next(cell.source for cell in nbformat.read(notebook, as_version=4).cells if cell.cell_type == "code")
-    assert first(path) == first(NOTEBOOKS[0])
-    assert "lens.setup(MODEL, seed=0)" in first(path)
+def test_the_setup_cells_are_the_same_in_every_chapter_and_the_model_a_parameter(path):
+    def first_two(notebook):
+        return [cell for cell in nbformat.read(notebook, as_version=4).cells if cell.cell_type == "code"][:2]
+    name, setup = first_two(path)
+    assert [name.source, setup.source] == [cell.source for cell in first_two(NOTEBOOKS[0])]
+    assert "lens.setup(MODEL, seed=0)" in setup.source and "MODEL =" not in setup.source
+    tagged = [c for c in nbformat.read(path, as_version=4).cells if "parameters" in c.metadata.get("tags", [])]
+    assert tagged == [name] and name.source.splitlines()[1].startswith('MODEL = "mini"')
+
+
+def test_a_value_that_papermill_injects_is_the_model_that_runs():
+    from nbclient import NotebookClient
+
+    name, setup = [c for c in nbformat.read(BOOK / "logit_lens.ipynb", as_version=4).cells if c.cell_type == "code"][:2]
+    injected = nbformat.v4.new_code_cell('MODEL = "mini-s"')  # right behind the cell with the tag
+    asked = nbformat.v4.new_code_cell("lm.name")
+    notebook = nbformat.v4.new_notebook(cells=[name, injected, setup, asked])
+    NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
+    assert asked.outputs[0].data["text/plain"] == "'mini-s'"
 
 
 @each_notebook

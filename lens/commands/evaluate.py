@@ -42,6 +42,7 @@ def _common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=int, help="only the first so many records")
     parser.add_argument("--layer", type=int, help="short for --set layer=LAYER")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting; may be repeated")
+    parser.add_argument("--texts", type=Path, metavar="FILE", help="text that rome or memit takes statistics over")
     parser.add_argument("--device", help="cpu or cuda (default: the GPU where there is one)")
 
 
@@ -132,7 +133,10 @@ def _records(which: str, limit: int | None) -> list[dict]:
 
 
 def _settings(args) -> dict:
-    return ({} if args.layer is None else {"layer": args.layer}) | settings(args.set)
+    from lens.data import load_texts
+
+    chosen = {} if args.layer is None else {"layer": args.layer}
+    return chosen | ({} if args.texts is None else {"texts": load_texts(args.texts)}) | settings(args.set)
 
 
 def settings(given: list[str]) -> dict:

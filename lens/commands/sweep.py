@@ -143,7 +143,7 @@ def _run(args, builder: Callable, *arguments, **options):
 @contextmanager
 def _cluster(args) -> Iterator:
     """A client of the cluster that was asked for, None for this process."""
-    from lens.sweep.cluster import connected, local
+    from lens.sweep.connecting import connected, local
 
     if args.scheduler and args.workers is not None:
         raise ValueError("--scheduler and --workers name two clusters: give one of them.")

@@ -2,6 +2,7 @@
 
 from lens.data.hub import Question, commonsense_qa, wikitext
 from lens.data.knowledge import Knowledge, knowledge, target_kgs
+from lens.data.opening import load_texts
 from lens.data.records import load_records, records
 from lens.data.released import load_prompts
 from lens.data.text import heldout, passages
@@ -20,6 +21,7 @@ __all__ = [
     "knowledge",
     "load_prompts",
     "load_records",
+    "load_texts",
     "noun_phrase",
     "passages",
     "prompts",

@@ -14,6 +14,7 @@ from pathlib import Path
 from random import Random
 
 from lens.data import paths
+from lens.data.opening import FORMATS, format_of, read_json
 from lens.data.text import heldout
 from lens.data.world import Fact, facts, fill, prompts, relations, tails
 
@@ -53,7 +54,7 @@ def records(split: str | None = None) -> list[dict]:
 
 
 def load_records(path: str | Path) -> list[dict]:
-    """The records of a JSON file in CounterFact's format: the public ``counterfact.json``, or one of your own.
+    """The records of a JSON or JSON Lines file in CounterFact's format: the public ``counterfact.json``, or your own.
 
     A Hugging Face hub dataset id ("owner/name") is taken too where the dataset holds a file ``counterfact.json`` and
     there is a network.  Raises ``OSError`` where there is no such file, and ``ValueError`` where it holds no records,
@@ -69,10 +70,7 @@ def load_records(path: str | Path) -> list[dict]:
     file = Path(path).expanduser()
     if not file.is_file():
         file = _from_hub(str(path))
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:
-        raise ValueError(f"The file {file} is no whole JSON: download or make it again.") from None
+    found = read_json(file)
     if not isinstance(found, list):
         raise ValueError(
             f"The file {file} holds no list of records but a {type(found).__name__}: see lens.data.records."
@@ -88,6 +86,11 @@ def check_records(found: Sequence[Mapping]) -> Sequence[Mapping]:
     for i, record in enumerate(found):
         if not isinstance(record, Mapping):
             raise ValueError(f"Record number {i} is no record but a {type(record).__name__}: see lens.data.records.")
+        if (other := format_of(record)) not in (None, "CounterFact"):
+            raise ValueError(
+                f"Record number {i} has the format of {other} ({', '.join(sorted(FORMATS[other]))}), and CounterFact's "
+                "is needed: write it as those of lens.data.records."
+            )
         case = record.get("case_id")
         if not isinstance(case, int) or isinstance(case, bool) or not 0 <= case < 1 << 32:
             raise ValueError(

@@ -10,11 +10,11 @@ sentence.  A label that is the tail alone, and an input that ends before the tai
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from lens.data.opening import format_of, read_json
 from lens.data.world import Fact, Prompt
 
 _SYNSET = re.compile(r"(?:Synset\(['\"])?(.+?)\.[a-z]\.\d+(?:['\"]\))?")
@@ -29,7 +29,7 @@ def load_prompts(path: str | Path, model: str | None = None) -> tuple[Prompt, ..
     Raises ``OSError`` where there is no such file, and ``ValueError`` where it holds no triplets or an entry lacks
     something; the sentence names the entry.
 
-    >>> import tempfile
+    >>> import json, tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path, said = Path(folder) / "building.json", "A cafe is a kind of restaurant"
     ...     entry = {"head": "cafe", "tail": "restaurant", "best_gpt2_input": said, "best_gpt2_label": said}
@@ -41,7 +41,9 @@ def load_prompts(path: str | Path, model: str | None = None) -> tuple[Prompt, ..
     entries = _entries(path)
     models = dict.fromkeys(m[1] for entry in entries for key in entry if (m := re.fullmatch(r"best_(.+)_input", key)))
     if not models:
-        raise ValueError(f"The file {path} holds no prompts: its entries need keys such as 'best_gpt2_input'.")
+        known = format_of(entries[0])
+        other = f" but records of {known}" if known in ("CounterFact", "MQuAKE", "zsRE") else ""
+        raise ValueError(f"The file {path} holds no prompts{other}: its entries need keys such as 'best_gpt2_input'.")
     if model is None and len(models) > 1:
         raise ValueError(f"The file {path} holds the prompts of several models: choose {' or '.join(models)}.")
     model = model or next(iter(models))
@@ -56,12 +58,7 @@ def name_of(path: Path) -> str:
 
 
 def _entries(path: Path) -> list[Mapping]:
-    if not path.is_file():
-        raise OSError(f"There is no file {path}: check the path.")
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        raise ValueError(f"The file {path} is no whole JSON: download or make it again.") from None
+    found = read_json(path)
     if not isinstance(found, list) or not found or not all(isinstance(entry, dict) for entry in found):
         raise ValueError(f"The file {path} holds no list of triplets: give a list of objects with head and tail.")
     return found

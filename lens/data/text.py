@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lens.data import paths
+from lens.data.opening import paragraphs
 
 
 def passages() -> tuple[str, ...]:
@@ -24,5 +25,4 @@ def heldout() -> tuple[str, ...]:
 
 
 def _paragraphs(name: str) -> tuple[str, ...]:
-    text = (paths.world() / name).read_text(encoding="utf-8")
-    return tuple(" ".join(block.split()) for block in text.split("\n\n") if block.strip())
+    return paragraphs((paths.world() / name).read_text(encoding="utf-8"))

@@ -10,7 +10,7 @@ says where the head goes: ``{np}`` the noun phrase ("a cafe"), ``{Np}`` the same
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 
 from lens.data.articles import indefinite
 from lens.data.world import Fact, Prompt, fill, relations
@@ -21,7 +21,7 @@ _DETERMINER = re.compile(
 
 
 def verbalize(
-    triplets: Iterable[Fact | Sequence[str]],
+    triplets: Iterable[Fact | Sequence[str] | Mapping[str, str]],
     templates: Mapping[str, str | Sequence[str]] | None = None,
     *,
     bare: Collection[str] = (),
@@ -29,9 +29,10 @@ def verbalize(
 ) -> tuple[Prompt, ...]:
     """Every phrasing of each triplet (head, relation, tail), in the order of the templates.
 
-    ``templates``: relation → its templates, by default those of the built-in world (``lens.data.relations()``);
-    ConceptNet's spelling of a relation ("AtLocation") finds "at_location".  ``bare``: the heads that stand without an
-    article (``noun_phrase``).  Underscores in words are read as spaces.  ``topic`` is kept with the facts.
+    A triplet may be a dictionary with these three keys ("rel" will do for "relation").  ``templates``: relation → its
+    templates, by default those of the built-in world (``lens.data.relations()``); ConceptNet's spelling of a relation
+    ("AtLocation") finds "at_location".  ``bare``: the heads that stand without an article (``noun_phrase``).
+    Underscores in words are read as spaces.  ``topic`` is kept with the facts.
 
     Raises ``ValueError`` in one sentence for a triplet that is none, a relation without templates, and a template
     that does not end in the tail.
@@ -68,10 +69,15 @@ def noun_phrase(head: str, bare: Collection[str] = ()) -> str:
     return head if head in bare or proper or _DETERMINER.match(head) else f"{indefinite(head)} {head}"
 
 
-def _fact(triplet: Sequence[str], number: int, bare: Collection[str], topic: str) -> Fact:
-    parts = [] if isinstance(triplet, str) else list(triplet)
+def _fact(triplet: Sequence[str] | Mapping[str, str], number: int, bare: Collection[str], topic: str) -> Fact:
+    if isinstance(triplet, Mapping):
+        parts = [triplet.get("head"), triplet.get("relation", triplet.get("rel")), triplet.get("tail")]
+    else:
+        parts = [] if isinstance(triplet, (str, Set)) else list(triplet)
     if len(parts) != 3 or not all(isinstance(part, str) and part.strip() for part in parts):
-        raise ValueError(f"Triplet number {number} is {triplet!r}: give three texts, (head, relation, tail).")
+        raise ValueError(
+            f"Triplet number {number} is {triplet!r}: give three texts, (head, relation, tail), or their dictionary."
+        )
     head, relation, tail = (part.strip() for part in parts)
     head, tail = head.replace("_", " "), tail.replace("_", " ")
     return Fact("own", topic, "fact", relation, _DETERMINER.sub("", head, 1), noun_phrase(head, bare), tail)

@@ -55,15 +55,17 @@ def memit(
     stop: float | None = None,
     seed: int = 0,
     statistics: Mapping[int, Statistics] | None = None,
+    texts: Iterable[str] | None = None,
 ) -> Edit:
     """Mass-editing memory: ``W_FF2 += (λC + KᵀK)⁻¹ Kᵀ R`` in several layers, for all requests at once.
 
     ``request``: one, or a list.  ``layers``, ``lam`` (λ, how much the text that C was taken over weighs against the
     requests) and the search's ``lr``, ``steps``, ``kl``, ``decay``, ``clamp`` and ``stop`` default to this model's
     ``settings``.  ``seed`` is that of the contexts.  ``statistics``: what ``covariance`` gives for these layers, by
-    default over the built-in text.  Where the model says all targets already the edit is empty and its ``note`` says
-    so.  Raises ``ValueError`` unless λ is positive and there is a layer, and in a family with a norm behind FF2 (Gemma
-    2 and 3, OLMo 2), where the stream does not receive R.  The model is not changed.
+    default over ``texts``, and those by default the built-in text.  Where the model says all targets already the edit
+    is empty and its ``note`` says so.  Raises ``ValueError`` unless λ is positive and there is a layer, for both
+    statistics and texts, and in a family with a norm behind FF2 (Gemma 2 and 3, OLMo 2), where the stream does not
+    receive R.  The model is not changed.
 
     >>> import lens
     >>> lm = lens.load("mini")
@@ -81,7 +83,7 @@ def memit(
     if not chosen["layers"]:
         raise ValueError("There are no layers to edit: give at least one, or leave the argument out.")
     layers = chosen["layers"] = sorted(set(chosen["layers"]))
-    known = of_layers(lm, layers, statistics)
+    known = of_layers(lm, layers, statistics, texts)
     before = prefixes(lm, chosen["prefixes"], seed)
     last = lm.layers[layers[-1]]
     bar = tqdm(requests, desc="memit", unit="request", leave=False, disable=len(requests) < 10)

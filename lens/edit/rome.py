@@ -13,7 +13,7 @@ prompt's, and the constraint is then missed, at times by far.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from time import perf_counter
 
 import torch
@@ -44,14 +44,16 @@ def rome(
     stop: float | None = None,
     seed: int = 0,
     statistics: Mapping[int, Statistics] | None = None,
+    texts: Iterable[str] | None = None,
 ) -> Edit:
     """Rank-one model editing: ``W_FF2 += uᵀ (v* − k*W) / (k*·u)`` with ``u = k*C⁻¹``, in one layer.
 
     ``request``: one, or a list that is edited one after another, each with the earlier ones in place, into a change of
     that rank.  ``lr``, ``steps``, ``kl``, ``decay``, ``clamp`` and ``stop`` are those of the search for v*; they and
     ``layer`` default to this model's ``settings``.  ``seed`` is that of the contexts.  ``statistics``: what
-    ``covariance`` gives for the layer, by default over the built-in text.  A request that the model says already is
-    left out; where that is all of them the edit is empty and its ``note`` says so.  The model is not changed.
+    ``covariance`` gives for the layer, by default over ``texts``, and those by default the built-in text.  A request
+    that the model says already is left out; where that is all of them the edit is empty and its ``note`` says so.
+    Raises ``ValueError`` for both statistics and texts.  The model is not changed.
 
     >>> import lens
     >>> lm = lens.load("mini")
@@ -63,7 +65,7 @@ def rome(
     requests = as_requests(request)
     chosen = settings(lm, "rome", layer=layer, lr=lr, steps=steps, kl=kl, decay=decay, clamp=clamp, stop=stop)
     layer = chosen["layer"]
-    known = of_layers(lm, [layer], statistics)[layer]
+    known = of_layers(lm, [layer], statistics, texts)[layer]
     before = prefixes(lm, chosen["prefixes"], seed)
     xs, deltas, losses = [], [], []
 
@@ -85,9 +87,13 @@ def rome(
     return Edit("rome", requests, changes(), chosen, perf_counter() - start, lm, note)
 
 
-def of_layers(lm: LanguageModel, layers: list[int], given: Mapping[int, Statistics] | None) -> Mapping[int, Statistics]:
-    """The statistics of all these layers: those given, or those of the built-in text."""
-    known = covariance(lm, layers) if given is None else given
+def of_layers(
+    lm: LanguageModel, layers: list[int], given: Mapping[int, Statistics] | None, texts: Iterable[str] | None
+) -> Mapping[int, Statistics]:
+    """The statistics of all these layers: those given, or those of ``texts``, by default the built-in text."""
+    if given is not None and texts is not None:
+        raise ValueError("There are statistics and the texts to take them over: give one of the two.")
+    known = covariance(lm, layers, texts) if given is None else given
     for layer in layers:
         width = lm.weight(layer, "ff2").shape[0]
         if layer not in known or known[layer].C.shape != (width, width):

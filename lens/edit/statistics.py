@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from lens.data import paths
 from lens.edit.statistics_files import cache, fetch, store
 from lens.mini.corpus import documents
 from lens.model import LanguageModel
@@ -88,7 +89,8 @@ def covariance(
     """C = E[kᵀk] of FF2's inputs at some layers, over the first ``count`` tokens of ``texts``: {layer: statistics}.
 
     ``texts``: any strings, endless or not, each read on its own from its first token; by default the text that the
-    built-in model was trained on.  For another model give text of the kind it was trained on, Wikipedia for GPT-2.
+    built-in models were trained on.  For another model give text of the kind it was trained on, Wikipedia for GPT-2;
+    the built-in text is used with a warning.
     Statistics that are in memory, shipped or in the cache folder are not taken again.  Raises ``IndexError`` for an
     unknown layer, ``ValueError`` where there is no text, and ``RuntimeError`` where they must be taken while an edit or
     a mask lies on the weights: they are those of the model as it was loaded.
@@ -105,6 +107,12 @@ def covariance(
         pieces, digest = _read(lm, texts, count)
         if texts is None:
             known[count] = digest
+            if lm.name not in paths.BUILT_IN:
+                warnings.warn(
+                    f"The statistics of {lm.name!r} are those of the toy prose that the built-in models were trained "
+                    "on: give text of the kind that this model was trained on as texts=, or --texts FILE.",
+                    stacklevel=3,
+                )
     for layer in layers:
         if (layer, digest) not in known and (found := fetch(lm, layer, digest)):
             known[layer, digest] = Statistics(layer, *found, digest)
@@ -122,10 +130,12 @@ def covariance(
     return {layer: known[layer, digest] for layer in layers}
 
 
-def again(lm: LanguageModel, layers: Iterable[int], folder: Path, count: int = COUNT) -> dict[int, Statistics]:
-    """Take the statistics of the built-in text anew, whatever is known, and write them into ``folder``."""
+def again(
+    lm: LanguageModel, layers: Iterable[int], folder: Path, texts: Iterable[str] | None = None, count: int = COUNT
+) -> dict[int, Statistics]:
+    """Take the statistics of ``covariance`` anew, whatever is known, and write them into ``folder``."""
     layers = _checked(lm, layers)
-    taken = measure(lm, layers, *_read(lm, None, count))
+    taken = measure(lm, layers, *_read(lm, texts, count))
     for one in taken:
         store(lm, one.layer, one.corpus, one.C, one.count, folder)
     return {one.layer: one for one in taken}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from functools import cache
+from hashlib import sha256
 
 import lens.edit
 from lens.edit.edit import Edit
@@ -22,7 +24,8 @@ def resolve(
     """The editor's name, every hyperparameter it will use, and the function from a request to its edit.
 
     ``editor``: the name of a function in ``lens.edit`` that ``data/editors.json`` has settings for, ``"none"``, or a
-    function ``(lm, request, **settings) -> Edit``.  Raises ``ValueError`` for an editor or a setting there is not.
+    function ``(lm, request, **settings) -> Edit``.  ``texts`` among ROME's or MEMIT's settings are read once, at the
+    first edit, and appear as their digest.  Raises ``ValueError`` for an editor or a setting there is not.
 
     >>> import lens
     >>> resolve(lens.load("mini"), "shift", {"eta": 0.5})[1]["eta"]
@@ -45,4 +48,15 @@ def resolve(
         if name not in known:
             raise ValueError(f"The editor {editor!r} has no setting {name!r}: it has {', '.join(known)}.")
     tabled = lens.edit.settings(lm, editor, **{k: v for k, v in given.items() if k in defaults})
+    if given.get("texts") is not None:
+        texts, layers = given.pop("texts"), tabled.get("layers", tabled.get("layer"))
+        texts = [texts] if isinstance(texts, str) else list(texts)
+
+        @cache
+        def statistics() -> dict[int, lens.edit.Statistics]:
+            return lens.edit.covariance(lm, layers, texts)
+
+        read = {"texts": sha256("\n".join(texts).encode("utf-8", "surrogatepass")).hexdigest()}
+        rest = {k: v for k, v in given.items() if k not in tabled}
+        return editor, tabled | rest | read, lambda r: function(lm, r, statistics=statistics(), **given)
     return editor, tabled | {k: v for k, v in given.items() if k not in tabled}, lambda r: function(lm, r, **given)

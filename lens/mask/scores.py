@@ -8,7 +8,7 @@ there, and the straight-through rule takes the sum to the scores in one sweep (`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import inf, log
 
 import torch
@@ -45,11 +45,14 @@ class Scores:
                         place.upright(values)[:, columns.to(w.device)] = level
             self.values.append(values.requires_grad_())
         self._spread = [self._owner(place) for place in self.places] if granularity == "neuron" else None
-        self.count = sum(int((v > -inf).sum()) for v in self.values)
+        self.total = sum(place.matrix.shape[0] * sum(map(len, place.columns)) for place in self.places)
 
     @torch.no_grad()
     def forbid(self, subnetwork: Subnetwork) -> None:
-        """The weights of ``subnetwork`` can be in no mask: l = −∞ for good.  So can neurons that hold one of them."""
+        """The weights of ``subnetwork`` can be in no mask: l = −∞ for good.  So can neurons that hold one of them.
+
+        Raises ``ValueError`` where that leaves none.
+        """
         for place, values in zip(self.places, self.values):
             for s, (site, columns) in enumerate(zip(place.sites, place.columns)):
                 if (place.layer, site) not in subnetwork.bits:
@@ -60,7 +63,8 @@ class Scores:
                 else:
                     upright, columns = place.upright(values), columns.to(values.device)
                     upright[:, columns] = upright[:, columns].masked_fill(taken, -inf)
-        self.count = sum(int((v > -inf).sum()) for v in self.values)
+        if not any((v > -inf).any() for v in self.values):
+            raise ValueError("No weight is left outside the subnetwork given as outside: give a smaller one.")
 
     def sample(self, step: int, draw: int = 0, part: str = "remaining") -> list[Tensor]:
         """Each place's weight under a mask drawn for (step, draw), in its stored orientation; autograd reaches l."""
@@ -86,8 +90,8 @@ class Scores:
         return {(place.layer, place.path): w for place, w in zip(self.places, weights)}
 
     def density(self) -> Tensor:
-        """mean σ(l) over all scores: the expected share of ones.  A score of −∞ adds nothing and does not count."""
-        shares = [kernels.density(v) * (v.numel() / self.count) for v in self.values]
+        """mean σ(l) over the weights that can be masked: the expected share of ones, counted as in ``hard_density``."""
+        shares = [kernels.density(v) * (v.numel() * weights / self.total) for v, weights in self._weighted()]
         return sum(share.to(shares[0].device) for share in shares)
 
     @torch.no_grad()
@@ -102,13 +106,15 @@ class Scores:
 
     def hard_density(self) -> float:
         """The share of maskable weights with a score above 0; a neuron counts with all its weights."""
-        inside = total = 0
+        return sum(int((v > 0).sum()) * weights for v, weights in self._weighted()) / self.total
+
+    def _weighted(self) -> Iterator[tuple[Tensor, int]]:
+        """The scores, and how many weights each of them decides on."""
         for place, values in zip(self.places, self.values):
-            columns = torch.tensor([len(c) for c in place.columns], device=values.device)
-            each = columns if self.granularity == "neuron" else 1
-            inside += int(((values > 0) * each).sum())
-            total += len(place.matrix) * int(columns.sum())
-        return inside / total
+            if self.granularity == "neuron":
+                yield from zip(values.unbind(1), map(len, place.columns))
+            else:
+                yield values, 1
 
     def bits(self) -> dict[tuple[int, str], Bits]:
         """1[l > 0] per (layer, site), packed: [d_in, d_out], or [d_in, 1] for neurons."""

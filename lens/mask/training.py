@@ -94,8 +94,6 @@ def train(
     if outside:
         outside.check(lm)
         scores.forbid(outside)
-        if not scores.count:
-            raise ValueError("No weight is left outside the subnetwork given as outside: give a smaller one.")
     objective = Objective(lm, config, first)
     devices = {v.device.type for v in scores.values}
     optimizer = torch.optim.Adam(scores.values, lr=config.lr, fused=devices <= {"cpu", "cuda"})

@@ -4,7 +4,7 @@ Every result is a file of its own, written whole by whoever called ``run``; a sw
 is missing, and a job that was stopped with its own last checkpoint.
 """
 
-from lens.sweep.cluster import local
+from lens.sweep.connecting import local
 from lens.sweep.counterfact import counterfact_jobs, reports
 from lens.sweep.job import Job
 from lens.sweep.masks import mask_jobs

@@ -9,7 +9,6 @@ A worker's death is the scheduler's to see.  It hands the job on by itself as of
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import threading
@@ -18,12 +17,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from uuid import uuid4
 
+from lens.sweep.connecting import connected
 from lens.sweep.job import Job
 from lens.sweep.results import Outcome
 from lens.sweep.work import sentence
-
-PATIENCE = 30
-"""Seconds to wait for a scheduler at an address."""
 
 TICK = 1
 """Seconds after which to look for workers that are new."""
@@ -164,76 +161,3 @@ def _on_worker(work: Callable[[Job], dict], job: Job) -> dict:
     if threads := os.environ.get("OMP_NUM_THREADS"):  # torch may have been imported before it was set
         torch.set_num_threads(int(threads))
     return work(job) | {"worker": get_worker().address}
-
-
-@contextmanager
-def connected(scheduler) -> Iterator:
-    """A ``distributed.Client`` of a scheduler's address or a cluster, closed afterwards; or the client that is given.
-
-    Raises ``OSError`` where the scheduler cannot be reached and ``ValueError`` for what is no scheduler.
-    """
-    distributed = _distributed()
-    if isinstance(scheduler, distributed.Client):
-        if scheduler.asynchronous:
-            raise ValueError("The client is asynchronous, and a sweep waits for its jobs: give a synchronous one.")
-        yield scheduler
-        return
-    if not (isinstance(scheduler, str) or hasattr(scheduler, "scheduler_address")):
-        raise ValueError(
-            f"Got {scheduler!r} for a scheduler: give its address, such as 'tcp://10.0.0.1:8786', a "
-            "distributed.Client, or a cluster."
-        )
-    try:
-        client = distributed.Client(scheduler, set_as_default=False, timeout=PATIENCE)
-    except (OSError, ValueError) as error:
-        raise OSError(
-            f"The scheduler {scheduler!r} cannot be reached ({sentence(error).rstrip('.')}): check that it runs, and "
-            "its address."
-        ) from None
-    with client:
-        yield client
-
-
-@contextmanager
-def local(workers: int) -> Iterator:
-    """A Dask cluster of ``workers`` processes on this machine, among which its processors are divided evenly.
-
-    In a script, start it below ``if __name__ == "__main__":``, for each worker imports the script.
-
-    Raises ``ValueError`` for fewer than one worker, and ``ImportError`` where ``distributed`` is not installed.
-    """
-    if workers < 1:
-        raise ValueError(f"A cluster of {workers} workers does nothing: give at least 1.")
-    distributed = _distributed()
-    import dask
-
-    share = max(1, (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()) // workers)
-    settings = {
-        "distributed.scheduler.allowed-failures": 0,  # then ``retries`` alone counts
-        "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None,  # slows torch, which reuses its memory
-    }
-    with (
-        dask.config.set(settings),
-        distributed.LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            processes=True,
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",  # any free port, and not the network
-            memory_limit=0,  # a worker keeps its model, and must not be paused for that
-            silence_logs=logging.CRITICAL,
-            env={"OMP_NUM_THREADS": str(share)},
-        ) as cluster,
-    ):
-        yield cluster
-
-
-def _distributed():
-    try:
-        import distributed
-    except ImportError:
-        raise ImportError(
-            "Workers need the package distributed: install it with 'pip install lens-book[sweep]', or run the jobs in "
-            "this process."
-        ) from None
-    return distributed

@@ -39,6 +39,15 @@ def test_the_worlds_own_facts_are_put_into_the_worlds_own_words():
         assert len(verbalize([fact])) == len(relations()[fact.relation].templates)
 
 
+def test_a_dictionary_is_read_by_its_keys_names_and_a_set_not_at_all(refuses):
+    want = verbalize([("hourglass", "hypernym", "clock")])
+    for name in ("relation", "rel"):
+        assert verbalize([{"tail": "clock", "head": "hourglass", name: "hypernym"}]) == want
+    for other in ({"head": "hourglass", "relation": "hypernym", "object": "clock"}, {"hourglass", "hypernym", "clock"}):
+        with refuses(ValueError, "Triplet number 0 .* give three texts"):
+            verbalize([other])
+
+
 def test_a_prompt_and_its_tail_make_the_sentence():
     (prompt,) = verbalize([("ice_cream", "IsA", "frozen_food")], {"IsA": "{Np} is a kind of {tail}."}, topic="food")
     assert prompt.sentence == "An ice cream is a kind of frozen food." and not prompt.held_out

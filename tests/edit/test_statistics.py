@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import cycle
 from pathlib import Path
 
@@ -13,7 +14,9 @@ import lens
 from lens import Request, data, edit
 from lens.__main__ import main
 from lens.edit import statistics
+from lens.edit.settings import _table
 from lens.edit.statistics import Statistics
+from lens.evaluate.editors import resolve
 from lens.model.families import FAMILIES
 from lens.model.watching import watch
 
@@ -246,6 +249,55 @@ def test_what_is_shipped_is_what_the_model_computes(mini, error):
     shipped = edit.covariance(mini, layer)[layer]
     (again,) = statistics.measure(mini, [layer], *statistics._read(mini, None, statistics.COUNT))
     assert again.corpus == shipped.corpus and error(again.C, shipped.C) < 1e-5
+
+
+# --- whose text
+
+
+def test_a_model_that_read_other_text_is_told_once_which_text_is_taken(tiny, mini, recwarn):
+    lm, count = tiny("gpt2"), 200
+    edit.covariance(lm, 0, TEXTS)
+    edit.covariance(mini, 0, count=900)
+    assert not recwarn
+    for layer in (0, 1, 0):
+        edit.covariance(lm, layer, count=count)
+    (warning,) = recwarn
+    assert re.match("The statistics of .* are those of the toy prose .* texts=, or --texts FILE", str(warning.message))
+
+
+@pytest.mark.parametrize("editor", ["rome", "memit"])
+def test_an_editor_takes_the_readers_text(tiny, refuses, monkeypatch, recwarn, editor):
+    monkeypatch.setitem(_table()[editor]["gpt2-xl"], "prefixes", [(2, 4)])  # tiny models read 64 tokens
+    lm, request = tiny("gpt2"), Request("The {} is on the", "cat", "mat")
+    layers = {"layer": 1} if editor == "rome" else {"layers": [0, 1]}
+    run, known = getattr(edit, editor), edit.covariance(lm, [0, 1], TEXTS)
+    want = run(lm, request, steps=2, statistics=known, **layers)
+    named, chosen, make = resolve(lm, editor, {"texts": iter(TEXTS), "steps": 2} | layers)
+    for got in (run(lm, request, steps=2, texts=iter(TEXTS), **layers), make(request), make(request)):
+        assert got.settings["corpus"] == known[1].corpus and all(map(_same, got.changes, want.changes))
+    assert named == editor and len(chosen["texts"]) == 64 and not recwarn  # a digest, not the text
+    with refuses(ValueError, "give one of the two"):
+        run(lm, request, texts=TEXTS, statistics=known, **layers)
+
+
+def _same(a, b) -> bool:
+    return torch.equal(a.x, b.x) and torch.equal(a.delta, b.delta)
+
+
+def test_the_commands_take_a_file_of_text(tmp_path, capsys):
+    file, rows = tmp_path / "mine.txt", tmp_path / "rows.jsonl"
+    file.write_text("\n\n".join(data.passages()), encoding="utf-8-sig")
+    assert main(["edit", "statistics", "--texts", str(file), "--layers", "4", "--device", "cpu"]) == 0
+    assert main(["edit", "statistics", "--texts", str(file), "--layers", "4", "--out", str(tmp_path / "out")]) == 0
+    want = edit.covariance(lens.load("mini", device="cpu"), 4, data.passages())[4]
+    assert [f.name for f in (tmp_path / "out").iterdir()] == [f.name for f in (tmp_path / "cache/statistics").iterdir()]
+    assert capsys.readouterr().out.count(f"over {want.count} tokens") == 2
+    short = ["--limit", "1", "--no-entropy", "--no-perplexity", "--set", "steps=1", "--layer", "4", "--device", "cpu"]
+    assert main(["counterfact", "--editor", "rome", "--texts", str(file), "--out", str(rows), *short]) == 0
+    header = lens.evaluate.Report.read(rows).header
+    assert len(header["settings"]["texts"]) == 64
+    assert main(["counterfact", "--editor", "shift", "--texts", str(file), *short]) == 1
+    assert "has no setting 'texts'" in capsys.readouterr().err
 
 
 # --- refused

@@ -112,6 +112,9 @@ def written_out():
                 losses.append(each.mean())
             found[name] = torch.stack(losses).mean()
         chosen = torch.cat([leaf.flatten() for leaf in leaves])
+        if scores.granularity == "neuron":  # a neuron's score is that of each of its weights
+            sites = [pair for place, leaf in zip(scores.places, leaves) for pair in zip(leaf.unbind(1), place.columns)]
+            chosen = torch.cat([neurons.repeat(len(columns)) for neurons, columns in sites])
         found["density"] = chosen[chosen > -torch.inf].sigmoid().mean()
         total = config.weight_of_sparsity(step) * found["density"]
         total = total + sum(getattr(config, name) * found[name] for name in rowsets if getattr(config, name))

@@ -7,11 +7,13 @@ import weakref
 import pytest
 import torch
 
+import lens
 from lens.kernels import Key
 from lens.mask.examples import Order, of_prompts, of_texts
 from lens.mask.objective import Objective
 from lens.mask.places import places
 from lens.mask.scores import Scores
+from lens.mask.training import train
 from lens.model.families import FAMILIES
 
 IN_FLOAT32 = 2e-5
@@ -186,6 +188,24 @@ def test_the_hard_losses_are_those_of_the_weights_set_to_zero(tiny, prepared):
         assert hard[name] == pytest.approx(float(loss), rel=1e-9)
     ones = sum(int((v > 0).sum()) for v in scores.values)
     assert hard["density"] == ones / sum(v.numel() for v in scores.values) and hard["suppress"] > 0
+
+
+@pytest.mark.parametrize("granularity", ["weight", "neuron"])
+@pytest.mark.parametrize("sites", [None, ["attn_q", "attn_v", "ff2"]])
+def test_lambda_weighs_the_density_that_is_reported(tiny, sets, short, granularity, sites):
+    """Also where matrices differ in width and where weights must stay: a mask of certain scores has one density."""
+    lm = tiny("llama")  # k and v narrower than q, FF1 wider
+    scores = Scores(places(lm, sites=sites), granularity, 0.45, 0)
+    for n, values in enumerate(scores.values):
+        certain = torch.where(torch.rand_like(values) < n / 9, 40.0, -40.0)
+        values.data = torch.where(values > -torch.inf, certain, values)
+    three = sets.target, sets.control, sets.text
+    some = train(lm, *three, short(granularity=granularity, sites=sites, start=0.6, steps=1, check=1), progress=False)
+    for part in (None, lens.mask.shrunk(some, 0.8)):
+        if part:
+            scores.forbid(part)
+        found = some.with_bits(scores.bits(), "")
+        assert 0 < found.density() == scores.hard_density() == pytest.approx(float(scores.density().detach()), abs=1e-6)
 
 
 def test_an_order_shows_every_row_once_before_any_comes_again():

@@ -19,7 +19,7 @@ def cluster():
 @pytest.fixture
 def client(cluster):
     """A client of the cluster, with both workers there."""
-    from lens.sweep.cluster import connected
+    from lens.sweep.connecting import connected
 
     with connected(cluster) as found:
         found.wait_for_workers(2, timeout=120)

@@ -5,9 +5,13 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import socket
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 import sweep_jobs
@@ -149,10 +153,57 @@ def test_the_cluster_costs_little_beside_the_jobs(client, tmp_path):
     assert time.perf_counter() - begun < 3 * 20 * 0.2 / 2  # the real measurement is of longer jobs
 
 
-def test_a_scheduler_that_is_not_there_is_named(monkeypatch, refuses, tmp_path):
-    monkeypatch.setattr("lens.sweep.cluster.PATIENCE", 1)
-    with refuses(OSError, "The scheduler 'tcp://127.0.0.1:9' cannot be reached"):
-        run(DOUBLES, tmp_path, "tcp://127.0.0.1:9", progress=False)
+HTTP = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/html\r\n\r\n" + b"<html>400</html>" * 9
+
+
+@pytest.fixture
+def taken():
+    """``taken(bytes)``: the address of a port where each caller gets these bytes, and then silence."""
+    sockets = []
+
+    def serve(says: bytes) -> str:
+        server = socket.create_server(("127.0.0.1", 0))
+        sockets.append(server)
+
+        def answer():
+            with suppress(OSError):
+                while True:
+                    sockets.append(server.accept()[0])
+                    sockets[-1].sendall(says)
+
+        threading.Thread(target=answer, daemon=True).start()
+        return f"tcp://127.0.0.1:{server.getsockname()[1]}"
+
+    yield serve
+    for one in sockets:
+        one.close()
+
+
+def test_what_is_no_scheduler_is_named_in_time(monkeypatch, refuses, tmp_path, cluster, client, taken):
+    monkeypatch.setattr("lens.sweep.connecting.PATIENCE", 1)
+    worker, dashboard = next(iter(client.nthreads())), f"tcp://{cluster.dashboard_link.split('/')[2]}"
+    nothing, other = "nothing answered .* within 1 sec", "what answers is no scheduler"
+    places = {"tcp://127.0.0.1:9": nothing, taken(b""): nothing, taken(HTTP): other, dashboard: f"{nothing}|{other}"}
+    for address, words in (places | {worker: "a worker answers", "nowhere": "missing port"}).items():
+        begun = time.perf_counter()
+        with refuses(OSError, f"The scheduler '{address}' cannot be reached .({words})"):
+            run(DOUBLES, tmp_path, address, progress=False)
+        assert time.perf_counter() - begun < 5
+
+
+def test_after_a_wrong_address_the_command_ends_at_once(taken):
+    code = (
+        "import sys, time, lens.sweep.connecting as connecting\n"
+        "from lens.__main__ import main\n"
+        "connecting.PATIENCE = 1\n"
+        "failed = main(['sweep', 'masks', '--out', 'nowhere', '--scheduler', sys.argv[1]])\n"
+        "print(time.time())\n"
+        "sys.exit(failed)"
+    )
+    for says in (b"", HTTP):
+        done = subprocess.run([sys.executable, "-c", code, taken(says)], capture_output=True, text=True, timeout=60)
+        assert time.time() - float(done.stdout) < 5 and done.returncode == 1
+        assert done.stderr.startswith("lens: The scheduler") and done.stderr.count("\n") == 1
 
 
 def test_without_distributed_the_sentence_says_how_to_install_it(monkeypatch, refuses, tmp_path):
