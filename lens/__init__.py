@@ -9,19 +9,18 @@ tensor(True)
 
 from importlib import import_module
 
-import lens.stale  # noqa: F401  before torch: refuses a kernel that is older than what is installed
-from lens import cost, data, edit, evaluate, mask, overlap, relearn, sweep
-from lens.capture import Trace, capture
+import lens.course.stale  # noqa: F401  before torch: refuses a kernel that is older than what is installed
+from lens import data, edit, evaluate, mask, overlap, relearn
+from lens.course.start import setup
 from lens.edit import Request
-from lens.gradient import FactoredGradient
-from lens.lenses import Lens, backward_lens, logit_lens
+from lens.gradient import FactoredGradient, Trace, capture
 from lens.model import LanguageModel
 from lens.model.loading import load
-from lens.readout import Projection, project, token_rank
-from lens.segments import SEGMENTS, segments
-from lens.start import setup
+from lens.readout import SEGMENTS, Lens, Projection, backward_lens, logit_lens, project, segments, token_rank
+from lens.results.provenance import VERSION
+from lens.scale import cost, sweep
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 __all__ = [
     "SEGMENTS",
@@ -54,11 +53,11 @@ __all__ = [
 
 
 # Opened on first use: matplotlib and the widgets' packages take longer to import than everything else here together.
-LAZY = ("check", "plot", "widgets")
+LAZY = {"check": "lens.course.check", "plot": "lens.plot", "widgets": "lens.course.widgets"}
 
 
 def __getattr__(name: str):
     """``lens.check``, ``lens.plot`` and ``lens.widgets`` on first use."""
     if name in LAZY:
-        return import_module(f"lens.{name}")
+        return import_module(LAZY[name])
     raise AttributeError(f"module 'lens' has no attribute {name!r}")

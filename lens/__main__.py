@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lens.commands import cost, edit, mask, relearn, sweep
 from lens.commands import evaluate as evaluation
-from lens.mini.recipe import RECIPES
+from lens.world.recipe import RECIPES
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -110,9 +110,9 @@ def _build(_args) -> None:
     import json
 
     from lens.data import manifest, paths
+    from lens.data.corpus import heldout_paragraphs
     from lens.data.records import make_records
-    from lens.files import write_text
-    from lens.mini.corpus import heldout_paragraphs
+    from lens.results.whole import write_text
 
     write_text(paths.world() / "heldout.txt", "\n\n".join(heldout_paragraphs()) + "\n")
     records = make_records()
@@ -124,7 +124,7 @@ def _train(args) -> None:
     from dataclasses import replace
 
     from lens.data import manifest, paths
-    from lens.mini.train import train
+    from lens.world.train import train
 
     recipe = RECIPES[args.name]
     recipe = replace(recipe, steps=args.steps) if args.steps is not None else recipe
@@ -136,8 +136,8 @@ def _train(args) -> None:
 
 def _evaluate(args) -> None:
     from lens.data import manifest, paths
-    from lens.mini.evaluate import evaluate, totals, write_card
     from lens.model.loading import load
+    from lens.world.evaluate import evaluate, totals, write_card
 
     folder = args.model or paths.model(args.name)
     result = evaluate(load(str(folder)))
@@ -151,30 +151,30 @@ def _evaluate(args) -> None:
 
 
 def _bench(args) -> None:
-    from lens.bench.whole_lens import bench_lens
+    from lens.scale.bench.whole_lens import bench_lens
 
     for name, value in bench_lens(args.device).items():
         print(f"{name:36} {value:10.3f}")
 
 
 def _bench_edit(args) -> None:
-    from lens.bench.edit_cost import bench_edit
+    from lens.scale.bench.edit_cost import bench_edit
 
     for name, value in bench_edit(args.device).items():
         print(f"{name:42} {value:12.3f}")
 
 
 def _bench_mask(args) -> None:
-    from lens.bench.mask_cost import bench_mask
+    from lens.scale.bench.mask_cost import bench_mask
 
     for name, value in bench_mask(args.device).items():
         print(f"{name:50} {'unknown' if value is None else f'{value:12.3f}'}")
 
 
 def _bench_memory(args) -> None:
-    from lens.bench.memory_cost import bench_memory, text
     from lens.data import manifest, paths
-    from lens.files import write_text
+    from lens.results.whole import write_text
+    from lens.scale.bench.memory_cost import bench_memory, text
 
     out = args.out or paths.root() / "bench" / "cost.csv"
     write_text(out, text(bench_memory()))
@@ -184,10 +184,10 @@ def _bench_memory(args) -> None:
 
 
 def _bench_kernels(args) -> None:
-    from lens.bench.kernels import bench_kernels
-    from lens.bench.measure import slug
     from lens.data import manifest, paths
-    from lens.files import write_text
+    from lens.results.whole import write_text
+    from lens.scale.bench.kernels import bench_kernels
+    from lens.scale.bench.measure import slug
 
     report = bench_kernels(args.device)
     out = args.out or paths.root() / "bench" / f"{slug(report.machine)}.csv"

@@ -9,11 +9,11 @@ import torch
 
 from lens import kernels
 from lens.__main__ import main
-from lens.bench import kernels as bench
-from lens.bench.measure import peak_bytes, slug
-from lens.bench.work import Size
 from lens.data import paths
-from lens.provenance import machine
+from lens.results.provenance import machine
+from lens.scale.bench import kernels as bench
+from lens.scale.bench.measure import peak_bytes, slug
+from lens.scale.bench.work import Size
 
 CPU = torch.device("cpu")
 TINY = Size(layers=2, width=32, inner=64, vocabulary=500, tokens=3, vectors=7)

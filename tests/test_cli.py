@@ -13,9 +13,9 @@ import pytest
 
 import lens
 from lens.__main__ import main
-from lens.bench import edit_cost
-from lens.bench import whole_lens as bench
 from lens.data import manifest, paths
+from lens.scale.bench import edit_cost
+from lens.scale.bench import whole_lens as bench
 
 ROOT = Path(lens.__file__).resolve().parents[1]
 
@@ -159,7 +159,7 @@ def test_ctrl_c_exits_130_with_one_line(capsys, monkeypatch):
 
 
 def test_train_hands_its_arguments_to_the_recipe(capsys, monkeypatch, tmp_path):
-    from lens.mini import train as training
+    from lens.world import train as training
 
     seen = []
     monkeypatch.setattr(training, "train", lambda out, work, recipe, device: seen.append((work, recipe, device)) or out)

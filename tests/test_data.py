@@ -8,11 +8,12 @@ import shutil
 
 import pytest
 
-from lens import data, files
+from lens import data
 from lens.data import manifest, paths
+from lens.data.corpus import documents, heldout_paragraphs
 from lens.data.prose import paragraphs
 from lens.data.records import make_records
-from lens.mini.corpus import documents, heldout_paragraphs
+from lens.results import whole as files
 
 COUNTERFACT = {
     "case_id",

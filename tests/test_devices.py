@@ -11,12 +11,12 @@ from far import FAR, elsewhere, move
 
 import lens
 from lens import Request, edit, mask, relearn
+from lens.course.widgets.answers import answers
 from lens.evaluate.generation import continuations
 from lens.evaluate.perplexity import Perplexity
 from lens.evaluate.readings import Readings
 from lens.evaluate.scoring import score
 from lens.model import soundness
-from lens.widgets.answers import answers
 
 accelerate = pytest.importorskip("accelerate")
 

@@ -11,13 +11,13 @@ from torch import nan, nn
 
 import lens
 from lens import LanguageModel, Request
+from lens.course.widgets.answers import answers
 from lens.edit.edit import Change, Edit
 from lens.evaluate.generation import continuations
 from lens.kernels.naive import rank
 from lens.mask.places import places
 from lens.model import soundness
 from lens.model.families import FAMILIES
-from lens.widgets.answers import answers
 
 PROMPT, REQUEST = "on the other", Request("on the {}", "other", "is")
 

@@ -20,12 +20,12 @@ from safetensors.torch import load_file
 import lens
 from lens import data
 from lens.data import paths
-from lens.mini import tokenizer as mini_tokenizer
-from lens.mini import train as training
-from lens.mini.corpus import documents
-from lens.mini.evaluate import best_ranks, totals
-from lens.mini.recipe import RECIPES
-from lens.mini.train import IGNORE, Batches, Recipe, schedule, train
+from lens.data.corpus import documents
+from lens.world import tokenizer as mini_tokenizer
+from lens.world import train as training
+from lens.world.evaluate import best_ranks, totals
+from lens.world.recipe import RECIPES
+from lens.world.train import IGNORE, Batches, Recipe, schedule, train
 
 # --- what is shipped --------------------------------------------------------------------------------------------------
 
@@ -213,7 +213,7 @@ def test_training_repeats_itself_bit_for_bit_and_opens_as_a_model(tmp_path, monk
 KILLED = """
 import json, os, signal, sys
 from pathlib import Path
-from lens.mini import tokenizer, train
+from lens.world import tokenizer, train
 everything = json.loads(sys.argv[4])
 train.documents = tokenizer.documents = lambda epoch, seed=0: everything[epoch % 3]
 save = train._save

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from lens import stale
+from lens.course import stale
 
 
 def test_a_package_changed_under_the_running_kernel_asks_for_a_restart(refuses):

@@ -294,7 +294,7 @@ def test_the_inputs_of_the_upper_layers_are_not_used_for_another_model_below(tin
 
 
 def test_a_worker_does_not_lend_a_model_that_a_job_has_changed():
-    from lens.sweep.models import opened
+    from lens.scale.sweep.models import opened
 
     with opened("mini", "cpu") as first:
         name = first.fingerprint

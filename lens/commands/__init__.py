@@ -1,1 +1,1 @@
-"""Groups of commands of ``python -m lens``: each module adds its own to the parser."""
+"""What can be typed after ``python -m lens``?  Each module adds its own commands to the parser."""

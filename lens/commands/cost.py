@@ -25,10 +25,10 @@ def add(commands) -> None:
 
 
 def run(args) -> None:
-    from lens import cost
-    from lens.cost import papers
-    from lens.cost.machines import MACHINES
     from lens.mask import Config
+    from lens.scale import cost
+    from lens.scale.cost import papers
+    from lens.scale.cost.machines import MACHINES
 
     if args.gpu not in MACHINES:
         raise ValueError(f"The speed of {args.gpu!r} is not known: give one of {', '.join(MACHINES)}.")

@@ -80,9 +80,9 @@ def counterfact(args) -> int:
 def sequential(args) -> int:
     from lens import evaluate
     from lens.evaluate.tuning import as_csv
-    from lens.files import write_text
     from lens.model.loading import load
-    from lens.provenance import provenance
+    from lens.results.provenance import provenance
+    from lens.results.whole import write_text
 
     records, chosen = _records(args.records, args.limit), _settings(args)
     lm = load(args.model, device=args.device)
@@ -105,8 +105,8 @@ def _line(step: dict) -> str:
 def tuning(args) -> int:
     from lens import evaluate
     from lens.evaluate.tuning import as_csv, as_table
-    from lens.files import write_text
     from lens.model.loading import load
+    from lens.results.whole import write_text
 
     def keep(results: list[dict]) -> None:
         if args.out:
@@ -114,7 +114,7 @@ def tuning(args) -> int:
 
     records, chosen = _records("validation", args.limit), _settings(args)
     lm = load(args.model, device=args.device)
-    results = evaluate.tune(lm, records, args.editor, settings=chosen, together=args.together, each=keep)
+    results = evaluate.grid_search(lm, records, args.editor, settings=chosen, together=args.together, each=keep)
     print(as_table(results))
     if (found := evaluate.best(results, args.floor)) is None:
         raise ValueError(f"No setting of the grid has an efficacy of {args.floor:.0%} on these records.")

@@ -133,8 +133,8 @@ def evaluate(args) -> int:
 
 def _write(out: Path, rows: list[dict], lm) -> None:
     from lens.evaluate.tuning import as_csv
-    from lens.files import write_text
-    from lens.provenance import provenance
+    from lens.results.provenance import provenance
+    from lens.results.whole import write_text
 
     made = provenance(lm.device) | {"fingerprint": lm.fingerprint}
     if out.suffix == ".json":

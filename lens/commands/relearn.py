@@ -129,8 +129,8 @@ def _read(path: Path, head: str) -> list[dict]:
 
 def _write(path: Path, head: str, rows: list[dict], lm) -> None:
     from lens.evaluate.tuning import as_csv
-    from lens.files import write_text
-    from lens.provenance import provenance
+    from lens.results.provenance import provenance
+    from lens.results.whole import write_text
 
     made = provenance(lm.device)
     versions = ", ".join(f"{name} {number}" for name, number in made["versions"].items())

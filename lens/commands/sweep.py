@@ -59,9 +59,9 @@ def _common(parser: argparse.ArgumentParser) -> None:
 
 def _masks(args) -> int:
     from lens.evaluate.tuning import as_csv
-    from lens.files import write_text
-    from lens.sweep import mask_jobs
-    from lens.sweep.models import place_of
+    from lens.results.whole import write_text
+    from lens.scale.sweep import mask_jobs
+    from lens.scale.sweep.models import place_of
 
     results = _run(
         args,
@@ -85,8 +85,8 @@ def _masks(args) -> int:
 
 
 def _counterfact(args) -> int:
-    from lens.sweep import counterfact_jobs, reports
-    from lens.sweep.models import place_of
+    from lens.scale.sweep import counterfact_jobs, reports
+    from lens.scale.sweep.models import place_of
 
     chosen: dict[str, dict] = {}
     for name, value in settings(args.set).items():
@@ -122,7 +122,7 @@ def _run(args, builder: Callable, *arguments, **options):
 
     With a cluster a worker makes them: this machine need not hold the model.
     """
-    from lens.sweep import run
+    from lens.scale.sweep import run
 
     resources = settings(args.resource) or None
     for name, amount in (resources or {}).items():
@@ -143,7 +143,7 @@ def _run(args, builder: Callable, *arguments, **options):
 @contextmanager
 def _cluster(args) -> Iterator:
     """A client of the cluster that was asked for, None for this process."""
-    from lens.sweep.connecting import connected, local
+    from lens.scale.sweep.connecting import connected, local
 
     if args.scheduler and args.workers is not None:
         raise ValueError("--scheduler and --workers name two clusters: give one of them.")

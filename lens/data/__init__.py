@@ -1,4 +1,4 @@
-"""Facts in words and ordinary text: the built-in world, triplets of your own, released files, public datasets."""
+"""Which facts, records and texts are there?  The built-in world, public files, and the reader's own."""
 
 from lens.data.hub import Question, commonsense_qa, wikitext
 from lens.data.knowledge import Knowledge, knowledge, target_kgs

@@ -20,9 +20,9 @@ from random import Random
 
 from lens.data.prose import paragraphs
 from lens.data.released import load_prompts, name_of
+from lens.data.spelling import one_name
 from lens.data.text import heldout, passages
 from lens.data.world import Fact, Prompt, facts, prompts
-from lens.spelling import one_name
 
 UNSEEN = 2
 """Taught phrasings of a target fact that no mask trains on, where it has so many beside its first."""

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from lens.data import paths
-from lens.files import write_text
+from lens.results.whole import write_text
 
 NAME = "MANIFEST.json"
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from lens.data import paths
-from lens.spelling import continuation
+from lens.data.spelling import continuation
 
 HELD_OUT = 2
 """Templates of its relation that a fact is never taught with."""

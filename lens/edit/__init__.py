@@ -1,11 +1,13 @@
-"""Editors: each takes a model and one request or several, and returns an ``Edit`` that has changed nothing yet.
+"""How is a fact written into a model?  Each editor takes a model and requests, and returns an ``Edit`` to apply.
 
-forward pass        shift            one forward pass
-gradient            sgd_step         one step of gradient descent
-                    finetune         Adam on one matrix
-                    mend             a trained network makes the edit of the gradient
-key and value       rome             one fact, one matrix, least disturbance by ``covariance``
-                    memit            many facts, several layers
+::
+
+    forward pass        shift            one forward pass
+    gradient            sgd_step         one step of gradient descent
+                        finetune         Adam on one matrix
+                        mend             a trained network makes the edit of the gradient
+    key and value       rome             one fact, one matrix, least disturbance by ``covariance``
+                        memit            many facts, several layers
 """
 
 from lens.edit.branch import branches

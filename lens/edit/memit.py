@@ -92,7 +92,7 @@ def memit(
     note = None
     if any(value.delta.any() for value in found):
         z = torch.stack([value.plain + value.delta for value in found])  # [n, d]
-        prompts = Prompts(lm, requests, before, layers)
+        prompts = PromptRuns(lm, requests, before, layers)
         for i, layer in enumerate(layers):
             k, h = prompts.activations(layer, changes)
             x = spread(known[layer], k, chosen["lam"])
@@ -112,7 +112,7 @@ def spread(statistics: Statistics, k: Tensor, lam: float) -> Tensor:
     return torch.linalg.solve(torch.eye(len(k), dtype=k.dtype, device=k.device) + p @ k.T, p)
 
 
-class Prompts:
+class PromptRuns:
     """All requests in all their contexts, ready to run through the edited layers again and again."""
 
     def __init__(self, lm: LanguageModel, requests: Sequence[Request], before: Prefixes, layers: Sequence[int]):

@@ -25,14 +25,14 @@ from time import perf_counter
 import torch
 from torch import Tensor, nn
 
-from lens.capture import Trace, capture
 from lens.data import manifest, paths
 from lens.edit.edit import Change, Edit
 from lens.edit.request import as_requests
 from lens.edit.settings import settings
 from lens.edit.shift import Requests
-from lens.files import whole
+from lens.gradient import Trace, capture
 from lens.model import LanguageModel
+from lens.results.whole import whole
 
 FORMAT = "lens-mend-1"
 LAYERS = 2

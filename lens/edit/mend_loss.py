@@ -34,7 +34,7 @@ BATCH = 8
 
 
 @dataclass(frozen=True)
-class Outcome:
+class MetaLoss:
     """What a batch of edits does: the meta-loss, its two terms, and two shares to read them by.
 
     ``said``: of the equivalents' target tokens, those that the edited model would say; ``kept``: of the locality
@@ -55,7 +55,7 @@ def meta_loss(
     edit_weight: float = 0.1,
     locality_weight: float = 1.0,
     prose: int = 24,
-) -> Outcome:
+) -> MetaLoss:
     """Edit with every example's request, and measure its edited model on its equivalents and locality.
 
     ``edit_weight`` is c; ``prose`` is how many tokens of each paragraph are read.  Autograd follows into the network.
@@ -78,7 +78,7 @@ def meta_loss(
         edit, said = _edit_loss(lm, edits, examples)
         locality, kept = _locality_loss(lm, edits, examples, prose)
     loss = edit_weight * edit + locality_weight * locality
-    return Outcome(loss, edit.item(), locality.item(), said, kept)
+    return MetaLoss(loss, edit.item(), locality.item(), said, kept)
 
 
 def _edit_loss(lm: LanguageModel, edits: list[list[Change]], examples: Sequence[Example]) -> tuple[Tensor, float]:
@@ -88,7 +88,7 @@ def _edit_loss(lm: LanguageModel, edits: list[list[Change]], examples: Sequence[
         target = lm.target_ids(example.request.target_new)
         for text in example.equivalents:
             prompt = lm.encode(text)
-            rows.append(Row(i, [*prompt, *target[:-1]], len(prompt) - 1))
+            rows.append(Reading(i, [*prompt, *target[:-1]], len(prompt) - 1))
             labels += target
             shares += [1 / len(target)] * len(target)
     logits = _logits(lm, _read(lm, edits, rows)[0])
@@ -104,8 +104,8 @@ def _locality_loss(
     """KL(original ‖ edited), the mean over rows: at a prompt's last token, and over a paragraph's every token."""
     rows = []
     for i, example in enumerate(examples):
-        rows += [Row(i, ids, len(ids) - 1) for ids in map(lm.encode, example.locality)]
-        rows += [Row(i, lm.encode(text)[:prose], 0) for text in example.prose]
+        rows += [Reading(i, ids, len(ids) - 1) for ids in map(lm.encode, example.locality)]
+        rows += [Reading(i, lm.encode(text)[:prose], 0) for text in example.prose]
     edited, original = (_logits(lm, h).log_softmax(1) for h in _read(lm, edits, rows, original=True))
     kl = (original.exp() * (original - edited)).sum(1)
     read = [len(row.ids) - row.first for row in rows]
@@ -114,7 +114,7 @@ def _locality_loss(
     return (kl * share).sum(), float((same * share).sum())
 
 
-class Row(NamedTuple):
+class Reading(NamedTuple):
     """Token ids that run through edited model ``edit``, of which the places from ``first`` on are read."""
 
     edit: int
@@ -122,7 +122,7 @@ class Row(NamedTuple):
     first: int
 
 
-def _read(lm: LanguageModel, edits: list[list[Change]], rows: list[Row], original: bool = False) -> list[Tensor]:
+def _read(lm: LanguageModel, edits: list[list[Change]], rows: list[Reading], original: bool = False) -> list[Tensor]:
     """ln_f's output [K, d] at all places of all rows that are read, of the edited models, and of the original one."""
     order = sorted(range(len(rows)), key=lambda r: len(rows[r].ids))  # rows of like length run together
     found: dict[int, list[Tensor]] = {}

@@ -21,16 +21,16 @@ from tqdm.auto import tqdm
 
 from lens.edit.mend import MendNetwork, save_network
 from lens.edit.mend_examples import Example, training_example, validation_examples
-from lens.edit.mend_loss import Outcome, meta_loss
+from lens.edit.mend_loss import MetaLoss, meta_loss
 from lens.edit.settings import settings
-from lens.files import whole
 from lens.model import LanguageModel
 from lens.model.soundness import finite
-from lens.provenance import provenance
+from lens.results.provenance import provenance
+from lens.results.whole import whole
 
 
 @dataclass(frozen=True)
-class Recipe:
+class MendRecipe:
     """Everything that decides what the network becomes; ``edit_weight`` and ``alpha`` are the paper's."""
 
     layers: tuple[int, ...] = (-3, -2, -1)
@@ -55,13 +55,13 @@ class Recipe:
         return self.edit_weight, self.locality_weight, self.prose
 
 
-def recipe_for(lm: LanguageModel, **given) -> Recipe:
+def recipe_for(lm: LanguageModel, **given) -> MendRecipe:
     """The recipe of this model's ``settings``; what is ``given`` (and not None) takes precedence."""
     chosen = settings(lm, "mend")["recipe"] | {name: value for name, value in given.items() if value is not None}
-    return Recipe(**chosen)
+    return MendRecipe(**chosen)
 
 
-def new_network(lm: LanguageModel, recipe: Recipe) -> MendNetwork:
+def new_network(lm: LanguageModel, recipe: MendRecipe) -> MendNetwork:
     """A fresh network for ``lm``: the identity, and where the recipe says so after z-scoring."""
     for layer in recipe.layers:
         lm.check(layer, recipe.sites[0])
@@ -80,7 +80,7 @@ def new_network(lm: LanguageModel, recipe: Recipe) -> MendNetwork:
 
 
 def train(
-    lm: LanguageModel, out: str | Path, recipe: Recipe = Recipe(), every: int = 100, progress: bool = True
+    lm: LanguageModel, out: str | Path, recipe: MendRecipe = MendRecipe(), every: int = 100, progress: bool = True
 ) -> Path:
     """Train a network for ``lm`` and write it to ``out``, a whole file or none; return ``out``.
 
@@ -138,8 +138,8 @@ def train_step(
     network: MendNetwork,
     optimizer: torch.optim.Optimizer,
     examples: Sequence[Example],
-    recipe: Recipe,
-) -> Outcome:
+    recipe: MendRecipe,
+) -> MetaLoss:
     """One step of ``optimizer`` down the meta-loss of a few examples."""
     parameters = list(network.parameters())
     outcome = meta_loss(lm, network, examples, *recipe.loss)
@@ -151,29 +151,31 @@ def train_step(
 
 
 @torch.no_grad()
-def validate(lm: LanguageModel, network: MendNetwork, examples: Sequence[Example], recipe: Recipe) -> dict[str, float]:
-    """The mean ``Outcome`` over the examples, as numbers."""
+def validate(
+    lm: LanguageModel, network: MendNetwork, examples: Sequence[Example], recipe: MendRecipe
+) -> dict[str, float]:
+    """The mean ``MetaLoss`` over the examples, as numbers."""
     parts = [examples[i : i + recipe.edits] for i in range(0, len(examples), recipe.edits)]
     outcomes = [(len(part) / len(examples), meta_loss(lm, network, part, *recipe.loss)) for part in parts]
-    return {f.name: sum(share * float(getattr(o, f.name)) for share, o in outcomes) for f in fields(Outcome)}
+    return {f.name: sum(share * float(getattr(o, f.name)) for share, o in outcomes) for f in fields(MetaLoss)}
 
 
-def schedule(step: int, recipe: Recipe) -> float:
+def schedule(step: int, recipe: MendRecipe) -> float:
     """A linear warm-up of 50 steps, then linearly down to zero."""
     return min(1.0, (step + 1) / 50) * (1 - step / recipe.steps)
 
 
-def _examples(recipe: Recipe, step: int) -> list[Example]:
+def _examples(recipe: MendRecipe, step: int) -> list[Example]:
     rng = Random(f"{recipe.seed}/{step}")
     return [training_example(rng) for _ in range(recipe.edits)]
 
 
-def _run_name(lm: LanguageModel, recipe: Recipe) -> str:
+def _run_name(lm: LanguageModel, recipe: MendRecipe) -> str:
     """A checkpoint continues only the run it came from: same recipe, same model."""
     return sha256(f"{json.dumps(asdict(recipe))} {lm.fingerprint}".encode()).hexdigest()[:12]
 
 
-def _about(lm: LanguageModel, recipe: Recipe, validation: dict) -> dict:
+def _about(lm: LanguageModel, recipe: MendRecipe, validation: dict) -> dict:
     """What a reader of the file wants to know: for which model, how made, with which versions, how good."""
     return {
         "model": lm.name,

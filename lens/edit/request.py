@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from unicodedata import normalize
 
+from lens.data.spelling import continuation, find
 from lens.model.tokens import as_ids
-from lens.spelling import continuation, find
 
 FIELDS = ("prompt", "subject", "target_new")
 

@@ -16,10 +16,10 @@ from time import perf_counter
 
 import torch
 
-from lens.capture import capture
 from lens.edit.edit import Change, Edit
 from lens.edit.request import Request, as_requests
 from lens.edit.settings import settings
+from lens.gradient import capture
 from lens.model import LanguageModel
 from lens.model.batch import Batch, teacher_forced
 from lens.model.families import check_adds

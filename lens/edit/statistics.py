@@ -27,8 +27,8 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from lens.data import paths
+from lens.data.corpus import documents
 from lens.edit.statistics_files import cache, fetch, store
-from lens.mini.corpus import documents
 from lens.model import LanguageModel
 from lens.model.batch import pad
 from lens.model.soundness import finite, not_finite

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from lens.data import paths
-from lens.files import whole
 from lens.model import LanguageModel
+from lens.results.whole import whole
 
 FORMAT = "lens-statistics-1"
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from lens.edit.edit import Change, Edit
 from lens.edit.request import Request
-from lens.files import whole
 from lens.model import LanguageModel
 from lens.model.devices import device
+from lens.results.whole import whole
 
 FORMAT = "lens-edit-1"
 

@@ -27,7 +27,7 @@ from lens.model.watching import watch
 
 
 @dataclass(frozen=True)
-class Value:
+class Searched:
     """What ``find_value`` found: ``delta`` [d], the residual Δ, and the loss before every step and after the last.
 
     ``key`` [d_m] is FF2's input at the subject's last token and ``mean`` [d] the module's output there, both averaged
@@ -45,7 +45,7 @@ class Value:
 @torch.enable_grad()
 def find_value(
     lm: LanguageModel, request: Request, layer: int, module: nn.Module, before: Prefixes, chosen: Mapping
-) -> Value:
+) -> Searched:
     """Search for Δ at the output of ``module``, FF2 of ``layer`` or the layer itself, behind the prefixes ``before``.
 
     ``chosen`` holds lr, steps, kl, decay, clamp and stop: the search ends when the loss is below ``stop``, so where
@@ -96,7 +96,7 @@ def find_value(
                 delta *= (chosen["clamp"] * length / delta.norm()).clamp(max=1)
     finally:
         hook.remove()
-    return Value(delta.detach(), keys.mean(0), outputs.mean(0), plain, tuple(losses))
+    return Searched(delta.detach(), keys.mean(0), outputs.mean(0), plain, tuple(losses))
 
 
 def at_places(t: Tensor | tuple, places: Sequence[int]) -> Tensor:

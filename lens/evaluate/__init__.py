@@ -5,11 +5,12 @@ from lens.evaluate.counterfact import counterfact
 from lens.evaluate.knowledge import Removal, knowledge
 from lens.evaluate.phrasing import best_phrasing
 from lens.evaluate.readings import Measures
-from lens.evaluate.report import Estimate, Report, Row
-from lens.evaluate.scoring import Scores, score
+from lens.evaluate.report import Estimate, Report
+from lens.evaluate.rows import Row
+from lens.evaluate.scoring import TargetScores, score
 from lens.evaluate.sensitivity import Sweep, sensitivity
 from lens.evaluate.sequential import sequential
-from lens.evaluate.tuning import best, tune
+from lens.evaluate.tuning import best, grid_search
 
 __all__ = [
     "Estimate",
@@ -17,7 +18,7 @@ __all__ = [
     "Removal",
     "Report",
     "Row",
-    "Scores",
+    "TargetScores",
     "Sweep",
     "best",
     "best_phrasing",
@@ -26,5 +27,5 @@ __all__ = [
     "score",
     "sensitivity",
     "sequential",
-    "tune",
+    "grid_search",
 ]

@@ -23,11 +23,12 @@ from lens.evaluate.editors import Editor, resolve
 from lens.evaluate.entropy import ngram_entropy
 from lens.evaluate.perplexity import Perplexity, sample
 from lens.evaluate.prompts import Case, shares
-from lens.evaluate.report import Report, Row
+from lens.evaluate.report import Report
+from lens.evaluate.rows import Row
 from lens.evaluate.run_file import FORMAT, RunFile
 from lens.kernels import Key
 from lens.model import LanguageModel
-from lens.provenance import provenance
+from lens.results.provenance import provenance
 
 KEPT = {"cpu": 1 << 30, "cuda": 1 << 32}
 """Bytes of keys and values held at one time while texts are sampled."""

@@ -15,12 +15,12 @@ from statistics import fmean
 
 from tqdm.auto import tqdm
 
-from lens import markdown
 from lens.data import Knowledge
 from lens.evaluate.readings import Measures, Readings
 from lens.mask.subnetwork import Subnetwork
 from lens.mask.variants import random_like
 from lens.model import LanguageModel
+from lens.results import markdown
 
 SETS = {
     "target": "TargetKG",

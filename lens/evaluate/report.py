@@ -12,7 +12,6 @@ leaves [96.3 %, 100 %].
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
@@ -21,34 +20,12 @@ from statistics import fmean, stdev
 
 from scipy.special import stdtrit
 
-from lens import markdown
 from lens.evaluate.prompts import CONVENTIONS, MEASURES, SHARES
+from lens.evaluate.rows import Row
+from lens.evaluate.run_file import read
+from lens.results import markdown
 
 NUMBERS = (*SHARES, "entropy", "perplexity", "seconds")
-
-
-@dataclass(frozen=True)
-class Row:
-    """One record's outcome: the six shares (0 to 1), ``entropy`` (hundredths of a bit), ``perplexity`` of the sample
-    text, the ``seconds`` the edit took, the editor's ``note``; where the record failed, only ``error``, a sentence.
-
-    A measure is None where it was not asked for or the record has no prompt for it.
-    """
-
-    case_id: int
-    subject: str
-    target_new: str
-    efficacy_accuracy: float | None = None
-    efficacy_success: float | None = None
-    paraphrase_accuracy: float | None = None
-    paraphrase_success: float | None = None
-    neighborhood_accuracy: float | None = None
-    neighborhood_success: float | None = None
-    entropy: float | None = None
-    perplexity: float | None = None
-    seconds: float | None = None
-    note: str | None = None
-    error: str | None = None
 
 
 @dataclass(frozen=True)
@@ -93,8 +70,6 @@ class Report:
 
         Raises ``OSError`` where there is none or it is damaged.
         """
-        from lens.evaluate.run_file import read
-
         header, rows, _ = read(path)
         return cls(header, tuple(rows))
 
@@ -162,8 +137,3 @@ def _cell(name: str, summary: dict) -> str:
     if e.low is not None:
         text += f" [{scale * e.low:.{digits}f}, {scale * e.high:.{digits}f}]"
     return text if e.count == summary["cases"] else f"{text}, n = {e.count}"
-
-
-def row_from(line: str) -> Row:
-    """A row from its line of JSON; ``ValueError`` or ``TypeError`` where it is none."""
-    return Row(**json.loads(line))

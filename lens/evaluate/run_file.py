@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from lens.evaluate.report import Row, row_from
-from lens.files import write_text
+from lens.evaluate.rows import Row, row_from
+from lens.results.whole import write_text
 
 FORMAT = "lens-counterfact-1"
 IDENTITY = {

@@ -30,7 +30,7 @@ PADDING = 512
 
 
 @dataclass(frozen=True)
-class Scores:
+class TargetScores:
     """``nll`` [N] float32: the mean −log p of each target's tokens; ``correct`` [N] bool: all are the argmax."""
 
     nll: Tensor
@@ -46,7 +46,7 @@ def score(
     edits: Sequence[Sequence[Change]] | None = None,
     rows: Sequence[int] | None = None,
     tokens: int = TOKENS,
-) -> Scores:
+) -> TargetScores:
     """Score ``targets[i]`` behind ``prompts[i]``, N pairs.
 
     ``edits`` and ``rows`` [N] run pair i as if ``edits[rows[i]]`` were applied (see ``lens.edit.branches``).
@@ -92,7 +92,7 @@ def score(
         nll.index_add_(0, pair, (logits.logsumexp(1) - at) * share)
         wrong = torch.zeros_like(nll).index_add_(0, pair, (logits.argmax(1) != label).float())
         correct &= wrong == 0
-    return Scores(nll, correct)
+    return TargetScores(nll, correct)
 
 
 def _chunks(order: list[tuple], tokens: int):

@@ -15,11 +15,11 @@ from pathlib import PurePosixPath
 
 from tqdm.auto import tqdm
 
-from lens import markdown
 from lens.data import paths
 from lens.evaluate.counterfact import counterfact
 from lens.evaluate.prompts import SHARES
 from lens.model import LanguageModel
+from lens.results import markdown
 
 
 def grid(lm: LanguageModel, editor: str) -> dict[str, list]:
@@ -40,7 +40,7 @@ def grid(lm: LanguageModel, editor: str) -> dict[str, list]:
     return found
 
 
-def tune(
+def grid_search(
     lm: LanguageModel,
     records: Sequence[Mapping],
     editor: str,
@@ -58,7 +58,8 @@ def tune(
 
     >>> import lens
     >>> lm = lens.load("mini")
-    >>> results = tune(lm, lens.data.records("validation")[:4], "shift", values={"eta": [0.1, 0.8]}, progress=False)
+    >>> few = lens.data.records("validation")[:4]
+    >>> results = grid_search(lm, few, "shift", values={"eta": [0.1, 0.8]}, progress=False)
     >>> [result["eta"] for result in results]
     [0.1, 0.8]
     """

@@ -1,4 +1,4 @@
-"""The compute core: outer products, projection into the vocabulary, masks, losses over the vocabulary.
+"""What is computed fast, and on what?  Outer products, projection into the vocabulary, masks, losses over it.
 
 One public function per operation; ``paths`` decides per call whether torch, numba or Triton computes it, and ``naive``
 holds each formula as it reads.  Nothing here knows about models: tensors in, tensors out.

@@ -100,6 +100,6 @@ def pack(mask: Tensor) -> Bits:
 
 
 def iou(a: Bits, b: Bits) -> float:
-    """Intersection over union of two sets, |a ∩ b| / |a ∪ b|; two empty sets are alike, 1."""
+    """Intersection over union of two sets, ``|a ∩ b| / |a ∪ b|``; two empty sets are alike, 1."""
     union = (a | b).count()
     return (a & b).count() / union if union else 1.0

@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy, pad
 from lens.kernels import kl_reference, kl_uniform
 from lens.mask.config import Config
 from lens.mask.examples import Examples
-from lens.mask.scores import Scores, Weights
+from lens.mask.scores import MaskedWeights, Scores
 from lens.model import LanguageModel
 from lens.model.upper import UpperLayers
 from lens.model.watching import as_a_function
@@ -59,13 +59,13 @@ class Objective:
         (c.weight_of_sparsity(step) * density).backward()
         return found | {"density": density.detach()}
 
-    def one_pass(self, some: list[tuple[str, Examples]], weights: Weights) -> dict[str, Tensor]:
+    def one_pass(self, some: list[tuple[str, Examples]], weights: MaskedWeights) -> dict[str, Tensor]:
         """One pass, back to the weights; its losses, which hold on to nothing."""
         losses = self.losses(some, weights)
         sum(getattr(self.config, name) * loss for name, loss in losses.items()).backward()
         return {name: loss.detach() for name, loss in losses.items()}
 
-    def losses(self, some: list[tuple[str, Examples]], weights: Weights) -> dict[str, Tensor]:
+    def losses(self, some: list[tuple[str, Examples]], weights: MaskedWeights) -> dict[str, Tensor]:
         """Each named loss on its rows, all rows in one pass."""
         longest = max(rows.hidden.shape[1] for _, rows in some)
         hidden = torch.cat([pad(rows.hidden, (0, 0, 0, longest - rows.hidden.shape[1])) for _, rows in some])

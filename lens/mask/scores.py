@@ -19,7 +19,7 @@ from lens.kernels import Bits, Key, pack
 from lens.mask.places import Place
 from lens.mask.subnetwork import Subnetwork
 
-Weights = dict[tuple[int, str], Tensor]
+MaskedWeights = dict[tuple[int, str], Tensor]
 """(layer, path of a module below it) → a weight to be used in place of the module's own, oriented as it is."""
 
 
@@ -85,7 +85,7 @@ class Scores:
         kept = torch.cat([kept, outside], 1)[:, self._spread[i]]
         return weight * place.upright(kept).to(weight.dtype)
 
-    def named(self, weights: Sequence[Tensor]) -> Weights:
+    def named(self, weights: Sequence[Tensor]) -> MaskedWeights:
         """One tensor per place under the place's name, as ``UpperLayers`` takes them."""
         return {(place.layer, place.path): w for place, w in zip(self.places, weights)}
 

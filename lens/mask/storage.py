@@ -12,11 +12,11 @@ from math import prod
 from pathlib import Path
 
 from lens.data import paths
-from lens.files import whole
 from lens.kernels import Bits
 from lens.mask.config import Config
-from lens.mask.subnetwork import Key, Subnetwork
+from lens.mask.subnetwork import SiteKey, Subnetwork
 from lens.model import LanguageModel
+from lens.results.whole import whole
 
 FORMAT = "lens-mask-1"
 
@@ -46,17 +46,17 @@ def save(subnetwork: Subnetwork, path: str | Path) -> Path:
     return path
 
 
-class InFile(Mapping[Key, Bits]):
+class InFile(Mapping[SiteKey, Bits]):
     """Masks that stay in an open safetensors ``file``, of these ``shapes`` as packed; each is read when asked for."""
 
-    def __init__(self, file, shapes: Mapping[Key, tuple[int, int]]):
+    def __init__(self, file, shapes: Mapping[SiteKey, tuple[int, int]]):
         self._file, self._shapes = file, shapes
 
-    def __getitem__(self, key: Key) -> Bits:
+    def __getitem__(self, key: SiteKey) -> Bits:
         shape = self._shapes[key]
         return Bits(self._file.get_tensor(f"{key[0]}.{key[1]}"), shape)
 
-    def __iter__(self) -> Iterator[Key]:
+    def __iter__(self) -> Iterator[SiteKey]:
         return iter(self._shapes)
 
     def __len__(self) -> int:

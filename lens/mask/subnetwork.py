@@ -24,7 +24,7 @@ from lens.model import LanguageModel
 
 BY = ("module", "layer", "site", "head")
 
-Key = tuple[int, str]
+SiteKey = tuple[int, str]
 """(layer, site)"""
 
 
@@ -38,8 +38,8 @@ class Subnetwork:
     command, machine, versions and seconds.
     """
 
-    bits: Mapping[Key, Bits] = field(repr=False)
-    shapes: dict[Key, tuple[int, int]] = field(repr=False)
+    bits: Mapping[SiteKey, Bits] = field(repr=False)
+    shapes: dict[SiteKey, tuple[int, int]] = field(repr=False)
     config: Config
     history: tuple[dict, ...] = field(repr=False)
     model: str
@@ -144,7 +144,7 @@ class Subnetwork:
                 f"than this one ({lm.name!r}, {lm.fingerprint[:12]}): open that model, in the same dtype."
             )
 
-    def with_bits(self, bits: Mapping[Key, Bits], note: str) -> Subnetwork:
+    def with_bits(self, bits: Mapping[SiteKey, Bits], note: str) -> Subnetwork:
         """Another set of weights of the same sites, such as a union; ``note`` says in ``about`` what it is."""
         return replace(self, bits=bits, history=(), about={"note": note})
 

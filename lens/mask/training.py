@@ -20,7 +20,6 @@ import torch
 from tqdm.auto import tqdm
 
 from lens.data.world import Prompt
-from lens.files import whole
 from lens.mask.config import Config, config_for
 from lens.mask.examples import Order, of_prompts, of_texts
 from lens.mask.objective import Objective
@@ -30,7 +29,8 @@ from lens.mask.sets import check_sets
 from lens.mask.subnetwork import Subnetwork
 from lens.model import LanguageModel
 from lens.model.devices import resident
-from lens.provenance import provenance
+from lens.results.provenance import provenance
+from lens.results.whole import whole
 
 SAMPLE = (256, 128, 32)
 """Rows of TargetKG, ControlKG and ControlLM on which a check measures the hard mask."""

@@ -7,7 +7,7 @@ from math import inf
 import torch
 
 from lens.kernels import Bits, pack
-from lens.mask.subnetwork import Key, Subnetwork
+from lens.mask.subnetwork import SiteKey, Subnetwork
 
 
 def random_like(subnetwork: Subnetwork, seed: int = 0) -> Subnetwork:
@@ -54,7 +54,7 @@ def shrunk(subnetwork: Subnetwork, share: float, seed: int = 0) -> Subnetwork:
     return subnetwork.with_bits(_each(subnetwork, fewer, seed), f"{share:g} of its weights given back, seed {seed}")
 
 
-def _each(subnetwork: Subnetwork, change, seed: int) -> dict[Key, Bits]:
+def _each(subnetwork: Subnetwork, change, seed: int) -> dict[SiteKey, Bits]:
     generator = torch.Generator().manual_seed(seed)
     return {key: change(bits, generator) for key, bits in subnetwork.bits.items()}
 

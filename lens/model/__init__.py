@@ -1,5 +1,6 @@
 """What is a language model to this book, how is it opened, and how is it run?"""
 
 from lens.model.language_model import LanguageModel, Tokens
+from lens.model.loading import load
 
-__all__ = ["LanguageModel", "Tokens"]
+__all__ = ["LanguageModel", "Tokens", "load"]

@@ -16,8 +16,9 @@ import torch
 from torch import nn
 
 from lens.data import manifest, paths
-from lens.model import LanguageModel, soundness
+from lens.model import soundness
 from lens.model.families import family_of
+from lens.model.language_model import LanguageModel
 
 
 def load(

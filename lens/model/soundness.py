@@ -19,7 +19,7 @@ from lens.model.families import FAMILIES
 from lens.model.watching import as_a_function, watch
 
 if TYPE_CHECKING:
-    from lens.model import LanguageModel
+    from lens.model.language_model import LanguageModel
 
 LINEAR = ("torch.nn.modules.linear.Linear", "transformers.pytorch_utils.Conv1D")
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)

@@ -16,7 +16,7 @@ from numbers import Integral
 
 from torch import Tensor
 
-from lens.spelling import continuation
+from lens.data.spelling import continuation
 
 Tokens = str | int | Sequence[int] | Tensor | Mapping
 """Text, one token id, or several: a sequence, tensor, array, or what a tokenizer returns."""

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
-from lens.model import LanguageModel
+from lens.model.language_model import LanguageModel
 from lens.model.watching import as_a_function
 
 

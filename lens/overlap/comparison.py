@@ -14,13 +14,13 @@ from itertools import combinations
 
 import numpy as np
 
-from lens import markdown
-from lens.mask.subnetwork import Key
+from lens.mask.subnetwork import SiteKey
 from lens.overlap import chance
 from lens.overlap.counting import patterns
 from lens.overlap.sets import Some, named, of_neurons, site
+from lens.results import markdown
 
-BY: dict[str, Callable[[Key], Hashable]] = {
+BY: dict[str, Callable[[SiteKey], Hashable]] = {
     "module": lambda key: key,
     "layer": lambda key: key[0],
     "site": lambda key: key[1],
@@ -64,7 +64,7 @@ class Overlap:
     """
 
     names: tuple[Hashable, ...]
-    sites: tuple[Key, ...] = field(repr=False)
+    sites: tuple[SiteKey, ...] = field(repr=False)
     counts: np.ndarray = field(repr=False)
     columns: np.ndarray = field(repr=False)
     by_row: tuple[bool, ...] = field(repr=False)

@@ -19,21 +19,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lens.capture import Trace
 from lens.edit import Change, Edit
-from lens.gradient import FactoredGradient
+from lens.gradient import FactoredGradient, Trace
 from lens.kernels import Bits
-from lens.mask.subnetwork import Key, Subnetwork
+from lens.mask.subnetwork import SiteKey, Subnetwork
 from lens.model import LanguageModel
 
 BLOCK = 1 << 18
 """Weights of one matrix that are looked at together."""
 
-Write = Trace | Edit | FactoredGradient | Change | Mapping[Key, Tensor]
+Write = Trace | Edit | FactoredGradient | Change | Mapping[SiteKey, Tensor]
 """What changes weights: a trace (the gradient of its loss, the sum over its prompts), an edit, one site's gradient or
 change, or (layer, site) → ΔW [d_in, d_out]."""
 
-NAMES: dict[str | None, Callable[[Key], object]] = {
+NAMES: dict[str | None, Callable[[SiteKey], object]] = {
     None: lambda key: None,
     "module": lambda key: key,
     "layer": lambda key: key[0],
@@ -50,7 +49,7 @@ class Energy:
     each only where a sequence was given.
     """
 
-    sites: tuple[Key, ...]
+    sites: tuple[SiteKey, ...]
     total: Tensor
     inside: Tensor
     expected: Tensor
@@ -136,9 +135,9 @@ def _is_write(change) -> bool:
     return isinstance(change, (Trace, Edit, FactoredGradient, Change, Mapping))
 
 
-def _by_site(change: Write, masks: Sequence[Subnetwork]) -> dict[Key, list]:
+def _by_site(change: Write, masks: Sequence[Subnetwork]) -> dict[SiteKey, list]:
     """(layer, site) → what is added up there: factors (x, δ), or a matrix as (None, ΔW)."""
-    found: dict[Key, list] = defaultdict(list)
+    found: dict[SiteKey, list] = defaultdict(list)
     if isinstance(change, Trace):
         for key in [key for key in masks[0].bits if key[0] in change.layers and key[1] in change.sites]:
             g = change.gradient(*key)

@@ -1,4 +1,4 @@
-"""Figures of the book.  Each function takes results, draws on matplotlib axes, and returns them."""
+"""How does a result look?  Each function takes results, draws on matplotlib axes, and returns them."""
 
 from lens.plot.curves import by_layer, by_segment, similarity, spectrum
 from lens.plot.energy import energy_ratios

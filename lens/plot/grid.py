@@ -7,8 +7,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 
-from lens.lenses import Lens
 from lens.plot import style
+from lens.readout.lenses import Lens
 
 COLORS = {"norm": "length of the vector", "rank": "rank of the target", "probability": "probability of the word"}
 

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import FancyBboxPatch, Rectangle
 from torch import Tensor
 
-from lens.capture import Trace
+from lens.gradient import Trace
 from lens.model import LanguageModel
 from lens.model.families import check_adds
 from lens.plot import style
@@ -35,8 +35,8 @@ def mlp_pass(
     The upper row holds the top words of LL(x) and of LL(output), both [d], and a corner of FF1 [d, d_m] and of FF2
     [d_m, d].  The lower row holds the same corner of the updates −xᵀδ, each beside the two vectors it is the outer
     product of, and the words they write: the top of LL(x), the bottom of LL(δ).  The corner is the first ``cells``
-    coordinates of the stream and the ``cells`` neurons of largest |aδ|.  ``trace`` is of one prompt, with ``ff1`` and
-    ``ff2`` of this layer.  Returns the axes.  Raises ``ValueError`` in a family with a norm behind FF2.
+    coordinates of the stream and the ``cells`` neurons of largest ``|aδ|``.  ``trace`` is of one prompt, with ``ff1``
+    and ``ff2`` of this layer.  Returns the axes.  Raises ``ValueError`` in a family with a norm behind FF2.
     """
     check_adds(lm, "ff2", "This picture", WORDLESS)
     x, delta, a, vjp = _factors(trace, layer, token)

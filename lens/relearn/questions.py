@@ -17,7 +17,7 @@ from random import Random
 from typing import NamedTuple
 
 from lens.data import Fact, Knowledge, Prompt, Question, facts, hub
-from lens.spelling import one_name
+from lens.data.spelling import one_name
 
 CHOICES = 5
 

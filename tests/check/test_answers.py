@@ -10,9 +10,9 @@ import nbformat
 import pytest
 import torch
 
-import lens.check
-from lens.check.compare import same
-from lens.check.exercise import Claims, Exercise, Function, Value
+import lens.course.check
+from lens.course.check.compare import same
+from lens.course.check.exercise import Claims, Exercise, Function, Value
 
 BOOK = Path(__file__).resolve().parents[2] / "book"
 ANSWERS = {chapter: import_module(f"answers.{chapter}").ANSWERS for chapter in lens.check.CHAPTERS}

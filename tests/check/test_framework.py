@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import lens
-from lens.check import Claims, Function, Value, student
-from lens.check.compare import difference, same
+from lens.course.check import Claims, Function, Value, student
+from lens.course.check.compare import difference, same
 
 MATRIX = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.5]])
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 import transformers
 
-from lens.bench.tensors import saved_bytes
-from lens.cost.activations import LAYERS, NORM, bytes_per_token
-from lens.cost.shapes import shape
 from lens.model.families import FAMILIES
+from lens.scale.bench.tensors import saved_bytes
+from lens.scale.cost.activations import LAYERS, NORM, bytes_per_token
+from lens.scale.cost.shapes import shape
 
 ROWS, TOKENS = 3, 11
 

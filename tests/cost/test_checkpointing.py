@@ -6,13 +6,13 @@ import pytest
 import torch
 
 import lens
-from lens.bench.tensors import saved_bytes
 from lens.mask import Config
 from lens.mask.examples import of_texts
 from lens.mask.objective import Objective
 from lens.mask.places import places
 from lens.mask.scores import Scores
 from lens.model.upper import UpperLayers
+from lens.scale.bench.tensors import saved_bytes
 
 TEXTS = ["The capital of France is Paris.", "A cafe is a kind of restaurant, and so on."]
 

@@ -7,8 +7,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from lens import cost
-from lens.cost import papers
-from lens.cost.flops import Operations, passes
+from lens.scale.cost import papers
+from lens.scale.cost.flops import Operations, passes
 
 ROWS, TOKENS = 2, 9
 

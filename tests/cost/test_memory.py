@@ -9,13 +9,13 @@ import torch
 
 from lens import cost
 from lens.__main__ import main
-from lens.bench import memory_cost as bench
-from lens.bench.measure import random_gpt2
-from lens.bench.tensors import peak_tensor_bytes, saved_bytes
 from lens.data import paths
 from lens.mask import Config
 from lens.mask.places import places
 from lens.mask.scores import Scores
+from lens.scale.bench import memory_cost as bench
+from lens.scale.bench.measure import random_gpt2
+from lens.scale.bench.tensors import peak_tensor_bytes, saved_bytes
 
 
 @pytest.fixture(scope="module")

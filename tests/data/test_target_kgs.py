@@ -10,10 +10,10 @@ from hashlib import sha256
 import pytest
 
 from lens.data import facts, knowledge, prompts, target_kgs, verbalize
+from lens.data.corpus import HELDOUT_SEED, PROSE_PER_EPOCH
 from lens.data.knowledge import HELD_OUT, TEXT_SEED, disjoint
 from lens.data.prose import paragraphs
 from lens.mask.sets import check_sets
-from lens.mini.corpus import HELDOUT_SEED, PROSE_PER_EPOCH
 
 EPOCHS = 14  # of mini's training: 3000 steps of 16 rows of 128 tokens, 460 thousand tokens an epoch
 each = pytest.mark.parametrize("kg", [knowledge(name) for name in target_kgs()], ids=target_kgs())

@@ -18,7 +18,7 @@ from lens.edit import mend, mend_loss, mend_training
 from lens.edit.mend import MendNetwork, load_network, save_network
 from lens.edit.mend_examples import Example, training_example, training_facts, validation_examples
 from lens.edit.mend_loss import meta_loss
-from lens.edit.mend_training import Recipe, new_network, recipe_for, train, train_step, validate
+from lens.edit.mend_training import MendRecipe, new_network, recipe_for, train, train_step, validate
 from lens.model.families import FAMILIES
 
 EPS = torch.finfo(torch.float64).eps
@@ -28,7 +28,7 @@ EXAMPLES = [
     Example(CAT, ("The cat is on the", "There is the cat on the"), ("A dog is in", "The sun"), ("It is late.",)),
     Example(DOG, ("A dog is in", "Late. A dog lies in"), ("The cat is on the",), ("He went on and on.", "So.")),
 ]
-SMALL = Recipe(layers=(1, 2), rank=4, alpha=0.1, normalize=False, edits=2, prose=8)
+SMALL = MendRecipe(layers=(1, 2), rank=4, alpha=0.1, normalize=False, edits=2, prose=8)
 
 
 def network(lm, recipe=SMALL, noise=0.0, seed=0) -> MendNetwork:
@@ -292,7 +292,7 @@ def world(tiny, monkeypatch):
     return tiny("gpt2", torch.float32, n_positions=512)
 
 
-TINY = Recipe(layers=(1, 2), rank=8, alpha=1e-2, edits=2, standardize=8, steps=12, prose=8, lr=1e-2, alpha_lr=0.1)
+TINY = MendRecipe(layers=(1, 2), rank=8, alpha=1e-2, edits=2, standardize=8, steps=12, prose=8, lr=1e-2, alpha_lr=0.1)
 
 
 def test_training_lowers_the_meta_loss_of_examples_it_never_saw_and_repeats_bit_for_bit(world, tmp_path):
@@ -351,7 +351,7 @@ def test_the_command_hands_its_arguments_to_the_recipe(monkeypatch, capsys, tmp_
 
 
 def test_the_defaults_are_the_papers():
-    recipe = Recipe()
+    recipe = MendRecipe()
     assert (recipe.alpha, recipe.edit_weight, recipe.locality_weight, recipe.layers) == (1e-4, 0.1, 1.0, (-3, -2, -1))
 
 

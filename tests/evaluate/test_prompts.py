@@ -9,7 +9,7 @@ import torch
 
 import lens
 from lens.evaluate.prompts import SHARES, Case, shares
-from lens.evaluate.scoring import Scores, score
+from lens.evaluate.scoring import TargetScores, score
 
 FAMILIES = ["gpt2", "gpt_neox", "opt", "llama", "gemma2"]
 
@@ -108,7 +108,7 @@ def test_shares_are_means_over_a_measures_prompts(tiny, few, monkeypatch):
     lm = tiny("gpt2")
     nll = torch.tensor([1.0, 2.0] + [1.0, 2.0, 2.0, 1.0] + [3.0, 4.0, 4.0, 3.0, 5.0, 5.0])
     correct = torch.tensor([True, False] + [True, False, False, False] + [False] * 4 + [True, False])
-    monkeypatch.setattr("lens.evaluate.prompts.score", lambda *_, **__: Scores(nll, correct))
+    monkeypatch.setattr("lens.evaluate.prompts.score", lambda *_, **__: TargetScores(nll, correct))
     (found,) = shares(lm, [Case.of(lm, few[0])])
     assert found == {
         "efficacy_accuracy": 1.0,

@@ -8,7 +8,8 @@ from statistics import stdev
 import numpy as np
 import pytest
 
-from lens.evaluate.report import Estimate, Report, Row, estimate
+from lens.evaluate.report import Estimate, Report, estimate
+from lens.evaluate.rows import Row
 
 HEADER = {"editor": "shift", "model": "mini"}
 

@@ -15,7 +15,7 @@ import pytest
 
 import lens
 from lens.evaluate import Report
-from lens.evaluate.report import Row
+from lens.evaluate.rows import Row
 from lens.evaluate.run_file import RunFile
 
 OPTIONS = dict(settings={"eta": 0.5}, seed=4, texts=["Rain fell on the harbor.", "A ship left the harbor."])

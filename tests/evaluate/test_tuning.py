@@ -10,14 +10,14 @@ import pytest
 
 import lens
 from lens.data import paths
-from lens.evaluate import best, tune
+from lens.evaluate import best, grid_search
 from lens.evaluate.tuning import as_csv, as_table, grid
 
 
 def test_every_combination_is_evaluated_on_all_records(tiny, few, run):
     lm = tiny("gpt2")
     values = {"layer": [0, 2], "eta": [0.5, 4.0]}
-    results = tune(lm, few, "shift", values=values, progress=False)
+    results = grid_search(lm, few, "shift", values=values, progress=False)
     assert [(r["layer"], r["eta"]) for r in results] == [(0, 0.5), (0, 4.0), (2, 0.5), (2, 4.0)]
     for result in results:
         settings = {key: result[key] for key in values}
@@ -51,12 +51,12 @@ def test_every_shipped_grid_is_made_of_settings_that_the_editor_has():
 @pytest.mark.parametrize("editor", ["finetune", "magic"])
 def test_an_editor_without_a_grid_is_refused(tiny, refuses, editor):
     with refuses(ValueError, f"no grid of '{editor}' for 'tiny gpt2'"):
-        tune(tiny("gpt2"), lens.data.records("validation"), editor)
+        grid_search(tiny("gpt2"), lens.data.records("validation"), editor)
 
 
 def test_the_table_and_the_csv_hold_every_result(tiny, few):
     seen = []
-    results = tune(
+    results = grid_search(
         tiny("gpt2"), few[:2], "shift", values={"eta": [1, 2]}, progress=False, each=lambda r: seen.append(len(r))
     )
     rows = list(csv.DictReader(io.StringIO(as_csv(results))))

@@ -12,7 +12,7 @@ export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
 mkdir -p "$out"
 "$python" -m lens info
 "$python" -m pytest -q -m gpu tests
-name=$("$python" -c "import torch; from lens.bench.measure import slug; from lens.provenance import machine; print(slug(machine(torch.device('cuda'))))")
+name=$("$python" -c "import torch; from lens.scale.bench.measure import slug; from lens.results.provenance import machine; print(slug(machine(torch.device('cuda'))))")
 "$python" -m lens bench kernels --out "$out/$name.csv"
 "$python" -m lens bench lens
 "$python" -m lens bench edit

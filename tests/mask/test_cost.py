@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from lens.__main__ import main
-from lens.bench import mask_cost
-from lens.bench.mask_cost import Ours, Published, Rows
-from lens.bench.measure import random_gpt2
 from lens.kernels import naive
 from lens.mask import Config
+from lens.scale.bench import mask_cost
+from lens.scale.bench.mask_cost import Ours, Published, Rows
+from lens.scale.bench.measure import random_gpt2
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import torch
 def cluster():
     """Two workers, each a process of its own; one that dies is replaced."""
     pytest.importorskip("distributed", reason="clusters need distributed: pip install lens-book[sweep]")
-    from lens.sweep import local
+    from lens.scale.sweep import local
 
     with local(2) as found:
         yield found
@@ -19,7 +19,7 @@ def cluster():
 @pytest.fixture
 def client(cluster):
     """A client of the cluster, with both workers there."""
-    from lens.sweep.connecting import connected
+    from lens.scale.sweep.connecting import connected
 
     with connected(cluster) as found:
         found.wait_for_workers(2, timeout=120)

@@ -67,7 +67,7 @@ def small_knowledge():
 def small_mask(folder: Path, **arguments) -> dict:
     """``lens.sweep.masks.train_and_evaluate`` on a few prompts."""
     import lens
-    from lens.sweep.masks import train_and_evaluate
+    from lens.scale.sweep.masks import train_and_evaluate
 
     lens.data.knowledge = small_knowledge()
     return train_and_evaluate(folder, **arguments)

@@ -18,8 +18,8 @@ import sweep_jobs
 import torch
 
 import lens
-from lens.sweep import Job, counterfact_jobs, reports, run
-from lens.sweep.cluster import _ctrl_c_waits
+from lens.scale.sweep import Job, counterfact_jobs, reports, run
+from lens.scale.sweep.cluster import _ctrl_c_waits
 
 DOUBLES = [Job(f"double-{n}", "sweep_jobs:double", {"number": n}) for n in range(5)]
 
@@ -180,7 +180,7 @@ def taken():
 
 
 def test_what_is_no_scheduler_is_named_in_time(monkeypatch, refuses, tmp_path, cluster, client, taken):
-    monkeypatch.setattr("lens.sweep.connecting.PATIENCE", 1)
+    monkeypatch.setattr("lens.scale.sweep.connecting.PATIENCE", 1)
     worker, dashboard = next(iter(client.nthreads())), f"tcp://{cluster.dashboard_link.split('/')[2]}"
     nothing, other = "nothing answered .* within 1 sec", "what answers is no scheduler"
     places = {"tcp://127.0.0.1:9": nothing, taken(b""): nothing, taken(HTTP): other, dashboard: f"{nothing}|{other}"}

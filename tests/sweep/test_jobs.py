@@ -10,9 +10,9 @@ import pytest
 import sweep_jobs
 
 import lens
-from lens.sweep import Job, counterfact_jobs, mask_jobs, opened, reports, run
-from lens.sweep.models import _kept
-from lens.sweep.work import perform
+from lens.scale.sweep import Job, counterfact_jobs, mask_jobs, opened, reports, run
+from lens.scale.sweep.models import _kept
+from lens.scale.sweep.work import perform
 
 DOUBLES = [Job(f"double-{n}", "sweep_jobs:double", {"number": n}) for n in (3, 1, 2)]
 
@@ -37,7 +37,7 @@ def test_a_job_is_what_it_calls_with_what_and_its_name_is_only_a_name():
 
 def test_another_version_of_lens_is_another_job(monkeypatch):
     before = DOUBLES[0].identity
-    monkeypatch.setattr(lens, "__version__", "9.9")
+    monkeypatch.setattr("lens.scale.sweep.job.VERSION", "9.9")
     assert DOUBLES[0].identity != before
 
 

@@ -10,7 +10,7 @@ import pytest
 
 import lens
 from lens.__main__ import main
-from lens.sweep import Results, run
+from lens.scale.sweep import Results, run
 
 FAST = ["steps=2", "check=1", "targets=4", "controls=4", "texts=1", "tokens=12"]
 SETTINGS = [word for setting in FAST for word in ("--set", setting)]
@@ -40,7 +40,7 @@ def test_masks_writes_a_table_of_every_target_and_seed_and_does_nothing_twice(ca
 def test_counterfact_on_a_cluster_prints_the_table_of_one_run(
     capsys, model, cluster, client, tmp_path, monkeypatch, where
 ):
-    monkeypatch.setattr("lens.sweep.connecting.local", lambda workers: nullcontext(cluster))
+    monkeypatch.setattr("lens.scale.sweep.connecting.local", lambda workers: nullcontext(cluster))
     command = ["--model", model, "--limit", 4, "--together", 2, *QUICK]
     on = cluster.scheduler_address if where == "--scheduler" else 2
     assert sweep("counterfact", "--editor", "none", "--shards", 2, *command, "--out", tmp_path, where, on) == 0

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lens.widgets import ChartExplorer
+from lens.course.widgets import ChartExplorer
 
 CSV = """operation,way,milliseconds,MB
 <b>project</b>,lens,0.5,10

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 import lens
+from lens.course.widgets import EditExplorer
+from lens.course.widgets.answers import UNIT, answers
 from lens.edit import Request
 from lens.evaluate.prompts import Case, shares
-from lens.widgets import EditExplorer
-from lens.widgets.answers import UNIT, answers
 
 PLACES = 1.01 / UNIT  # what rounding to 1/10 000 may change, and a last digit of float32
 

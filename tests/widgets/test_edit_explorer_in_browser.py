@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 import lens
+from lens.course.widgets import EditExplorer
 from lens.edit import Request
-from lens.widgets import EditExplorer
 
 HOSTILE = '<b>x</b> {} "><img src=x onerror=f()>'
 TARGET = "<script>alert(1)</script>"

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-import lens.widgets
-from lens.widgets.explorer import PAGE, Explorer, Words, page, plain
+import lens.course.widgets
+from lens.course.widgets.explorer import PAGE, Explorer, Words, page, plain
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 HOSTILE = "</script><script>alert('x')</script> \"><img src=x onerror=f()> <!-- \u2028 \u2029 & \ud800"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lens.widgets import LensExplorer
+from lens.course.widgets import LensExplorer
 
 HOSTILE = '<b>x</b> "><img src=x onerror=f()>'
 PROMPTS = [("The capital of France is", "Rome"), ("The capital of Spain is", "Oslo"), (HOSTILE, "Rome")]

@@ -7,7 +7,7 @@ import json
 import pytest
 
 import lens
-from lens.widgets import LensExplorer
+from lens.course.widgets import LensExplorer
 
 PROMPT, TARGET = "The capital of France is", "Rome"
 PROMPTS = [(PROMPT, TARGET), ("The capital of Spain is", "Rome"), ("The language of Japan is", "Greek")]

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 import lens
+from lens.course.widgets import MaskExplorer
+from lens.course.widgets.answers import UNIT
+from lens.course.widgets.mask_cases import parts
+from lens.course.widgets.named_masks import named
 from lens.data import paths
-from lens.widgets import MaskExplorer
-from lens.widgets.answers import UNIT
-from lens.widgets.mask_cases import parts
-from lens.widgets.named_masks import named
 
 PLACES = 1.01 / UNIT
 

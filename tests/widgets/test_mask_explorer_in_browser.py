@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import lens
-from lens.widgets import MaskExplorer
+from lens.course.widgets import MaskExplorer
 
 HOSTILE = '"><img src=x onerror=f()>'
 

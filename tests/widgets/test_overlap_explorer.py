@@ -8,7 +8,7 @@ from itertools import combinations
 import pytest
 
 import lens
-from lens.widgets import OverlapExplorer
+from lens.course.widgets import OverlapExplorer
 
 NAMES = [("building", 0), ("building", 1), ("building", 2), ("fruit", 0), ("fruit", 1), ("fruit", 2), ("sun", 0)]
 

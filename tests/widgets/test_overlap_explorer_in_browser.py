@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import lens
-from lens.widgets import OverlapExplorer
+from lens.course.widgets import OverlapExplorer
 
 HOSTILE = '"><img src=x onerror=f()>'
 

@@ -8,7 +8,7 @@ from library import Answers
 
 import lens
 from lens import kernels
-from lens.check.kernels import SITES, STEPS, mystery
+from lens.course.check.kernels import SITES, STEPS, mystery
 from lens.kernels import Key
 from lens.kernels.noise import philox, uniform
 

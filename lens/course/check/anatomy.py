@@ -1,0 +1,185 @@
+"""Checks of *Anatomy*: is a density surprising, whose columns are a head's, and what a map tells of its topic."""
+
+from __future__ import annotations
+
+from math import sqrt
+
+import torch
+
+from lens.course.check.exercise import Function, Value
+from lens.kernels import iou
+from lens.mask import Subnetwork
+
+WEIGHTS, INSIDE, DENSITY = 10_000, 1_300, 0.1
+OWN = INSIDE / WEIGHTS
+
+surprise = Value(
+    lambda: (OWN - DENSITY) / sqrt(DENSITY * (1 - DENSITY) / WEIGHTS),
+    {
+        "The module's own density is in the formula; under the even spread it has the density of the whole.": (
+            lambda: (OWN - DENSITY) / sqrt(OWN * (1 - OWN) / WEIGHTS)
+        ),
+        "The variance was taken for the standard deviation: its square root is missing.": (
+            lambda: (OWN - DENSITY) / (DENSITY * (1 - DENSITY) / WEIGHTS)
+        ),
+        "Is the standard deviation of *one* weight in there? That of a mean over N weights is smaller, by √N.": (
+            lambda: (OWN - DENSITY) / sqrt(DENSITY * (1 - DENSITY))
+        ),
+        "A number of weights was divided by the deviation of a density: use counts in both, or densities in both.": (
+            lambda: (INSIDE - DENSITY * WEIGHTS) / sqrt(DENSITY * (1 - DENSITY) / WEIGHTS)
+        ),
+        "This is the relative density; its distance from 1 is asked for, in deviations.": lambda: OWN / DENSITY,
+        "This is the standard deviation itself: by how many of them does the module miss?": (
+            lambda: sqrt(DENSITY * (1 - DENSITY) / WEIGHTS)
+        ),
+        "The 1 − d was left out: a weight that is nearly always in, or nearly always out, varies little.": (
+            lambda: (OWN - DENSITY) / sqrt(DENSITY / WEIGHTS)
+        ),
+        "The sign is reversed: the module is denser than the whole.": (
+            lambda: (DENSITY - OWN) / sqrt(DENSITY * (1 - DENSITY) / WEIGHTS)
+        ),
+    },
+    "Beyond any chance, although the module is only somewhat denser: large modules surprise easily.",
+    tolerance=5e-3,
+)
+
+
+def _joint() -> list[tuple]:
+    """Joint masks whose heads all differ in density; widths and numbers of heads that divide in more than one way."""
+    generator = torch.Generator().manual_seed(0)
+    found = []
+    for rows, heads, width in ((10, 4, 6), (7, 2, 3)):
+        share = torch.rand(3, heads, 1, generator=generator).expand(3, heads, width).flatten()
+        found.append((torch.rand(rows, len(share), generator=generator) < share, heads))
+    return found
+
+
+def _cut(m, heads, *view):
+    return m.double().reshape(len(m), *view, -1)
+
+
+heads = Function(
+    lambda m, heads: _cut(m, heads, 3, heads).mean((0, 3)),
+    _joint,
+    {
+        "Cut as GPT-NeoX stores it, q, k and v of each head together; here all of q comes first, then k, then v.": (
+            lambda m, heads: _cut(m, heads, heads, 3).mean((0, 3)).T
+        ),
+        "Cut head by head, and each into q, k and v: here all of q comes first, and the shape is [3, heads].": (
+            lambda m, heads: _cut(m, heads, heads, 3).mean((0, 3))
+        ),
+        "A head's columns lie side by side; these are every so-manieth column.": (
+            lambda m, heads: _cut(m, heads, 3, m.shape[1] // (3 * heads)).mean((0, 2))
+        ),
+        "These are sums; a density is the mean over the head's weights.": (
+            lambda m, heads: _cut(m, heads, 3, heads).sum((0, 3))
+        ),
+        "These are sparsities, the shares that are not in the mask; a density is the share that is.": (
+            lambda m, heads: 1 - _cut(m, heads, 3, heads).mean((0, 3))
+        ),
+        "The rows are still there: a head has all inputs, so take the mean over them too.": (
+            lambda m, heads: _cut(m, heads, 3, heads).mean(3)
+        ),
+        "This divides by the density of the whole; the density itself is asked for.": (
+            lambda m, heads: _cut(m, heads, 3, heads).mean((0, 3)) / m.double().mean()
+        ),
+    },
+    "A head's own columns: as density('head') has it.",
+)
+
+
+def _modules() -> list[tuple]:
+    """Modules whose weights and slopes differ in size, with both signs; no two values are equal."""
+    generator = torch.Generator().manual_seed(0)
+    found = []
+    for count, scales in ((25, ((3.0, 0.1), (1.0, 1.0), (0.3, 6.0))), (40, ((1.0, 2.0), (2.0, 0.4)))):
+        shapes = [(6 + 3 * i, 8 - i) for i in range(len(scales))]
+        drawn = [[size * torch.randn(s, generator=generator) for size in pair] for pair, s in zip(scales, shapes)]
+        found.append((*zip(*drawn), count))
+    return found
+
+
+def _largest(values, count: int) -> list[torch.Tensor]:
+    edge = torch.cat([v.flatten() for v in values]).topk(count).values[-1]
+    return [v >= edge for v in values]
+
+
+def _by(measure):
+    return lambda W, g, count: _largest([measure(w, slope) for w, slope in zip(W, g)], count)
+
+
+def _each_module(rule):
+    """The largest of each module, ``rule(share of all weights, number of modules, count)`` of them."""
+
+    def choose(W, g, count):
+        total = sum(w.numel() for w in W)
+        return [_largest([(w * s).abs()], rule(w.numel() / total, len(W), count))[0] for w, s in zip(W, g)]
+
+    return choose
+
+
+chosen = Function(
+    _by(lambda w, slope: (w * slope).abs()),
+    _modules,
+    {
+        "The same share of each module was chosen: then every density is equal, and the map shows the method.": (
+            _each_module(lambda share, n, count: round(share * count))
+        ),
+        "Each module gave equally many: one threshold for all of them lets the values decide.": (
+            _each_module(lambda share, n, count: count // n)
+        ),
+        "Each module gave `count` weights; `count` is for all of them together.": (
+            _each_module(lambda share, n, count: count)
+        ),
+        "These are the largest |W|; the slope belongs to it.": _by(lambda w, slope: w.abs()),
+        "These are the steepest slopes |g|; the weight belongs to it: |W g|.": _by(lambda w, slope: slope.abs()),
+        "The sign was kept: a large negative W g moves the loss too, so take |W g|.": _by(lambda w, slope: w * slope),
+        "The sign was reversed, or kept on one side: take |W g|.": _by(lambda w, slope: -w * slope),
+        "These are the smallest.": _by(lambda w, slope: -(w * slope).abs()),
+        "|W| and |g| were added; the change of the loss is their product.": _by(lambda w, slope: w.abs() + slope.abs()),
+        "These are the values; a mask is asked for, True where a weight is chosen.": (
+            lambda W, g, count: [(w * slope).abs() for w, slope in zip(W, g)]
+        ),
+        "One weight too few: the threshold itself belongs to the chosen (≥, not >).": (
+            lambda W, g, count: _by(lambda w, slope: (w * slope).abs())(W, g, count - 1)
+        ),
+    },
+    "One threshold for all modules: what the map shows is not put in.",
+)
+
+
+def _nearest(score):
+    """The topic of the highest score of mystery and one of its masks, the mean over them."""
+    return lambda mystery, labeled: max(
+        labeled, key=lambda name: sum(score(mystery, one) for one in labeled[name]) / len(labeled[name])
+    )
+
+
+def _common(mystery: Subnetwork, one: Subnetwork) -> float:
+    return sum(iou(bits, one.bits[key]) for key, bits in mystery.bits.items())
+
+
+def _farthest(mystery: Subnetwork, labeled) -> str:
+    """The topic whose relative densities by head differ most."""
+
+    def relative(one: Subnetwork) -> torch.Tensor:
+        x = torch.tensor([*one.density("head").values()])
+        return x / x.mean()
+
+    own = relative(mystery)
+    return max(labeled, key=lambda name: float(torch.dist(own, sum(map(relative, labeled[name])) / len(labeled[name]))))
+
+
+whose = Value(
+    _nearest(_common),
+    {
+        "That topic's masks have the most similar *size*: divide by the density of the whole, or correlate.": (
+            _nearest(lambda mystery, one: -abs(mystery.density() - one.density()))
+        ),
+        "That is the topic whose map differs most: is a maximum taken where a minimum was meant?": _farthest,
+        "That is the densest topic: what counts is which heads are dense, not how dense they are.": (
+            _nearest(lambda mystery, one: one.density())
+        ),
+    },
+    "The right topic, from where its weights lie and without a single one of them.",
+)

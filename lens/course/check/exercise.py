@@ -1,0 +1,188 @@
+"""How is an answer checked?  Three kinds, all declared as data: a function, a value, a list of claims.
+
+``Function``: the reader writes a function; it is called on a few cases and compared with the reference.
+``Value``: the reader gives a number, a word or a table; the reference is computed from the same context.
+``Claims``: the reader builds something with no single right form; it has to have some properties.
+
+Each kind knows typical mistakes.  A mistake is a *wrong way to compute the answer*, with the sentence that names the
+misconception; if an answer equals what the mistake gives, that sentence is the verdict.  Nothing here says what the
+right answer is.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from lens.course.check.compare import TOLERANCE, difference, same
+from lens.course.check.verdict import Verdict, your_turn
+
+Mistakes = Mapping[str, Callable]
+
+
+def blank(answer: Any) -> bool:
+    """Nothing written yet: ``None``, ``...`` or an empty text."""
+    return answer is None or answer is ... or (isinstance(answer, str) and not answer.strip())
+
+
+def _first_match(mistakes: Mistakes, matches: Callable[[Callable], bool]) -> str | None:
+    """The sentence of the first mistake whose result matches; a mistake that cannot be computed here does not."""
+    for message, wrong in mistakes.items():
+        try:
+            if matches(wrong):
+                return message
+        except (ArithmeticError, IndexError, RuntimeError, TypeError, ValueError):
+            continue
+    return None
+
+
+class Function:
+    """A function that the reader writes, compared with ``reference`` on every case.
+
+    ``cases(*context)`` gives tuples of arguments, the same at every call; ``mistakes`` maps a sentence to a function of
+    the same arguments; ``right`` is said to a correct answer.  The check is called as ``check(function, *context)``.
+
+    >>> double = Function(lambda x: 2 * x, lambda: [(3.0,)], {"You squared x.": lambda x: x * x}, "Doubled.")
+    >>> double(lambda x: x + x), double(lambda x: x**2)
+    (✓ Doubled., ✗ You squared x.)
+    """
+
+    def __init__(
+        self,
+        reference: Callable,
+        cases: Callable[..., Sequence[tuple]],
+        mistakes: Mistakes,
+        right: str,
+        tolerance: float = TOLERANCE,
+    ):
+        self.reference, self.cases, self.mistakes, self.right = reference, cases, mistakes, right
+        self.tolerance = tolerance
+
+    def __call__(self, answer: Callable, *context: Any) -> Verdict:
+        if blank(answer):
+            return your_turn("write the function, then run this cell again.")
+        if not callable(answer):
+            return Verdict(False, f"A function is asked for, and this is a {type(answer).__name__}.")
+        for number, arguments in enumerate(self.cases(*context), 1):
+            verdict = self._case(answer, arguments, number)
+            if verdict is not None:
+                return verdict
+        return Verdict(True, self.right)
+
+    def _case(self, answer: Callable, arguments: tuple, number: int) -> Verdict | None:
+        want = self.reference(*_clone(arguments))  # first: an answer may damage the model that it is given
+        given = _clone(arguments)
+        try:
+            got = answer(*given)
+        except NotImplementedError:
+            return your_turn("write the function, then run this cell again.")
+        except Exception as error:  # a reader's function may fail in any way, and must be told how
+            return Verdict(
+                False, f"On {_describe(arguments)} your function stopped with {type(error).__name__}: {error}"
+            )
+        if blank(got):
+            return your_turn("the function returns nothing yet. (If you wrote it: is there a `return`?)")
+        if not same(got, want, self.tolerance):
+            known = _first_match(self.mistakes, lambda wrong: same(got, wrong(*_clone(arguments)), self.tolerance))
+            return Verdict(
+                False, known or f"Case {number}, {_describe(arguments)}: {difference(got, want, self.tolerance)}"
+            )
+        if not all(_unchanged(a, b) for a, b in zip(given, arguments)):
+            return Verdict(
+                False, "The result is right, but your function changed its argument in place: work on a copy."
+            )
+        return None
+
+
+class Value:
+    """A value that the reader finds, compared with ``reference(*context)``.
+
+    ``mistakes`` maps a sentence to a function of the same context.
+
+    >>> week = Value(lambda: 7, {"Is Sunday no day?": lambda: 6}, "Seven.")
+    >>> week(7), week(6), week(None)
+    (✓ Seven., ✗ Is Sunday no day?, … Your turn: put your answer in place of None.)
+    """
+
+    def __init__(self, reference: Callable, mistakes: Mistakes, right: str, tolerance: float = TOLERANCE):
+        self.reference, self.mistakes, self.right, self.tolerance = reference, mistakes, right, tolerance
+
+    def __call__(self, answer: Any, *context: Any) -> Verdict:
+        if blank(answer):
+            return your_turn("put your answer in place of None.")
+        if callable(answer) and not isinstance(answer, torch.Tensor):
+            return Verdict(False, "A value is asked for, and this is a function: give what it returns.")
+        want = self.reference(*context)
+        if same(answer, want, self.tolerance):
+            return Verdict(True, self.right)
+        known = _first_match(self.mistakes, lambda wrong: same(answer, wrong(*context), self.tolerance))
+        return Verdict(False, known or difference(answer, want, self.tolerance))
+
+
+class Claims:
+    """Something that the reader builds, which has to have properties: ``claims`` are pairs (holds, sentence if not).
+
+    ``holds(answer, *context)`` is asked in order, and the first that fails gives the verdict.  One that raises
+    ``TypeError``, ``ValueError``, ``IndexError``, ``KeyError``, ``AttributeError`` or ``RuntimeError`` fails too.
+
+    >>> even = Claims([(lambda n: n % 2 == 0, "Odd."), (lambda n: n > 0, "Not positive.")], "Even.")
+    >>> even(4), even(3), even(-2)
+    (✓ Even., ✗ Odd., ✗ Not positive.)
+    """
+
+    def __init__(self, claims: Sequence[tuple[Callable, str]], right: str):
+        self.claims, self.right = tuple(claims), right
+
+    def __call__(self, answer: Any, *context: Any) -> Verdict:
+        if blank(answer):
+            return your_turn("put your answer in its place, then run this cell again.")
+        for holds, sentence in self.claims:
+            try:
+                good = bool(holds(answer, *context))
+            except NotImplementedError:
+                return your_turn("write the function, then run this cell again.")
+            except (TypeError, ValueError, IndexError, KeyError, AttributeError, RuntimeError):
+                good = False
+            if not good:
+                return Verdict(False, sentence)
+        return Verdict(True, self.right)
+
+
+Exercise = Function | Value | Claims
+
+
+def _clone(value: Any) -> Any:
+    """Arguments of their own for every call, so that no answer can spoil the next; models are passed as they are."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().clone().requires_grad_(value.requires_grad)
+    if type(value) in (tuple, list):
+        return type(value)(map(_clone, value))
+    if isinstance(value, dict):
+        return {key: _clone(item) for key, item in value.items()}
+    return copy.deepcopy(value) if isinstance(value, set) else value
+
+
+def _unchanged(now: Any, before: Any) -> bool:
+    if isinstance(before, torch.Tensor):
+        return now.shape == before.shape and torch.equal(now, before)
+    if type(before) in (tuple, list):
+        return len(now) == len(before) and all(map(_unchanged, now, before))
+    if isinstance(before, dict):
+        return list(now) == list(before) and all(_unchanged(now[key], item) for key, item in before.items())
+    return now == before if isinstance(before, set) else True
+
+
+def _describe(arguments: tuple) -> str:
+    """The arguments of a case in a few words: shapes, not contents."""
+    words = []
+    for a in arguments:
+        if isinstance(a, torch.Tensor):
+            words.append(f"a tensor {list(a.shape)}")
+        elif isinstance(a, (int, float, str, bool)):
+            words.append(repr(a))
+        else:
+            words.append(type(a).__name__)
+    return ", ".join(words) or "no argument"

@@ -1,0 +1,243 @@
+"""Checks of *Is it real?*: shares of a lost log p, weights given back and taken, and what a weight promises."""
+
+from __future__ import annotations
+
+from math import log
+
+import torch
+
+from lens.course.check.exercise import Claims, Function, Value, blank
+from lens.evaluate.scoring import score
+from lens.gradient import capture
+from lens.mask import Subnetwork
+
+WHOLE, REMAINING, NOW = 2, 20_000, 2_000  # perplexities
+
+
+def _nats(high: float, low: float) -> float:
+    return log(high) - log(low)
+
+
+share_back = Value(
+    lambda: _nats(REMAINING, NOW) / _nats(REMAINING, WHOLE),
+    {
+        "This is the share of the perplexity that is gone; log p is asked for, and a perplexity is its exponential.": (
+            lambda: (REMAINING - NOW) / (REMAINING - WHOLE)
+        ),
+        "This is the share that is still missing.": lambda: _nats(NOW, WHOLE) / _nats(REMAINING, WHOLE),
+        "The whole model has a loss too: what was lost is the way from its log p, not from log p = 0.": (
+            lambda: _nats(REMAINING, NOW) / log(REMAINING)
+        ),
+    },
+    "Most of the perplexity is gone, and most of the suppression is still there.",
+    tolerance=5e-3,
+)
+
+
+def _mask() -> torch.Tensor:
+    """A fifth of a lopsided matrix, the same at every call."""
+    order = torch.randperm(1500, generator=torch.Generator().manual_seed(3))
+    return (order < 300).view(30, 50)
+
+
+def _drawn(answer, share: float, seed: int = 0) -> torch.Tensor:
+    """The answer's mask as a bool tensor; what is not yet written counts as not begun."""
+    got = answer(_mask(), share, torch.Generator().manual_seed(seed))
+    if blank(got):
+        raise NotImplementedError
+    got = torch.as_tensor(got)
+    if got.shape != _mask().shape:
+        raise ValueError("another shape")
+    return got.bool()
+
+
+def _runs(answer) -> bool:
+    try:
+        return all(_drawn(answer, share).ndim == 2 for share in (-0.3, 0.5))
+    except NotImplementedError:
+        raise
+    except Exception:  # a reader's function may fail in any way
+        return False
+
+
+def _leaves_argument(answer) -> bool:
+    given = _mask()
+    answer(given, -0.3, torch.Generator())
+    answer(given, 0.5, torch.Generator())
+    return torch.equal(given, _mask())
+
+
+def _size(answer, share: float, seed: int = 0) -> int:
+    return int(_drawn(answer, share, seed).sum())
+
+
+varied = Claims(
+    [
+        (lambda answer: callable(answer), "A function of m, share and generator is asked for."),
+        (_runs, "On a bool mask [30, 50] it stopped, or gave no mask of that shape: try it on one of your own."),
+        (_leaves_argument, "Your function changed m itself: work on a copy, or the next draw begins spoiled."),
+        (
+            lambda answer: not (_drawn(answer, -0.3) & ~_mask()).any(),
+            "With a share below 0 the result holds weights that m does not: given back means that fewer are removed.",
+        ),
+        (
+            lambda answer: len({_size(answer, -0.3, seed) for seed in range(4)}) == 1,
+            "The size varies from draw to draw, as with a coin for each weight: draw an exact number of places.",
+        ),
+        (
+            lambda answer: _size(answer, -0.3) != 90,
+            "Kept and given back are exchanged: at −0.3 most of the weights stay in the mask.",
+        ),
+        (
+            lambda answer: _size(answer, -0.3) == 210 and _size(answer, -1) == 0,
+            "With a share below 0 the size is not right: the share is one of m's weights, not of the matrix.",
+        ),
+        (
+            lambda answer: not (_mask() & ~_drawn(answer, 0.5)).any(),
+            "With a share above 0 some weights of m are no longer removed: further weights are taken beside all of m.",
+        ),
+        (
+            lambda answer: _size(answer, 0.5) != 300 + 750,
+            "The share was taken of all weights of the matrix: at 0.5 it is half as many as m has that go too.",
+        ),
+        (
+            lambda answer: _size(answer, 0.5) >= 450 and _size(answer, 2) >= 900,
+            "Too few further weights: were some drawn that m already has? The pool is what lies outside of m.",
+        ),
+        (lambda answer: _size(answer, 0.5) == 450, "With a share above 0 the size is not right: share · |m| go too."),
+        (lambda answer: torch.equal(_drawn(answer, 0), _mask()), "At share 0 nothing changes; here something does."),
+        (
+            lambda answer: all(torch.equal(_drawn(answer, s, 5), _drawn(answer, s, 5)) for s in (-0.3, 0.5)),
+            "Two draws from one seed differ: draw with the generator, so that a run can be repeated.",
+        ),
+        (
+            lambda answer: all(not torch.equal(_drawn(answer, s, 0), _drawn(answer, s, 1)) for s in (-0.3, 0.5)),
+            "Two seeds give the same weights, so they are not drawn at random: the first ones may be special.",
+        ),
+    ],
+    "Exact in size, random in place, and nested: as lens.mask.shrunk and lens.mask.grown do it.",
+)
+
+
+def _cases(lm, subnetwork) -> list[tuple]:
+    layers = [layer for layer, site in subnetwork.bits if site == "ff2"]
+    return [
+        (lm, subnetwork, "A cafe is a kind of", "restaurant", layers[-1]),
+        (lm, subnetwork, "A ziggurat is a kind of", "temple", layers[0]),
+    ]
+
+
+def _slope(lm, prompt, tail, layer) -> torch.Tensor:
+    """∂ log p/∂W of FF2 in the model as it is at the moment."""
+    return -capture(lm, prompt, tail, layers=[layer], sites=["ff2"]).gradient(layer, "ff2").dense()
+
+
+def _remaining_slope(lm, subnetwork, prompt, tail, layer) -> torch.Tensor:
+    with subnetwork.removed(lm):
+        return _slope(lm, prompt, tail, layer)
+
+
+def _step(lm, subnetwork, layer) -> torch.Tensor:
+    w = lm.weight(layer, "ff2").detach()
+    return w * subnetwork.mask(layer, "ff2").to(w.device)
+
+
+def _promise(lm, subnetwork, prompt, tail, layer) -> torch.Tensor:
+    return _remaining_slope(lm, subnetwork, prompt, tail, layer) * _step(lm, subnetwork, layer)
+
+
+promise = Function(
+    _promise,
+    _cases,
+    {
+        "The sign is reversed: lens.capture differentiates −log p, and what raises log p is a gain.": (
+            lambda *given: -_promise(*given)
+        ),
+        "The slope is that of the whole model; the weights come back to the remaining one, so take it there.": (
+            lambda lm, m, prompt, tail, layer: _slope(lm, prompt, tail, layer) * _step(lm, m, layer)
+        ),
+        "All are zero: inside the block the subnetwork's weights are 0, so read W outside.": (
+            lambda lm, m, prompt, tail, layer: 0 * _step(lm, m, layer)
+        ),
+        "Only weights that were taken can be given back: outside the subnetwork the promise is zero.": (
+            lambda lm, m, *rest: _remaining_slope(lm, m, *rest) * lm.weight(rest[-1], "ff2").detach()
+        ),
+        "Those are the weights that stayed: the subnetwork's own are asked for, where m = 1.": (
+            lambda lm, m, *rest: (
+                _remaining_slope(lm, m, *rest) * (lm.weight(rest[-1], "ff2").detach() - _step(lm, m, rest[-1]))
+            )
+        ),
+        "This is the slope alone: a weight's promise is its slope times the step, from 0 to W.": (
+            lambda lm, m, *rest: _remaining_slope(lm, m, *rest) * (_step(lm, m, rest[-1]) != 0)
+        ),
+        "The tail's leading space is missing: 'restaurant' and ' restaurant' are two tokens.": (
+            lambda lm, m, prompt, tail, layer: _promise(lm, m, prompt, lm.encode(tail)[:1], layer)
+        ),
+    },
+    "Slope times step, in the model that the weights come back to.",
+    tolerance=1e-3,
+)
+
+
+def _inside(answer, lm, found, *_) -> bool:
+    return set(answer.bits) == set(found.bits) and not any((answer.bits[k] & ~b).count() for k, b in found.bits.items())
+
+
+def _given_back(answer, found) -> float:
+    left, own = (sum(bits.count() for bits in one.bits.values()) for one in (answer, found))
+    return 1 - left / own
+
+
+@torch.no_grad()
+def _log_p(lm, asked) -> float:
+    tokens = torch.tensor([len(lm.target_ids(p.target)) for p in asked])
+    nll = score(lm, [p.text for p in asked], [p.target for p in asked]).nll.cpu()
+    return -float((nll * tokens).mean())
+
+
+def _back(lm, answer, found, asked) -> float:
+    """The share of the lost log p that is back where only ``answer`` is removed."""
+    levels = [_log_p(lm, asked)]
+    for one in (found, answer):
+        with one.removed(lm):
+            levels.append(_log_p(lm, asked))
+    whole, remaining, now = levels
+    return (now - remaining) / (whole - remaining)
+
+
+def _own(kg, fact):
+    return tuple(p for p in kg.unseen if p.fact == fact)
+
+
+def _neighbors(kg, fact):
+    return tuple(p for p in kg.unseen if p.target != fact.tail)[:24]
+
+
+key = Claims(
+    [
+        (lambda answer, *_: isinstance(answer, Subnetwork), "A subnetwork is asked for: found.with_bits(bits, note)."),
+        (
+            lambda answer, lm, found, *_: _given_back(answer, found) < 0.9,
+            "The other way round: this is what to give back, and a key is found without it.",
+        ),
+        (_inside, "It removes weights that found does not: begin with found's masks, and take weights out."),
+        (lambda answer, lm, found, *_: _given_back(answer, found) > 0, "Nothing was given back: this is found itself."),
+        (
+            lambda answer, lm, found, *_: _given_back(answer, found) <= 0.0101,
+            "More than one percent of found's weights are given back: count over all sites together.",
+        ),
+        (
+            lambda answer, lm, found, kg, fact: _back(lm, answer, found, _own(kg, fact)) > 0,
+            "Your fact is even less probable now: is the sign of the promises reversed?",
+        ),
+        (
+            lambda answer, lm, found, kg, fact: _back(lm, answer, found, _own(kg, fact)) >= 0.5,
+            "Your fact has less than half of its log p back: are these the weights that promise most, for this fact?",
+        ),
+        (
+            lambda answer, lm, found, kg, fact: _back(lm, answer, found, _neighbors(kg, fact)) < 0.5,
+            "The neighbors came back with it: sum the promises over phrasings of your fact alone.",
+        ),
+    ],
+    "One door is open, and the others are shut: the topic is not held down by one lock.",
+)

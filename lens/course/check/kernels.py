@@ -1,0 +1,250 @@
+"""Checks of *Writing the kernels*: a floor, a tile of noise, a loss in blocks, and a search by address."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from lens import kernels
+from lens.course.check.exercise import Claims, Function
+from lens.course.check.student import Student
+from lens.kernels import Key, naive
+from lens.kernels.masking import exp_minus
+from lens.kernels.noise import odd, philox
+
+STEPS, SITES = 2000, 12
+
+
+def _bytes(n, d, v, result=True):
+    return 4 * (n * d + v * d + result * n * v)
+
+
+def _flops(n, d, v):
+    return 2 * n * d * v
+
+
+def _ms(count, giga):
+    return count / giga / 1e6
+
+
+def _projections() -> list[tuple]:
+    """One vector and many, on machines where memory is the limit and where arithmetic is."""
+    return [(1, 768, 50000, 2000.0, 60000.0), (4096, 768, 50000, 2000.0, 60000.0), (20, 300, 1000, 10.0, 150.0)]
+
+
+floor = Function(
+    lambda n, d, v, b, r: max(_ms(_bytes(n, d, v), b), _ms(_flops(n, d, v), r)),
+    _projections,
+    {
+        "The two times were added: a processor moves and computes at once, so the slower one alone sets the floor.": (
+            lambda n, d, v, b, r: _ms(_bytes(n, d, v), b) + _ms(_flops(n, d, v), r)
+        ),
+        "This is the arithmetic's time where reading E takes longer: the slower of the two sets the floor.": (
+            lambda n, d, v, b, r: _ms(_flops(n, d, v), r)
+        ),
+        "This is the time of the bytes where the arithmetic takes longer: the slower of the two sets the floor.": (
+            lambda n, d, v, b, r: _ms(_bytes(n, d, v), b)
+        ),
+        "The result is missing from the bytes: the logits are written, and there are n · V of them.": (
+            lambda n, d, v, b, r: max(_ms(_bytes(n, d, v, False), b), _ms(_flops(n, d, v), r))
+        ),
+        "Each term of a product is counted as one operation: it is two, a multiplication and an addition.": (
+            lambda n, d, v, b, r: max(_ms(_bytes(n, d, v), b), _ms(_flops(n, d, v) / 2, r))
+        ),
+        "Numbers were counted, not bytes: a float32 has four.": (
+            lambda n, d, v, b, r: max(_ms(_bytes(n, d, v) / 4, b), _ms(_flops(n, d, v), r))
+        ),
+        "This is in seconds, and milliseconds are asked for.": (
+            lambda n, d, v, b, r: max(_ms(_bytes(n, d, v), b), _ms(_flops(n, d, v), r)) / 1e3
+        ),
+        "E was counted once for each vector: it is read once, and all vectors meet it while it is there.": (
+            lambda n, d, v, b, r: max(_ms(4 * n * (d + v * d + v), b), _ms(_flops(n, d, v), r))
+        ),
+    },
+    "One vector costs the reading of E, and the next ones are nearly free until arithmetic takes over.",
+)
+
+
+def _tiles() -> list[tuple]:
+    """Corners of larger matrices, at places that are no multiple of four, under keys whose parts all differ."""
+    generator = torch.Generator().manual_seed(0)
+    places = ((5, 7, 0, 0, Key(3, 1, 2)), (6, 9, 37, 18, Key(2026, 5, 7)), (8, 10, 1000, 41, Key(2**33 + 5, 70, 4)))
+    return [(torch.randn(rows, cols, generator=generator), key, r, c) for rows, cols, r, c, key in places]
+
+
+def _halves(seed):
+    return seed & 0xFFFFFFFF, seed >> 32
+
+
+def _drawn(
+    scores, key, row, column, divide=True, swap=False, word=None, place=True, fields=("step", "site"), seed=_halves
+):
+    """The tile's mask; the options are ways to lose the address."""
+    rows = row * place + torch.arange(scores.shape[0])[:, None]
+    columns = column * place + torch.arange(scores.shape[1])
+    first, second = (rows, columns) if swap else (columns, rows)
+    counter = first // 4 if divide else first, second, *(getattr(key, name) for name in fields)
+    four = philox(counter, seed(key.seed))
+    four = torch.stack([f.expand(scores.shape) for f in four])
+    pick = (first % 4 if word is None else torch.full((1, 1), word)).expand(1, *scores.shape)
+    a = odd(four.gather(0, pick)[0])
+    return a > (2.0**24 - a) * exp_minus(scores)
+
+
+def _sample(scores, key):
+    """By the torch path, which has the bits of the others and nothing to compile."""
+    with kernels.use("torch"):
+        return kernels.sample(scores, key)
+
+
+def _whole(scores, key, row, column):
+    """By lens: the whole matrix is drawn, and the tile cut out."""
+    full = torch.zeros(row + scores.shape[0], column + scores.shape[1])
+    full[row:, column:] = scores
+    return _sample(full, key)[row:, column:]
+
+
+tile = Function(
+    _whole,
+    _tiles,
+    {
+        "This is the tile's own first corner: add row and column, for the address is that in the whole matrix.": (
+            lambda *given: _drawn(*given, place=False)
+        ),
+        "Rows and columns are exchanged in the counter: (column ÷ 4, row, step, site).": (
+            lambda *given: _drawn(*given, swap=True)
+        ),
+        "Every column has a counter of its own here: four neighbors share one, column // 4, and take a word each.": (
+            lambda *given: _drawn(*given, divide=False)
+        ),
+        "Four neighbors get the same number: they share a counter, and column % 4 says whose word is whose.": (
+            lambda *given: _drawn(*given, word=0)
+        ),
+        "Step and site are exchanged in the counter: (column ÷ 4, row, step, site).": (
+            lambda *given: _drawn(*given, fields=("site", "step"))
+        ),
+        "The upper half of the seed is lost: it has 64 bits, and Philox takes the low and the high 32 of them.": (
+            lambda *given: _drawn(*given, seed=lambda seed: (seed & 0xFFFFFFFF, 0))
+        ),
+        "The seed was passed whole: it has 64 bits, and Philox takes the low and the high 32 of them.": (
+            lambda *given: _drawn(*given, seed=lambda seed: (seed, 0))
+        ),
+        "The halves of the seed are exchanged: the low one comes first.": (
+            lambda *given: _drawn(*given, seed=lambda seed: _halves(seed)[::-1])
+        ),
+        "This is the remaining model's side, 1 − m: m is one where the odds a : 2²⁴ − a are larger than e⁻ˡ.": (
+            lambda *given: ~_whole(*given)
+        ),
+        "The sign of the score is reversed: a high score makes m = 1 likely.": (
+            lambda scores, key, row, column: _drawn(-scores, key, row, column)
+        ),
+        "This mask holds no noise: 1[l > 0] is what key=None gives.": lambda scores, *rest: scores > 0,
+    },
+    "Your tile knows its place: it was drawn alone, and fits into the whole to the bit.",
+)
+
+
+def _blocks() -> list[tuple]:
+    """Logits in blocks of unequal width; then such that exp overflows, and such that it underflows."""
+    generator = torch.Generator().manual_seed(0)
+    z = 3 * torch.randn(4, 23, generator=generator) + torch.linspace(-1, 2, 23)
+    return [(z.split([10, 4, 9], 1),), ((z[:, :7] + 900).split([2, 5], 1),), ((z[:3] - 900).split([16, 7], 1),)]
+
+
+def _lse(blocks):
+    return torch.stack([b.logsumexp(1) for b in blocks], 1)  # [N, blocks]
+
+
+def _all(blocks):
+    return torch.cat(blocks, 1)
+
+
+def _kl(z):
+    return z.logsumexp(1) - z.mean(1) - math.log(z.shape[1])
+
+
+uniform_kl = Function(
+    lambda blocks: _kl(_all(blocks).double()),
+    _blocks,
+    {
+        "The mean of the blocks' means was taken: the blocks differ in width, so carry sums and divide by V once.": (
+            lambda blocks: (
+                _lse(blocks).logsumexp(1)
+                - torch.stack([b.mean(1) for b in blocks], 1).mean(1)
+                - math.log(_all(blocks).shape[1])
+            )
+        ),
+        "The blocks' losses were averaged: each is measured against the uniform distribution of its own block.": (
+            lambda blocks: torch.stack([_kl(b) for b in blocks], 1).mean(1)
+        ),
+        "The blocks' log-sum-exps were added: they are logarithms, and what adds up is their exponentials.": (
+            lambda blocks: _lse(blocks).sum(1) - _all(blocks).mean(1) - math.log(_all(blocks).shape[1])
+        ),
+        "log V is missing: without it the loss of a uniform prediction is not zero.": (
+            lambda blocks: _kl(_all(blocks)) + math.log(_all(blocks).shape[1])
+        ),
+        "This is KL(p ‖ uniform), log V less the entropy: here the mean is over the uniform distribution.": (
+            lambda blocks: math.log(_all(blocks).shape[1]) - naive.entropy(_all(blocks))
+        ),
+        "The exponentials overflow or vanish: take the largest logit so far out of exp, and put it back after log.": (
+            lambda blocks: (
+                sum(b.exp().sum(1) for b in blocks).log() - _all(blocks).mean(1) - math.log(_all(blocks).shape[1])
+            )
+        ),
+        "This is a mean over the rows, and each row's loss is asked for, [N].": lambda blocks: _kl(_all(blocks)).mean(),
+        "The softmax ran over the rows: the vocabulary is the second axis.": lambda blocks: _kl(_all(blocks).T),
+    },
+    "A few running numbers a row, and the vocabulary may come in any pieces.",
+    tolerance=1e-3,
+)
+
+
+def mystery(student: Student) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """What an exercise hands out: ``scores`` [64, 96], a ``mask`` that was drawn from them, and the run's seed."""
+    generator = torch.Generator().manual_seed(student.seed)
+    scores = torch.randn(64, 96, generator=generator)
+    step, site = (int(torch.randint(n, (), generator=generator)) for n in (STEPS, SITES))
+    return scores, _sample(scores, Key(student.seed, step, site)), student.seed
+
+
+def _agreement(step, site, scores, mask, seed):
+    """The share of equal decisions; none where there is no such address."""
+    if min(step, site) < 0:
+        return 0.0
+    return float((_sample(scores, Key(seed, int(step), int(site))) == mask).double().mean())
+
+
+def _is_pair(answer):
+    return len(answer) == 2 and all(not isinstance(a, (bool, str)) and float(a) == int(a) for a in answer)
+
+
+which_step = Claims(
+    [
+        (lambda answer, *given: _is_pair(answer), "A pair of two whole numbers is asked for: (step, site)."),
+        (
+            lambda answer, *given: answer[0] == answer[1] or _agreement(answer[1], answer[0], *given) < 1,
+            "Site and step are exchanged: the pair is (step, site).",
+        ),
+        (
+            lambda answer, *given: 0 <= answer[0] < STEPS and 0 <= answer[1] < SITES,
+            f"The step is a whole number below {STEPS}, the site one below {SITES}, and both count from 0.",
+        ),
+        (
+            lambda answer, *given: all(_agreement(answer[0] + d, answer[1], *given) < 1 for d in (-1, 1)),
+            "The step is off by one: the first step is step 0.",
+        ),
+        (
+            lambda answer, scores, mask, seed: (
+                not torch.equal(kernels.sample(scores[:1, :4], Key(seed, int(answer[0]), int(answer[1]))), mask[:1, :4])
+                or _agreement(*answer, scores, mask, seed) == 1
+            ),
+            "It agrees on the first four weights and not beyond: with so many addresses, some agree there by accident.",
+        ),
+        (
+            lambda answer, *given: _agreement(*answer, *given) == 1,
+            "The mask of this address is another one: it agrees with yours about as often as chance does.",
+        ),
+    ],
+    "The address is found: a mask that nobody stored can be named by three numbers.",
+)

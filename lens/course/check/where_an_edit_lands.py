@@ -1,0 +1,179 @@
+"""Checks of *Where an edit lands*: shares by hand and by segment, who hears an edit where, and a blind spot."""
+
+from __future__ import annotations
+
+import torch
+
+from lens.course.check.exercise import Claims, Function, Value
+from lens.gradient import capture
+from lens.readout.lenses import logit_lens
+from lens.readout.segments import SEGMENTS, segments
+
+X = torch.tensor([[0.0, 2.0, 0.0], [0.0, 1.0, 0.0]])  # two tokens, d_in = 3
+DELTA = torch.tensor([[1.0, 1.0], [-1.0, 0.0]])  # d_out = 2
+
+
+def _parts(x, delta) -> torch.Tensor:
+    """c_i = ⟨x_iᵀδ_i, G⟩ of every token, in float64."""
+    x, delta = x.double(), delta.double()
+    return ((x @ x.T) * (delta @ delta.T)).sum(1)
+
+
+def _lengths(x, delta) -> torch.Tensor:
+    return x.double().norm(dim=1) * delta.double().norm(dim=1)
+
+
+def _share(values: torch.Tensor) -> torch.Tensor:
+    return values / values.sum()
+
+
+by_hand = Value(
+    lambda: _share(_parts(X, DELTA)),
+    {
+        "The tokens were treated as orthogonal: x₁·x₂ and δ₁·δ₂ are not zero, and each cᵢ has a part of the pair.": (
+            lambda: _share(_lengths(X, DELTA) ** 2)
+        ),
+        "Lengths were shared out: it is ‖G‖², a sum over pairs of tokens, that the shares divide.": (
+            lambda: _share(_lengths(X, DELTA))
+        ),
+        "Only δ was measured: a token's part of the gradient is xᵢᵀδᵢ, with the length of both.": (
+            lambda: _share(DELTA.norm(dim=1))
+        ),
+        "These are the cᵢ themselves: their shares of ‖G‖² are asked for.": lambda: _parts(X, DELTA),
+        "The cᵢ were divided by ‖G‖: they add up to its square.": (
+            lambda: _parts(X, DELTA) / _parts(X, DELTA).sum() ** 0.5
+        ),
+        "A share may be negative, and then another is more than one: no absolute values.": (
+            lambda: _share(_parts(X, DELTA).abs())
+        ),
+    },
+    "One token carries more than all of it, since the other works against it.",
+)
+
+
+def _by_segment(lm, prompt, subject, target, measure=_parts, site="ff2", normalize=lambda c: c / c.sum(0), mean=False):
+    """What ``measure`` gives every token, summed over each segment: [segments, layers]."""
+    target = lm.target_ids(target)[:1] if isinstance(target, str) else target
+    trace = capture(lm, prompt, target, sites=[site])
+    gradients = [trace.gradient(layer, site) for layer in trace.layers]
+    values = normalize(torch.stack([measure(g.x, g.delta) for g in gradients], dim=1).cpu())  # [n, layers]
+    places = torch.tensor([SEGMENTS.index(s) for s in segments(lm, prompt, subject)])
+    out = torch.zeros(len(SEGMENTS), len(gradients), dtype=values.dtype).index_add_(0, places, values)
+    return out / places.bincount(minlength=len(SEGMENTS)).clamp(min=1)[:, None] if mean else out
+
+
+carriers = Function(
+    _by_segment,
+    lambda lm: [
+        (lm, "The language of government in Sierra Leone is", "Sierra Leone", "Burmese"),
+        (lm, "Lionel Messi is famous for success in the sport of", "Lionel Messi", "hockey"),
+    ],
+    {
+        "The mean over a segment's tokens was taken: a segment carries the sum of what its tokens carry.": (
+            lambda *given: _by_segment(*given, mean=True)
+        ),
+        "Each token was counted by ‖xᵢᵀδᵢ‖² alone: the products of different tokens are missing.": (
+            lambda *given: _by_segment(*given, measure=lambda x, delta: _lengths(x, delta) ** 2)
+        ),
+        "Lengths were shared out: they do not add up to ‖G‖, and their squares only nearly to ‖G‖².": (
+            lambda *given: _by_segment(*given, measure=_lengths)
+        ),
+        "Only ‖δ‖ was measured: it says how the loss reacts; what the matrix receives has x in it too.": (
+            lambda *given: _by_segment(*given, measure=lambda x, delta: delta.double().norm(dim=1))
+        ),
+        "Only ‖δ‖² was measured: it says how the loss reacts; what the matrix receives has x in it too.": (
+            lambda *given: _by_segment(*given, measure=lambda x, delta: delta.double().norm(dim=1) ** 2)
+        ),
+        "These are the cᵢ, summed by segment: divide each layer's by its ‖G‖², so that its column adds up to one.": (
+            lambda *given: _by_segment(*given, normalize=lambda c: c)
+        ),
+        "All layers were put on one scale: each layer's own ‖G‖² is shared out, so each column adds up to one.": (
+            lambda *given: _by_segment(*given, normalize=lambda c: c / c.sum())
+        ),
+        "The rows add up to one here: within a layer the segments share, so it is the columns that have to.": (
+            lambda *given: torch.nn.functional.normalize(_by_segment(*given, normalize=lambda c: c), p=1, dim=1)
+        ),
+        "The target's leading space is missing: another token has another gradient; lm.target_ids adds the space.": (
+            lambda lm, prompt, subject, target: _by_segment(lm, prompt, subject, lm.encode(target)[:1])
+        ),
+        "This is FF1's gradient; asked for is FF2's.": lambda *given: _by_segment(*given, site="ff1"),
+    },
+    "Your map shares out the whole of every layer's gradient, down to the last token.",
+    tolerance=1e-3,
+)
+
+PLACES = ("subject last", "last token")
+
+
+def _heard(lm, own, other, site="ff2", cosine=False, swap=False) -> torch.Tensor:
+    """x′·x/‖x‖² at the two places, for pairs (text, subject): [places, layers]."""
+    rows = []
+    for text, subject in (own, other):
+        cut = segments(lm, text, subject)
+        x = capture(lm, text, 0, sites=[site]).stack(site, "x").double()  # [layers, n, d_in]
+        rows.append(torch.stack([x[:, cut.index(place)] for place in PLACES]))
+    x, other = rows[::-1] if swap else rows
+    dot = (x * other).sum(-1)
+    return dot / (x.norm(dim=-1) * other.norm(dim=-1)) if cosine else dot / (x * x).sum(-1)
+
+
+def _gap(lm, texts, **options) -> torch.Tensor:
+    own, paraphrase, other = texts
+    return _heard(lm, own, paraphrase, **options) - _heard(lm, own, other, **options)
+
+
+place = Value(
+    _gap,
+    {
+        "The two rows are exchanged: the subject's last token comes first.": lambda lm, texts: _gap(lm, texts).flip(0),
+        "This is what the paraphrase hears; what the other subject hears has to be subtracted.": (
+            lambda lm, texts: _heard(lm, *texts[:2])
+        ),
+        "This is what the other subject hears; asked for is by how much the paraphrase is ahead of it.": (
+            lambda lm, texts: _heard(lm, texts[0], texts[2])
+        ),
+        "The sign is reversed: the paraphrase minus the other subject.": lambda lm, texts: -_gap(lm, texts),
+        "These are cosines: what an input hears also depends on its length, x′·x/‖x‖².": (
+            lambda lm, texts: _gap(lm, texts, cosine=True)
+        ),
+        "Divided by the wrong length: the x that was written is the edited prompt's, so ‖x‖² is its own.": (
+            lambda lm, texts: _gap(lm, texts, swap=True)
+        ),
+        "These are FF1's inputs; asked for are FF2's.": lambda lm, texts: _gap(lm, texts, site="ff1"),
+    },
+    "A table to choose a place by: above zero the edit reaches its own fact first.",
+    tolerance=1e-3,
+)
+
+
+def _is_triple(answer, lm) -> bool:
+    return len(answer) == 3 and all(isinstance(text, str) and lm.encode(text) for text in answer)
+
+
+def _subject_inside(answer, lm) -> bool:
+    subject, *prompts = answer
+    return all("subject last" in segments(lm, prompt, subject) for prompt in prompts)
+
+
+def _answers_differ(answer, lm) -> bool:
+    first, second = (int(logit_lens(lm, prompt, k=1).ids[-1, -1, 0]) for prompt in answer[1:])
+    return first != second
+
+
+def _all_heard(answer, lm) -> bool:
+    subject, *prompts = answer
+    return bool((_heard(lm, *((prompt, subject) for prompt in prompts))[0] - 1).abs().max() < 1e-3)
+
+
+blind_spot = Claims(
+    [
+        (_is_triple, "Three texts are asked for: the subject, and two prompts about it."),
+        (_subject_inside, "Both prompts have to hold the subject, as it is written, and go on after it."),
+        (_answers_differ, "The model gives both prompts the same answer: ask two questions that have different ones."),
+        (
+            _all_heard,
+            "At the subject's last token the two inputs are not the same in all layers: what has been read by then?",
+        ),
+    ],
+    "Whatever is written at that token, both questions hear all of it: the model has not read them yet.",
+)

@@ -1,0 +1,123 @@
+"""What does a model say without a subnetwork, or without one layer's or one site's part of it?
+
+    W ← W ∘ (1 − m),      m the whole mask, or m in one layer, or at one site, and 0 elsewhere
+
+The layers below the lowest mask run once; of the rest, every variant runs again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from lens.course.widgets.answers import Answers, answers, next_words
+from lens.course.widgets.explorer import Words
+from lens.data import Knowledge, Prompt
+from lens.mask import Subnetwork
+from lens.model import LanguageModel
+from lens.model.batch import pad
+from lens.model.tokens import first_token
+from lens.model.upper import UpperLayers
+
+COUNTS = {"target": 2, "unseen": 1, "control_held_out": 2}
+"""How many prompts of each set of a TargetKG are shown."""
+
+BEGINNING = 9
+"""So many words of a text are a prompt."""
+
+
+@dataclass(frozen=True)
+class AskedFact:
+    """A prompt: the set it is of, its text, and the token that its fact has next (of a text, that the model says)."""
+
+    of: str
+    text: str
+    token: int
+
+
+def questions(lm: LanguageModel, kg: Knowledge) -> tuple[AskedFact, ...]:
+    """Some facts of the target's sets and of the control's, and one beginning of a text, the same ones every time.
+
+    Facts are spread over a set, and of those that the model knows where it knows enough.
+    """
+    found = []
+    for name, count in COUNTS.items():
+        facts = list({prompt.fact: prompt for prompt in reversed(getattr(kg, name))}.values())
+        some = facts[:: max(1, len(facts) // (4 * count))]
+        said = answers(lm, [p.text for p in some], [_first(lm, p) for p in some], 1).said.tolist() if some else []
+        some = [some[i] for i in sorted(range(len(some)), key=lambda i: not said[i])]
+        found += [AskedFact(name, p.text, _first(lm, p)[0]) for p in some[:count]]
+    for text in kg.text_held_out[:1]:
+        found.append(AskedFact("text_held_out", *typed(lm, " ".join(text.split()[:BEGINNING]))))
+    return tuple(found)
+
+
+def typed(lm: LanguageModel, text: str) -> tuple[str, int]:
+    """A prompt of the reader's, and what the model says behind it."""
+    return text, int(answers(lm, [text], [0], 1).ids[0, 0])
+
+
+def _first(lm: LanguageModel, prompt: Prompt) -> list[int]:
+    return [first_token(lm.tokenizer, lm.target_ids(prompt.target))]
+
+
+def parts(subnetwork: Subnetwork) -> list[Subnetwork]:
+    """The whole, then each layer's part, then each site's."""
+    layers, sites = layers_and_sites(subnetwork)
+    of_layers = [(lambda key, layer=layer: key[0] == layer) for layer in layers]
+    of_sites = [(lambda key, site=site: key[1] == site) for site in sites]
+    some = [{key: b for key, b in subnetwork.bits.items() if belongs(key)} for belongs in (*of_layers, *of_sites)]
+    return [subnetwork, *(subnetwork.with_bits(bits, "a part") for bits in some)]
+
+
+def layers_and_sites(subnetwork: Subnetwork) -> tuple[list[int], list[str]]:
+    """What is masked, in the model's order."""
+    return list(dict.fromkeys(layer for layer, _ in subnetwork.bits)), list(
+        dict.fromkeys(site for _, site in subnetwork.bits)
+    )
+
+
+def said(lm: LanguageModel, subnetwork: Subnetwork, asked: Sequence[AskedFact], k: int) -> dict:
+    """Plain JSON: the ``questions``, what is said ``before`` [questions] and ``after`` [parts][questions]."""
+    words = Words()
+    rows = [lm.encode(q.text) for q in asked]
+    ids, real = pad(rows)
+    with torch.no_grad():
+        upper = UpperLayers(lm, ids, min(layer for layer, _ in subnetwork.bits))
+        last = torch.arange(len(rows)), real.sum(1) - 1
+
+        def read(normed) -> Answers:
+            return next_words(lm, normed[last], [q.token for q in asked], k)
+
+        before, after = read(upper.normed), []
+        for part in parts(subnetwork):
+            with part.removed(lm):
+                after.append(read(upper()))
+    return {
+        "questions": [[q.of, q.text, lm.word(q.token).removeprefix("·")] for q in asked],
+        "before": before.plain(lm, words),
+        "after": [found.plain(lm, words) for found in after],
+        "words": words.table,
+    }
+
+
+def densities(subnetwork: Subnetwork) -> dict:
+    """Plain JSON: the share of weights in the mask, of all, by layer, by site, of ``modules`` [layers][sites] and of
+    their ``heads`` (None where there are none); ``weights``: how many are in it, and of how many."""
+    layers, sites = layers_and_sites(subnetwork)
+    modules, heads = subnetwork.density("module"), {}
+    for (layer, site, head), share in subnetwork.density("head").items():
+        heads.setdefault((layer, site), []).append(share)
+    total = sum(rows * columns for rows, columns in subnetwork.shapes.values())
+    return {
+        "density": subnetwork.density(),
+        "weights": [round(total * subnetwork.density()), total],
+        "layers": layers,
+        "sites": sites,
+        "by_layer": list(subnetwork.density("layer").values()),
+        "by_site": list(subnetwork.density("site").values()),
+        "modules": [[modules.get((layer, site)) for site in sites] for layer in layers],
+        "heads": [[heads.get((layer, site)) for site in sites] for layer in layers],
+    }

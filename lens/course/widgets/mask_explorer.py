@@ -1,0 +1,68 @@
+"""Which weights make up a subnetwork, and what does the model say without them?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from lens.course.widgets.answers import UNIT
+from lens.course.widgets.explorer import Explorer, page
+from lens.course.widgets.mask_cases import AskedFact, densities, questions, said, typed
+from lens.course.widgets.named_masks import Masks, Named, named
+from lens.data import Knowledge, knowledge, target_kgs
+from lens.model import LanguageModel
+
+
+class MaskExplorer(Explorer):
+    """Subnetworks by TargetKG and seed: their density by layer, site and head, and what the model says without them.
+
+    ``subnetworks``: one, a list, or a dict by (TargetKG, seed); files may stand in their place.  ``kgs``: the facts to
+    ask for, by TargetKG, where it is none of the built-in ones.  ``k``: words shown behind each prompt.  Prompts are
+    answered without the whole subnetwork, without each layer's part of it, and without each site's.  In a running
+    notebook a prompt of one's own can be typed.
+
+    The model is afterwards what it was, bit for bit.  Raises ``ValueError`` for another model than the subnetworks',
+    and for a TargetKG whose facts are not known, and what ``load`` raises.
+
+    >>> import lens
+    >>> explorer = MaskExplorer(lens.load("mini"), lens.mask.shipped("building"))
+    >>> explorer.state["masks"][0]["questions"][0][0]
+    'target'
+    """
+
+    _esm, _css = page("mask")
+
+    def __init__(self, lm: LanguageModel, subnetworks: Masks, kgs: Mapping[str, Knowledge] | None = None, k: int = 4):
+        self._lm, self._k = lm, k
+        self._masks = named(subnetworks)
+        for one in self._masks:
+            one.subnetwork.check(lm)
+        groups = dict.fromkeys(one.group for one in self._masks)
+        asked = {group: questions(lm, _facts(group, kgs or {})) for group in groups}
+        masks = [self._mask(one, asked[one.group]) for one in self._masks]
+        super().__init__({"masks": masks, "unit": UNIT})
+
+    def _mask(self, one: Named, asked: tuple[AskedFact, ...]) -> dict:
+        names = {"group": one.group, "label": one.label}
+        return names | densities(one.subnetwork) | said(self._lm, one.subnetwork, asked, self._k)
+
+    def compute(self, request: dict) -> dict:
+        """A typed ``prompt``, answered with and without the parts of subnetwork number ``mask``."""
+        number, prompt = request.get("mask"), str(request.get("prompt", "")).rstrip()
+        if number not in range(len(self._masks)):
+            raise ValueError(f"There is no subnetwork number {number!r}: there are {len(self._masks)}.")
+        asked = [AskedFact("typed", *typed(self._lm, prompt))]
+        return {"mask": number, **said(self._lm, self._masks[number].subnetwork, asked, self._k)}
+
+    def summary(self) -> str:
+        """What the explorer shows, in a sentence of plain text."""
+        sizes = ", ".join(f"{one} ({100 * one.subnetwork.density():.2f} %)" for one in self._masks)
+        return f"Subnetworks, their share of the maskable weights, and answers without them: {sizes}."
+
+
+def _facts(group: str, kgs: Mapping[str, Knowledge]) -> Knowledge:
+    if group not in kgs and group not in target_kgs():
+        raise ValueError(
+            f"The facts of {group!r} are not known: give kgs={{{group!r}: lens.data.knowledge(…)}}, "
+            f"or name the subnetwork by a built-in TargetKG ({', '.join(target_kgs())})."
+        )
+    return kgs[group] if group in kgs else knowledge(group)

@@ -1,0 +1,96 @@
+"""Do two or three subnetworks share more weights than chance would have them share, and in which layers and sites?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import combinations
+
+from lens.course.widgets.explorer import Explorer, page
+from lens.course.widgets.named_masks import Masks, named
+from lens.overlap import Measured, Overlap, compare
+
+FEW = 6
+"""Up to so many subnetworks, of all or of one TargetKG, every three are compared, and every two by layer and site."""
+
+MOST = 30
+"""Subnetworks of one explorer: 435 pairs."""
+
+
+class OverlapExplorer(Explorer):
+    """Subnetworks two or three at a time: a Venn diagram, its counts, and the IoU, each beside what chance would give.
+
+    ``subnetworks``: a list, or a dict by (TargetKG, seed), of 2 to 30; files may stand in their place.  Every two are
+    compared.  Where there are more than six, comparisons by layer and site, and of three, are kept for those of one
+    TargetKG; in a running notebook any three can be chosen.  Raises what ``lens.overlap.compare`` and ``load`` raise.
+
+    >>> import lens
+    >>> explorer = OverlapExplorer([lens.mask.shipped("building", seed) for seed in range(3)])
+    >>> sorted(explorer.state["found"]), explorer.state["parts"][:2]
+    (['0,1', '0,1,2', '0,2', '1,2'], ['all layers and sites', 'layer 4'])
+    """
+
+    _esm, _css = page("overlap")
+
+    def __init__(self, subnetworks: Masks):
+        self._masks = named(subnetworks)
+        if not 2 <= len(self._masks) <= MOST:
+            raise ValueError(f"Give 2 to {MOST} subnetworks to compare, not {len(self._masks)}.")
+        numbers = range(len(self._masks))
+        groups = [one.group for one in self._masks]
+        close = [numbers] if len(numbers) <= FEW else [[i for i in numbers if groups[i] == g] for g in set(groups)]
+        near = {some for each in close if len(each) <= FEW for n in (2, 3) for some in combinations(each, n)}
+        found = {some: self._found(some, some in near) for some in sorted({*near, *combinations(numbers, 2)})}
+        overlap = self._compare((0, 1))
+        super().__init__(
+            {
+                "masks": [{"group": one.group, "label": one.label} for one in self._masks],
+                "unit": overlap.unit,
+                "parts": ["all layers and sites", *(name for name, _ in _by_part(overlap))],
+                "found": {",".join(map(str, some)): each for some, each in found.items()},
+            }
+        )
+
+    def _compare(self, some: Iterable[int]) -> Overlap:
+        return compare({i: self._masks[i].subnetwork for i in some})
+
+    def _found(self, some: tuple[int, ...], by_part: bool) -> list:
+        """What ``_row`` says of all, and where it is asked for of each layer and each site."""
+        overlap = self._compare(some)
+        return [_row(overlap), *(_row(part) for _, part in _by_part(overlap) if by_part)]
+
+    def compute(self, request: dict) -> dict:
+        """Any two or three subnetworks by number, ``of``, with all their parts."""
+        asked, known = request.get("of"), range(len(self._masks))
+        of = tuple(sorted({i for i in asked if isinstance(i, int) and i in known})) if isinstance(asked, list) else ()
+        if len(of) not in (2, 3):
+            raise ValueError("Choose two or three different subnetworks.")
+        return {"of": ",".join(map(str, of)), "found": self._found(of, True)}
+
+    def summary(self) -> str:
+        """What the explorer shows, in a sentence of plain text."""
+        return f"Overlap of every two of these subnetworks beside chance: {'; '.join(map(str, self._masks))}."
+
+
+def _by_part(overlap: Overlap) -> list[tuple[str, Overlap]]:
+    layers = [(f"layer {layer}", part) for layer, part in overlap.by("layer").items()]
+    return [*layers, *overlap.by("site").items()]
+
+
+def _row(overlap: Overlap) -> list:
+    """[number of weights, sizes, regions, in all, IoU]; a region, in the order of its bits from 1, is [count, chance]
+    and the last two are [observed, expected, low, high]."""
+    names = overlap.names
+    regions = [[name for i, name in enumerate(names) if bits >> i & 1] for bits in range(1, 1 << len(names))]
+    exactly = [overlap.exactly(*some) for some in regions]
+    shared, iou = overlap.intersection(), overlap.iou()
+    sizes = list(overlap.sizes().values())
+    return [shared.of, sizes, [[m.observed, _whole(m.expected)] for m in exactly], _four(shared), _four(iou)]
+
+
+def _four(m: Measured) -> list[float]:
+    return [m.observed, *map(_whole, (m.expected, m.low, m.high))]
+
+
+def _whole(value: float) -> float:
+    """Large counts without their fraction, which nobody reads and every page would carry."""
+    return round(value) if value >= 100 else value

@@ -1,0 +1,35 @@
+"""What came out for one record?  A line of a run file, and a row of its report."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Row:
+    """One record's outcome: the six shares (0 to 1), ``entropy`` (hundredths of a bit), ``perplexity`` of the sample
+    text, the ``seconds`` the edit took, the editor's ``note``; where the record failed, only ``error``, a sentence.
+
+    A measure is None where it was not asked for or the record has no prompt for it.
+    """
+
+    case_id: int
+    subject: str
+    target_new: str
+    efficacy_accuracy: float | None = None
+    efficacy_success: float | None = None
+    paraphrase_accuracy: float | None = None
+    paraphrase_success: float | None = None
+    neighborhood_accuracy: float | None = None
+    neighborhood_success: float | None = None
+    entropy: float | None = None
+    perplexity: float | None = None
+    seconds: float | None = None
+    note: str | None = None
+    error: str | None = None
+
+
+def row_from(line: str) -> Row:
+    """A row from its line of JSON; ``ValueError`` or ``TypeError`` where it is none."""
+    return Row(**json.loads(line))

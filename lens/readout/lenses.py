@@ -1,0 +1,133 @@
+"""What is each layer saying, forward and backward?  A grid of words: layers × tokens.
+
+``logit_lens`` reads the residual stream after every layer (nostalgebraist, 2020): what the model is about to say.
+``backward_lens`` reads the vectors that span a weight gradient (Katz et al., 2024): what training is about to write.
+Both give a ``Lens``, which ``lens.plot.grid`` draws.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from lens.gradient import Trace
+from lens.model import LanguageModel, Tokens
+from lens.model.tokens import first_token
+from lens.model.watching import as_a_function, watch
+from lens.readout.projection import check_k, read
+
+
+@dataclass(frozen=True)
+class Lens:
+    """A grid of readings, one per layer and token.
+
+    ``vectors`` [layers, n, d] are what was read; ``ids`` and ``logits`` [layers, n, k] the words found, best first;
+    ``norms`` [layers, n] the vectors' lengths; ``ranks`` [layers, n] the rank of ``target`` where one was given;
+    ``probabilities`` [layers, n, k] under the softmax, where the lens has a use for them (the logit lens).
+    ``layers`` and ``tokens`` label the two axes; ``what`` says in words what was read.
+    """
+
+    what: str
+    layers: tuple[int, ...]
+    tokens: tuple[str, ...]
+    vectors: Tensor
+    ids: Tensor
+    logits: Tensor
+    norms: Tensor
+    ranks: Tensor | None
+    probabilities: Tensor | None
+    target: int | Tensor | None
+    _lm: LanguageModel
+
+    @cached_property
+    def words(self) -> list[list[list[str]]]:
+        """The words of ``ids``: ``words[layer][token][place]``."""
+        return self._lm.words(self.ids)
+
+    @property
+    def vocabulary_size(self) -> int:
+        """V; the largest possible rank is V − 1."""
+        return self._lm.vocabulary_size
+
+
+def logit_lens(lm: LanguageModel, prompt: Tokens, target: Tokens | None = None, k: int = 10) -> Lens:
+    """Read the residual stream after each layer, LL(h) = softmax(ln_f(h) Eᵀ): a ``Lens`` of all layers and tokens.
+
+    The last layer's row is the model's own output.  ``target`` adds the rank of a token (its first, if text).
+
+    Raises ``ValueError`` where ``k`` is not between 1 and V.
+
+    >>> import lens
+    >>> lm = lens.load("mini")
+    >>> logit_lens(lm, "The capital of France is").words[-1][-1][0]
+    '·Paris'
+    """
+    check_k(lm, k)
+    ids = lm.encode(prompt)
+    with torch.no_grad(), as_a_function(lm.model), watch(dict(enumerate(lm.layers))) as seen:
+        lm.base_model(input_ids=torch.tensor([ids], device=lm.device), use_cache=False)
+    streams = [out[0] if isinstance(out, tuple) else out for _, out in seen.values()]
+    vectors = torch.stack([s[0].to(streams[-1].device) for s in streams])  # [L, n, d]
+    return _lens(lm, "residual stream", range(len(streams)), lm.words(ids), vectors, k, target, probabilities=True)
+
+
+def backward_lens(
+    lm: LanguageModel,
+    trace: Trace,
+    site: str = "ff2",
+    k: int = 10,
+    largest: bool | None = None,
+    target: Tokens | None = None,
+    normalize: bool = False,
+) -> Lens:
+    """Read the vectors that span a site's gradient, in every captured layer and at every token.
+
+    A site that reads from the residual stream (``ff1``, ``attn_q`` …) is spanned by its inputs x_i: the *imprint*, read
+    from the top.  One that writes to it (``ff2``, ``attn_out``) is spanned by its VJPs δ_i: the *shift*, read from the
+    bottom, because training subtracts δ; where a norm lies between the site and the stream (Gemma 2, OLMo 2), the
+    gradient is read behind it, where it is the stream's.  ``largest`` overrides the end that is read.  Takes the trace
+    of one prompt, or of several end to end; ``target`` (one, or a tensor with one id per token row) defaults to each
+    prompt's own first target token.
+
+    Raises ``ValueError`` where ``k`` is not between 1 and V.
+
+    >>> import lens
+    >>> lm = lens.load("mini")
+    >>> trace = lens.capture(lm, "The capital of France is", "Rome")
+    >>> backward_lens(lm, trace, "ff2", k=1).words[-1][-1]
+    ['·Rome']
+    """
+    check_k(lm, k)
+    writes = site in ("ff2", "attn_out")
+    largest = (not writes) if largest is None else largest
+    vectors = trace.stack(site, "residual" if writes else "x")
+    if target is None:
+        own = torch.tensor([first_token(lm.tokenizer, t) for t in trace.targets])
+        target = int(own[0]) if len(trace) == 1 else own.repeat_interleave(torch.tensor(trace.lengths))
+    end = "top" if largest else "bottom"
+    what = f"{site}: {'VJP δ' if writes else 'input x'}, {end} of LL"
+    return _lens(lm, what, trace.layers, trace.tokens, vectors, k, target, largest, normalize)
+
+
+def _lens(lm, what, layers, tokens, vectors, k, target, largest=True, normalize=False, probabilities=False) -> Lens:
+    if isinstance(target, Tensor) and target.numel() > 1:
+        token = target.expand(vectors.shape[:2])  # one per token, the same in every layer
+    else:
+        token = None if target is None else first_token(lm.tokenizer, lm.target_ids(target))
+    out = read(lm, vectors, k=k, largest=largest, tokens=token, normalize=normalize, log_normalizer=probabilities)
+    return Lens(
+        what,
+        tuple(layers),
+        tuple(tokens),
+        vectors,
+        out["ids"],
+        out["logits"],
+        vectors.float().norm(dim=-1),
+        out.get("ranks"),
+        (out["logits"].float() - out["log_normalizer"][..., None]).exp() if probabilities else None,
+        token,
+        lm,
+    )

@@ -1,0 +1,1 @@
+"""What does a method cost, and how is it run many times?  Computed costs, sweeps, and benchmarks."""

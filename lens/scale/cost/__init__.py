@@ -1,0 +1,15 @@
+"""What does a step need, before it is run?  Bytes, operations and hours, computed from a model's shape.
+
+>>> memory("gpt2-xl", "mask").total / 1e9 < 24  # a mask of GPT-2 XL fits a GPU of 24 GB
+True
+"""
+
+from lens.scale.cost.flops import Operations, flops
+from lens.scale.cost.machines import MACHINES, Machine, this_cpu
+from lens.scale.cost.memory import Memory, memory
+from lens.scale.cost.shapes import KNOWN, Shape, shape
+from lens.scale.cost.steps import Work
+
+__all__ = [
+    "KNOWN", "MACHINES", "Machine", "Memory", "Operations", "Shape", "Work", "flops", "memory", "shape", "this_cpu",
+]  # fmt: skip

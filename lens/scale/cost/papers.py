@@ -1,0 +1,129 @@
+"""What would every table of the two papers cost?  GPU-hours, computed from shapes; each assumption stands in its row.
+
+Nothing here was measured.  Operations come from ``lens.cost.flops``; the hours assume a share of a GPU's peak and of
+its bandwidth (``Operations.hours``).  Loading, tokenizing and a process's start are left out, and so is MEND's own
+training.  What the papers do not say, or this book does not have, is assumed in words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from lens.mask.config import Config
+from lens.scale.cost.flops import Operations, flops, passes
+from lens.scale.cost.machines import MACHINES, Machine
+from lens.scale.cost.shapes import shape
+
+PROMPT = 12
+"""Tokens of a CounterFact prompt, and of a prompt of a knowledge graph: an assumption."""
+
+EVALUATION = "a record alone: 13 prompts, 10 texts to 100 tokens, perplexity of 1,000 tokens"
+SEARCHES = {"rome": 20, "memit": 20}
+
+
+@dataclass(frozen=True)
+class Item:
+    """One row of one table: what runs, how often, the operations of all of it, and what was assumed."""
+
+    table: str
+    what: str
+    model: str
+    operations: Operations
+    assumed: str
+    dtype: str = "float32"
+
+    def hours(self, machine: Machine, utilization: float = 0.3) -> float:
+        return self.operations.hours(machine, self.dtype, utilization)
+
+
+def backward_lens_table_1(records: int = 1000, model: str = "gpt2-xl") -> list[Item]:
+    """*Backward Lens*, Table 1: six editors and the model as it is on CounterFact; its full set has 21,919 records."""
+    ask = passes(model, 13, PROMPT, 13) + passes(model, 10, 100, 10 * 90) + passes(model, 1, 1000, 1000)
+    ask += Operations(0, 90 * 4 * shape(model).parameters)  # each new token reads all weights
+    prompt = passes(model, 1, PROMPT, 1)
+    tuning = {layer: 25 * passes(model, 1, PROMPT, 1, first=layer, backward=True) for layer in (0, 35)}
+    search = {name: n * flops(model, name, tokens=PROMPT + 10) for name, n in SEARCHES.items()}
+    edits = {
+        "unedited": (Operations(0), ""),
+        "fine-tuning, layer 0": (prompt + tuning[0], "25 steps"),
+        "fine-tuning, layer 35": (prompt + tuning[35], "25 steps"),
+        "MEND": (flops(model, "lens", tokens=PROMPT), "one backward pass; its network's training left out"),
+        "ROME": (22 * prompt + search["rome"], "20 steps over 21 contexts"),
+        "MEMIT": (7 * 6 * prompt + search["memit"], "20 steps over 6 contexts, 5 layers"),
+        "forward-pass shift": (prompt, "one forward pass"),
+    }
+    once = {"ROME": 1, "MEMIT": 1}
+    texts = flops(model, "statistics", batch=200, tokens=500)  # one pass takes all layers' second moments
+    return [
+        Item(
+            "Backward Lens, Table 1",
+            f"{name}, {records:,} records",
+            model,
+            records * (edit + ask) + (texts if name in once else Operations(0)),
+            "; ".join(filter(None, (said, "C over 100,000 tokens" if name in once else "", EVALUATION))),
+        )
+        for name, (edit, said) in edits.items()
+    ]
+
+
+def knowledge_subnetworks(
+    published: bool = False, kgs: int = 10, seeds: int = 3, config: Config | None = None
+) -> list[Item]:
+    """*Knowledge-Critical Subnetworks*, Tables 2, 6 and 16, by ``lens.mask`` or by the ``published`` formulation."""
+    c = config or Config()
+    step = "published" if published else "mask"
+    batch = f"{c.targets} + {c.controls} prompts and {c.texts} texts of {c.tokens} tokens a step"
+    runs = f"{kgs} KGs × {seeds} seeds × {c.steps:,} steps"
+    items = [
+        Item(
+            f"Subnetworks, {table}",
+            f"weight masks, {runs}",
+            model,
+            kgs * seeds * c.steps * flops(model, step, config=c, tokens=PROMPT),
+            f"{batch}: this book's; every run to the last step",
+        )
+        for table, model in (("Table 2", "gpt2"), *(("Table 16", f"gpt2-{size}") for size in ("medium", "large", "xl")))
+    ]
+    if published:
+        return items
+    trainings = {
+        "full": flops("gpt2", "finetune", batch=32, tokens=64),
+        "LoRA": flops("gpt2", "lora", batch=32, tokens=64),
+        "head": passes("gpt2", 32, 64, 32),
+    }
+    every = Operations(0)
+    for one in trainings.values():
+        every = every + one
+    steps = 3 * 5 * 9741 // 32 * 5  # three models, five choices a question, five epochs
+    items.insert(
+        1,
+        Item(
+            "Subnetworks, Table 6",
+            f"full, LoRA, head × 3 models × {seeds} seeds",
+            "gpt2",
+            seeds * steps * every,
+            "CommonsenseQA's 9,741 questions × 5 choices of 64 tokens, 5 epochs, batches of 32; masks are Table 2's",
+        ),
+    )
+    return items
+
+
+def every_table(records: int = 1000) -> list[Item]:
+    """All of them."""
+    rows = backward_lens_table_1(records) + backward_lens_table_1(21_919)
+    ours = knowledge_subnetworks()
+    theirs = [replace(item, table=f"{item.table}, as published") for item in knowledge_subnetworks(published=True)]
+    return rows + ours + theirs
+
+
+def markdown(items: Iterable[Item], machine: Machine | str = "A100", utilization: float = 0.3) -> str:
+    """The items as a Markdown table, hours on ``machine``.
+
+    >>> "computed" in markdown(backward_lens_table_1(10))
+    True
+    """
+    m = MACHINES[machine] if isinstance(machine, str) else machine
+    head = f"| table | what | model | {m.name}-hours, computed at {utilization:.0%} of peak | assumed |"
+    rows = (f"| {i.table} | {i.what} | {i.model} | {i.hours(m, utilization):,.2f} | {i.assumed} |" for i in items)
+    return "\n".join([head, "|---|---|---|--:|---|", *rows])

@@ -1,0 +1,120 @@
+"""Which cluster does the work?  One that runs at an address, a client that is given, or processes of this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+
+from lens.scale.sweep.work import sentence
+
+PATIENCE = 30
+"""Seconds to wait for a scheduler at an address."""
+
+
+@contextmanager
+def connected(scheduler) -> Iterator:
+    """A ``distributed.Client`` of a scheduler's address or a cluster, closed afterwards; or the client that is given.
+
+    Raises ``OSError`` where the scheduler cannot be reached and ``ValueError`` for what is no scheduler.
+    """
+    distributed = _distributed()
+    if isinstance(scheduler, distributed.Client):
+        if scheduler.asynchronous:
+            raise ValueError("The client is asynchronous, and a sweep waits for its jobs: give a synchronous one.")
+        yield scheduler
+        return
+    if not (isinstance(scheduler, str) or hasattr(scheduler, "scheduler_address")):
+        raise ValueError(
+            f"Got {scheduler!r} for a scheduler: give its address, such as 'tcp://10.0.0.1:8786', a "
+            "distributed.Client, or a cluster."
+        )
+    if isinstance(scheduler, str):
+        _answers(scheduler)
+    with distributed.Client(scheduler, set_as_default=False, timeout=PATIENCE) as client:
+        yield client
+
+
+def _answers(address: str) -> None:
+    """Ask who is at ``address``; ``OSError`` unless it is a scheduler.
+
+    Asked before there is a client: one that fails has no end to its waiting, and a traceback at exit.
+    """
+    import distributed
+
+    async def ask() -> str:
+        arguments = distributed.Security().get_connection_args("client")
+        async with distributed.rpc(address, timeout=PATIENCE, connection_args=arguments) as other:
+            return (await other.identity())["type"]
+
+    def run() -> None:
+        try:
+            answer.set_result(asyncio.run(asyncio.wait_for(ask(), PATIENCE)))
+        except BaseException as error:
+            answer.set_exception(error)
+
+    answer: Future[str] = Future()
+    threading.Thread(target=run, daemon=True).start()  # a notebook has a loop of its own, and Ctrl-C need not wait
+    try:
+        if (found := answer.result()) == "Scheduler":
+            return
+        what = f"a {found.lower()} answers"
+    except (asyncio.TimeoutError, OSError):
+        what = f"nothing answered as a scheduler does within {PATIENCE} seconds"
+    except ValueError as error:
+        what = sentence(error).rstrip(".")
+    except Exception:  # as the bytes of another protocol are taken
+        what = "what answers is no scheduler"
+    raise OSError(
+        f"The scheduler {address!r} cannot be reached ({what}): check that it runs, and its address, whose port is "
+        "not the dashboard's."
+    )
+
+
+@contextmanager
+def local(workers: int) -> Iterator:
+    """A Dask cluster of ``workers`` processes on this machine, among which its processors are divided evenly.
+
+    In a script, start it below ``if __name__ == "__main__":``, for each worker imports the script.
+
+    Raises ``ValueError`` for fewer than one worker, and ``ImportError`` where ``distributed`` is not installed.
+    """
+    if workers < 1:
+        raise ValueError(f"A cluster of {workers} workers does nothing: give at least 1.")
+    distributed = _distributed()
+    import dask
+
+    share = max(1, (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()) // workers)
+    settings = {
+        "distributed.scheduler.allowed-failures": 0,  # then ``retries`` alone counts
+        "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None,  # slows torch, which reuses its memory
+    }
+    with (
+        dask.config.set(settings),
+        distributed.LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",  # any free port, and not the network
+            memory_limit=0,  # a worker keeps its model, and must not be paused for that
+            silence_logs=logging.CRITICAL,
+            env={"OMP_NUM_THREADS": str(share)},
+        ) as cluster,
+    ):
+        yield cluster
+
+
+def _distributed():
+    try:
+        import distributed
+    except ImportError:
+        raise ImportError(
+            "Workers need the package distributed: install it with 'pip install lens-book[sweep]', or run the jobs in "
+            "this process."
+        ) from None
+    return distributed

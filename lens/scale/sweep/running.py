@@ -1,0 +1,89 @@
+"""How does a sweep run?  What is done is skipped, the rest runs here or on a cluster; each result is kept at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from numbers import Integral
+from pathlib import Path
+
+from tqdm.auto import tqdm
+
+from lens.results.provenance import VERSION
+from lens.scale.sweep.job import Job, check_jobs
+from lens.scale.sweep.results import Outcome, Results, outcome_of
+from lens.scale.sweep.store import Store
+from lens.scale.sweep.work import perform
+
+HERE = "here"
+
+
+def run(
+    jobs: Iterable[Job],
+    folder: str | Path,
+    scheduler=None,
+    *,
+    retries: int = 2,
+    resources: Mapping[str, float] | None = None,
+    progress: bool = True,
+) -> Results:
+    """Do every job whose result is not in ``folder`` yet, and give the results of all, in the order of ``jobs``.
+
+    ``scheduler``: None runs them in this process, one after another; the address of a Dask scheduler
+    ("tcp://10.0.0.1:8786"), a ``distributed.Client`` or a cluster (``LocalCluster``, ``dask_jobqueue.SLURMCluster``,
+    ``dask_cuda.LocalCUDACluster``, ``lens.sweep.local(4)``) runs them on its workers.  ``resources``: what a job takes
+    of its worker, such as ``{"GPU": 1}``, on workers that were started with it.
+
+    A result is on the disk before it counts, written by this process.  A job that fails, or loses its worker, is tried
+    again at most ``retries`` times, on other workers where there are some.  Jobs that fail in every attempt are in the
+    results' ``failed``; they stop nothing, and are tried again by the next run.  Ctrl-C keeps all finished results and
+    cancels the rest (on a cluster within a second; pressed twice, at once); the same call goes on.  Functions that keep
+    files (``Job``) need a folder that all workers see.
+
+    Raises ``ValueError`` where a result in ``folder`` is of another job with the same name, before anything runs, and
+    ``OSError`` for a scheduler that cannot be reached.
+
+    >>> import tempfile
+    >>> jobs = [Job(f"mean-{n}", "statistics:fmean", {"data": list(range(n))}) for n in (0, 4)]
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     done = run(jobs, folder, progress=False)
+    >>> done["mean-4"], done.report()
+    (1.5, 'mean-0 failed in 3 attempts: fmean requires at least one data point')
+    """
+    jobs = check_jobs(jobs)
+    if not isinstance(retries, Integral) or retries < 0:
+        raise ValueError(f"retries is {retries!r}: give a whole number, 0 or larger.")
+    store = Store(folder)
+    outcomes = {job.name: outcome for job in jobs if (outcome := store.read(job))}
+    missing = [job for job in jobs if job.name not in outcomes]
+    with tqdm(total=len(jobs), initial=len(outcomes), desc="sweep", unit="job", disable=not progress) as bar:
+
+        def keep(outcome: Outcome) -> None:
+            if not outcome.error:
+                store.write(outcome)
+            outcomes[outcome.job.name] = outcome
+            bar.update()
+
+        def show(running: int) -> None:
+            failed = sum(outcome.error is not None for outcome in outcomes.values())
+            bar.set_postfix(running=running, done=len(outcomes) - failed, failed=failed)
+
+        work = partial(perform, folder=str(store.folder), mark=store.mark, version=VERSION)
+        if missing and scheduler is None:
+            _in_process(missing, work, 1 + retries, keep, show)
+        elif missing:
+            from lens.scale.sweep.cluster import on_workers
+
+            on_workers(missing, work, scheduler, 1 + retries, resources, keep, show)
+    return Results(tuple(outcomes[job.name] for job in jobs))
+
+
+def _in_process(jobs: list[Job], work: Callable, most: int, keep: Callable, show: Callable) -> None:
+    for job in jobs:
+        show(1)
+        for attempt in range(1, most + 1):
+            outcome = outcome_of(job, work(job), HERE, attempt)
+            if not outcome.error:
+                break
+        keep(outcome)
+    show(0)

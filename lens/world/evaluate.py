@@ -1,0 +1,165 @@
+"""How well does a built-in model know its world?  The measurements on its card, made by one command.
+
+``python -m lens mini evaluate --name mini`` rewrites ``data/mini/evaluation.json`` and the card ``README.md``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from lens.data.corpus import documents
+from lens.data.text import heldout, passages
+from lens.data.world import facts, prompts, tails
+from lens.model import LanguageModel
+from lens.model.batch import pad
+from lens.model.loading import load
+from lens.results.whole import write_text
+
+
+def evaluate(lm: LanguageModel) -> dict:
+    """Recall of every fact in taught and in held-out phrasings; perplexity of held-out text beside n-grams."""
+    return {"recall": recall(lm), "perplexity": perplexity(lm)}
+
+
+def recall(lm: LanguageModel) -> list[dict]:
+    """A row per (source, relation): facts, prompts, and top-1 and rank ≤ 10 on taught and held-out phrasings.
+
+    *Determined* facts have one true tail; top-1 counts only those.  For the others any true tail counts.
+    """
+    groups: dict[tuple[str, str], list] = {}
+    for fact in facts():
+        groups.setdefault((fact.source, fact.relation), []).extend(prompts(fact))
+    table = []
+    for (source, relation), group in groups.items():
+        best = best_ranks(lm, group)
+        row = {"source": source, "relation": relation, "facts": len({id(p.fact) for p in group})}
+        row["determined"] = len({id(p.fact) for p in group if len(tails()[p.fact.relation, p.fact.np]) == 1})
+        for name, unseen in (("taught", False), ("held_out", True)):
+            for kind, only in (("determined", True), ("several", False)):
+                ranks = [
+                    r
+                    for r, p in zip(best.tolist(), group)
+                    if p.held_out == unseen and (len(tails()[relation, p.fact.np]) == 1) == only
+                ]
+                row[f"{name}_{kind}_prompts"] = len(ranks)
+                row[f"{name}_{kind}_top1"] = sum(r == 0 for r in ranks)
+                row[f"{name}_{kind}_top10"] = sum(r < 10 for r in ranks)
+        table.append(row)
+    return table
+
+
+@torch.inference_mode()
+def best_ranks(lm: LanguageModel, group: list, batch: int = 256) -> Tensor:
+    """For each prompt, the rank of its best-placed true tail (by first token): int64 [prompts]."""
+    ranks = []
+    for start in range(0, len(group), batch):
+        part = group[start : start + batch]
+        rows = [lm.encode(p.text) for p in part]
+        ids, _ = pad(rows)
+        last = torch.tensor([len(r) - 1 for r in rows])
+        hidden = lm.base_model(input_ids=ids.to(lm.device), use_cache=False).last_hidden_state
+        logits = lm.head(hidden[torch.arange(len(rows)), last])
+        for row, p in zip(logits, part):
+            truths = torch.tensor([lm.target_ids(t)[0] for t in tails()[p.fact.relation, p.fact.np]])
+            ranks.append((row > row[truths.to(row.device)].max()).sum().cpu())
+    return torch.stack(ranks)
+
+
+@torch.inference_mode()
+def perplexity(lm: LanguageModel) -> dict[str, dict[str, float]]:
+    """Perplexity per token of held-out text, generated and hand-written, under mini and under n-gram counts.
+
+    The n-grams are counted on four epochs of mini's own training text; the bigram is interpolated with the unigram.
+    """
+    unigram, bigram = Counter(), Counter()
+    for epoch in range(4):
+        for text in documents(epoch):
+            ids = lm.encode(text)
+            unigram.update(ids)
+            bigram.update(zip(ids, ids[1:]))
+    size, words = lm.unembedding.shape[0], sum(unigram.values())
+    written = set(passages())
+    table = {}
+    for name, of in (("generated", lambda t: t not in written), ("hand-written", lambda t: t in written)):
+        texts = [lm.encode(t)[:128] for t in heldout() if of(t)]
+        total = one = two = 0.0
+        for ids in texts:
+            row = torch.tensor([ids], device=lm.device)
+            logits = lm.model(input_ids=row).logits[0, :-1].float()
+            total += cross_entropy(logits, row[0, 1:], reduction="sum").item()
+            for before, after in zip(ids, ids[1:]):
+                p = (unigram[after] + 0.1) / (words + 0.1 * size)
+                one -= math.log(p)
+                two -= math.log((bigram[before, after] + 2 * p) / (unigram[before] + 2))
+        count = sum(len(ids) - 1 for ids in texts)
+        nll = {"model": total, "bigram": two, "unigram": one}
+        table[name] = {"tokens": count} | {model: math.exp(value / count) for model, value in nll.items()}
+    return table
+
+
+def totals(table: list[dict], source: str | None = None) -> dict[str, float]:
+    """The card's percentages over the rows of one source, or of all."""
+    rows = [r for r in table if source in (None, r["source"])]
+
+    def share(hits: str, *of: str) -> float:
+        prompts = sum(r[f"{p}_prompts"] for r in rows for p in of)
+        return sum(r[f"{p}_{hits}"] for r in rows for p in of) / prompts if prompts else math.nan
+
+    return {
+        "taught top-1": share("top1", "taught_determined"),
+        "held-out top-1": share("top1", "held_out_determined"),
+        "held-out rank ≤ 10": share("top10", "held_out_determined"),
+        "held-out rank ≤ 10, any true tail": share("top10", "held_out_determined", "held_out_several"),
+    }
+
+
+def write_card(folder: Path, result: dict, command: str) -> None:
+    """Write ``evaluation.json`` and the model card beside the weights."""
+    lm = load(str(folder))
+    recipe = json.loads((folder / "recipe.json").read_text(encoding="utf-8"))
+    parameters = sum(p.numel() for p in lm.model.parameters())
+    write_text(folder / "evaluation.json", json.dumps(result, indent=1) + "\n")
+    sources = sorted({r["source"] for r in result["recall"]})
+    columns = list(totals(result["recall"]))
+    name = folder.name
+    family = {"gpt2": "GPT-2", "llama": "Llama"}[recipe["architecture"]]
+    lines = [
+        f"# {name}",
+        "",
+        f"A model that this book ships with: {family}'s architecture, trained from scratch on a world we wrote, so",
+        "that every fact it knows is known to the reader. Not for any use but learning how such models work.",
+        "",
+        f"- **Shape**: {recipe['layers']} layers, {recipe['heads']} heads, width {recipe['width']}, "
+        f"{recipe['vocabulary']} tokens, context {recipe['context']}; {parameters:,} parameters, stored in float16.",
+        f"- **Open it**: `lens.load('{name}')`, or transformers' `AutoModelForCausalLM.from_pretrained("
+        f"'data/{name}')`.",
+        f"- **Made by**: `python -m lens mini train --name {name}` ({recipe['steps']} steps of {recipe['batch']} × "
+        f"{recipe['row']} tokens); the whole recipe is in `recipe.json`.",
+        f"- **Measured by**: `{command}`; the table by relation is in `evaluation.json`.",
+        "",
+        "| facts | number | " + " | ".join(columns) + " |",
+        "|---|---|" + "---|" * len(columns),
+    ]
+    for source in [*sources, None]:
+        number = sum(r["facts"] for r in result["recall"] if source in (None, r["source"]))
+        values = totals(result["recall"], source)
+        cells = " | ".join(f"{100 * values[n]:.1f} %" for n in columns)
+        lines.append(f"| {source or '**all**'} | {number} | {cells} |")
+    lines += [
+        "",
+        "*Taught*: phrasings seen in training. *Held-out*: phrasings of that fact never seen. *Top-1* is over facts",
+        "whose head and relation determine the tail; tails are compared by their first token.",
+        "",
+        f"| perplexity of text it never saw | tokens | {name} | bigram model | unigram model |",
+        "|---|---|---|---|---|",
+    ]
+    for kind, p in result["perplexity"].items():
+        lines.append(f"| {kind} | {p['tokens']:,} | {p['model']:.1f} | {p['bigram']:.1f} | {p['unigram']:.1f} |")
+    write_text(folder / "README.md", "\n".join(lines) + "\n")
