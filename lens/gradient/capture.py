@@ -135,7 +135,7 @@ def capture(
         raise ValueError("Nothing would be kept: give at least one layer and one site, or leave the argument out.")
     for layer in layers:
         for site in sites:
-            lm.check(layer, site)
+            lm.site(layer, site)  # is there one, and is it plain?
     layers = tuple(sorted({layer % depth for layer in layers}))
 
     for prompt, target in zip(prompts, targets):

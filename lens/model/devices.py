@@ -26,8 +26,8 @@ def weight(module: nn.Module, name: str = "weight") -> Tensor:
 
 def device(module: nn.Module) -> torch.device:
     """Where the module computes, and so where its inputs are due and its output is."""
-    first = next(module.parameters())
-    return torch.device(module._hf_hook.execution_device) if first.is_meta else first.device
+    first, hook = next(module.parameters()), getattr(module, "_hf_hook", None)
+    return torch.device(hook.execution_device) if first.is_meta and hook else first.device
 
 
 def parameters(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

@@ -88,7 +88,7 @@ class LanguageModel:
     @property
     def vocabulary_size(self) -> int:
         """V, how many tokens there are."""
-        return self.model.get_output_embeddings().weight.shape[0]
+        return soundness.plain(self.model.get_output_embeddings(), "The unembedding").weight.shape[0]
 
     @property
     def width(self) -> int:
