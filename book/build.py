@@ -5,7 +5,8 @@
 1. `execute.py` runs each chapter of `_toc.yml`, or reuses its executed copy (--force or CI: never).
 2. The executed chapters, the Markdown pages and the style are staged in `book/_build/source/`, where
    exercises get their folded solutions (`notebooks.py`), the landing page its table of chapters, the status
-   page its measured times, and the teaching notes their graph (`graph.py`) and table of exercises.
+   page its measured times, the teaching notes their graph (`graph.py`) and table of exercises, and the
+   API reference its names (`api.py`).
 3. jupyter-book turns them into HTML with execution off and every warning an error.
 """
 import base64
@@ -18,6 +19,7 @@ import sys
 from datetime import datetime, timezone
 from importlib.metadata import version
 
+import api
 import graph
 import nbformat
 import yaml
@@ -118,7 +120,8 @@ def stage(toc, executed):
               "<!-- table of run times -->": status_table(executed),
               "<!-- graph of chapters -->": graph.draw(chapters),
               "<!-- table of prerequisites -->": graph.table(chapters),
-              "<!-- table of exercises -->": points_table(chapters)}
+              "<!-- table of exercises -->": points_table(chapters),
+              "<!-- reference of the package -->": api.reference()}
     for name in pages(toc):
         if name in executed:
             notebook = page(chapters[name], download=f"_sources/{name}.ipynb")

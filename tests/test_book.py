@@ -1,4 +1,6 @@
 """Is the built book complete, readable with the network unplugged, and free of warnings?"""
+import importlib
+import inspect
 import os
 import re
 import subprocess
@@ -157,3 +159,18 @@ def test_a_second_build_runs_no_chapter_again(book):
                            f"for c in {CHAPTERS!r}: assert e.load(e.executed_copy(c), e.key(e.BOOK / (c + '.ipynb'))), c"],
                           cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_api_reference_has_every_public_name_once(book):
+    """Whatever `lens` and its rooms list as public: each in one place, with its docstring."""
+    sys.path.insert(0, str(ROOT / "book"))
+    import api
+    import lens
+
+    shown = re.findall(r'<dt class="[^"]*" id="(lens\.[\w.]+)"', book["api"].text)
+    assert len(shown) == len(set(shown))
+    values = [importlib.import_module(f"lens.{room}") for room in api.ROOMS]
+    public = {id(getattr(module, name)): name for module in [lens, *values] for name in module.__all__
+              if not inspect.ismodule(getattr(module, name))}
+    names = {name.split(".")[-1] for name in shown}
+    assert set(public.values()) <= names
