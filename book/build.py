@@ -2,7 +2,7 @@
 
     python book/build.py [--force]
 
-1. `execute.py` runs each chapter of `_toc.yml`, or reuses its executed copy (--force or CI: never).
+1. `execute.py` runs each chapter of `_toc.yml`, or reuses its executed copy (--force, CI or LENS_AGAIN: never).
 2. The executed chapters, the Markdown pages and the style are staged in `book/_build/source/`, where
    exercises get their folded solutions (`notebooks.py`), the landing page its table of chapters, the status
    page its measured times, the teaching notes their graph (`graph.py`) and table of exercises, and the
@@ -184,7 +184,7 @@ def build(force=False):
 def main(arguments):
     sys.stdout.reconfigure(errors="backslashreplace")  # a code page may lack a letter of a path
     try:
-        build(force="--force" in arguments or bool(os.environ.get("CI")))
+        build(force="--force" in arguments or any(map(os.environ.get, ("CI", "LENS_AGAIN"))))
     except (BuildError, AddressError, NotebookError) as error:
         print(f"\nlens: {error}", file=sys.stderr)
         return 1

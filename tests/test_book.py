@@ -123,6 +123,12 @@ def test_every_chapter_shows_outputs_and_no_error(book):
         assert "Traceback (most recent call last)" not in book[name].text, name
 
 
+def test_chapters_train_nothing_that_comes_with_the_book(book):
+    shown = " ".join(page.text for page in book.values())
+    for path in (ROOT / "data" / "runs" / "mini" / "short").iterdir():
+        assert f"{path.stem.replace('-', ' ')}: the run that comes with the book" in shown, path.name
+
+
 def test_no_page_shows_what_is_for_graders(book):
     for name, page in book.items():
         shown = re.search(r"(BEGIN|END) (SOLUTION|HIDDEN)|require\(\)|&lt;!-- |\.require</span>", page.text)

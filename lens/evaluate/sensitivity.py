@@ -86,9 +86,13 @@ def sensitivity(
     readings = Readings(lm, sets_of(kg, sizes), min(layer for layer, _ in subnetwork.bits))
     original = {name: m.ppl for name, m in readings.original.items()}
 
+    known: dict[str, dict[str, float]] = {}  # at the shares −1 and 0, every seed draws the same weights
+
     def read(mask: Subnetwork) -> dict[str, float]:
-        with mask.removed(lm):
-            return {name: m.ppl for name, m in readings().items()}
+        if (digest := mask.digest()) not in known:
+            with mask.removed(lm):
+                known[digest] = {name: m.ppl for name, m in readings().items()}
+        return known[digest]
 
     removed, found = [], {(kind, name): [] for kind in ("subnetwork", "random") for name in original}
     with tqdm(total=len(shares) * seeds, desc=kg.name, unit="mask", disable=not progress) as bar:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from hashlib import sha256
 
 import torch
 from torch import Tensor
@@ -55,6 +56,13 @@ class Subnetwork:
     def sparsity(self) -> float:
         """The share of the maskable weights that are not in it."""
         return 1 - self.density()
+
+    def digest(self) -> str:
+        """SHA-256 of which weights are in it, as hexadecimal digits."""
+        digest = sha256()
+        for (layer, site), bits in sorted(self.bits.items()):
+            digest.update(f"{layer} {site} {tuple(bits.shape)}".encode() + bits.bytes.cpu().numpy().tobytes())
+        return digest.hexdigest()
 
     def mask(self, layer: int, site: str) -> Tensor:
         """m of one site, bool [d_in, d_out]; ``KeyError`` where the site is not masked."""

@@ -22,6 +22,7 @@ from tqdm.auto import tqdm
 from lens.data.world import Prompt
 from lens.mask.config import Config, config_for
 from lens.mask.examples import Order, of_prompts, of_texts
+from lens.mask.kept import find, keep
 from lens.mask.objective import Objective
 from lens.mask.places import places
 from lens.mask.scores import Scores
@@ -54,6 +55,7 @@ def train(
     config: Config | None = None,
     *,
     outside: Subnetwork | None = None,
+    kept: str | None = None,
     checkpoint: str | Path | None = None,
     progress: bool = True,
     watch: Callable[[list[dict]], None] | None = None,
@@ -62,10 +64,11 @@ def train(
 
     ``target`` and ``control_kg``: prompts (``lens.data.knowledge``); ``control_lm``: ordinary texts.  ``config``: by
     default the model's own (``config_for``).  ``outside``: a subnetwork whose weights must stay in the model, so that
-    what is found is disjoint from it (a neuron stays that has one of them).  ``checkpoint``: a file that keeps the run
-    at every check, from which the same call goes on; it stays when the run is done, so that the call gives its result
-    again.  ``watch`` is called with the history after each check.  Ctrl-C ends a run; with a checkpoint nothing but the
-    steps since the last check is lost.  The model is not changed.
+    what is found is disjoint from it (a neuron stays that has one of them).  ``kept``: the name of a run that comes
+    with the book; where this very call made it, it is given at once (``lens.mask.kept``), and a line says so.
+    ``checkpoint``: a file that keeps the run at every check, from which the same call goes on; it stays when the run is
+    done, so that the call gives its result again.  ``watch`` is called with the history after each check.  Ctrl-C ends
+    a run; with a checkpoint nothing but the steps since the last check is lost.  The model is not changed.
 
     Raises ``ValueError`` in one sentence where a set is empty or a control set holds a target's fact, where ``outside``
     is of another model or leaves no weight, and ``TrainingStopped`` where a loss is no number any more, with the last
@@ -79,6 +82,9 @@ def train(
     """
     config = config or config_for(lm)
     target, control_kg, control_lm = check_sets(target, control_kg, control_lm)
+    run = _run_name(lm, config, outside, target, control_kg, control_lm)
+    if kept and (known := find(lm, kept, run)):
+        return known
     masked = places(lm, config.layers, config.sites)
     for place in masked:
         resident(place.weight, f"A mask of layer {place.layer} {place.sites[0]}")
@@ -97,12 +103,11 @@ def train(
     objective = Objective(lm, config, first)
     devices = {v.device.type for v in scores.values}
     optimizer = torch.optim.Adam(scores.values, lr=config.lr, fused=devices <= {"cpu", "cuda"})
-    run = _run_name(lm, config, outside, target, control_kg, control_lm)
     state = _resume(checkpoint, run, scores, optimizer)
 
     def found() -> Subnetwork:
         about = provenance(lm.device) | {"seconds": state["seconds"]}
-        about |= {"outside": _digest(outside)} if outside else {}
+        about |= {"outside": outside.digest()} if outside else {}
         about |= {"changed": list(lm.changed)} if lm.changed else {}
         rest = tuple(state["history"]), lm.name, lm.fingerprint, head_dim(lm), about
         return Subnetwork(scores.bits(), scores.shapes(), config, *rest)
@@ -129,10 +134,10 @@ def train(
         numbers = [*means.values(), *hard.values(), float(scores.density().detach())]  # of scores that no step used yet
         if not all(map(math.isfinite, numbers)):
             last, bad = state["step"], next(v for v in numbers if not math.isfinite(v))
-            kept = f"the file {checkpoint} holds" if checkpoint else "the error's subnetwork is that of"
-            kept = f"{kept} step {last}" if good else "no check came before"
+            rest = f"the file {checkpoint} holds" if checkpoint else "the error's subnetwork is that of"
+            rest = f"{rest} step {last}" if good else "no check came before"
             raise TrainingStopped(
-                f"A loss became {bad} between steps {last} and {step + 1}; {kept}: try a smaller lr than {config.lr}.",
+                f"A loss became {bad} between steps {last} and {step + 1}; {rest}: try a smaller lr than {config.lr}.",
                 good,
             )
         state["step"], state["seconds"] = step + 1, before + time.perf_counter() - begun
@@ -146,7 +151,7 @@ def train(
         if watch:
             watch(state["history"])
     bar.close()
-    return found()
+    return keep(found(), kept, run) if kept else found()
 
 
 def head_dim(lm: LanguageModel) -> int:
@@ -160,18 +165,10 @@ def _sizes(config: Config) -> tuple[int, int, int]:
 
 
 def _run_name(lm: LanguageModel, config: Config, outside: Subnetwork | None, *sets) -> str:
-    """A checkpoint continues only the run it came from: same configuration, model and texts."""
+    """A checkpoint or a kept file belongs to one call only: same configuration, model and texts."""
     texts = [[p if isinstance(p, str) else (p.text, p.target) for p in one] for one in sets]
-    held = [asdict(config), lm.weights.current_fingerprint, texts] + ([_digest(outside)] if outside else [])
+    held = [asdict(config), lm.weights.current_fingerprint, texts] + ([outside.digest()] if outside else [])
     return sha256(json.dumps(held).encode()).hexdigest()
-
-
-def _digest(subnetwork: Subnetwork) -> str:
-    """SHA-256 of which weights are in it."""
-    digest = sha256()
-    for (layer, site), bits in sorted(subnetwork.bits.items()):
-        digest.update(f"{layer} {site} {tuple(bits.shape)}".encode() + bits.bytes.cpu().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _resume(checkpoint, run: str, scores: Scores, optimizer: torch.optim.Optimizer) -> dict:
