@@ -78,6 +78,13 @@ def test_chapters_run_two_at_a_time_and_one_that_takes_times_alone(begin, tmp_pa
     assert float(ended) < float(begun)
 
 
+def test_chapters_that_write_shipped_data_anew_run_one_after_the_other(begin, tmp_path, monkeypatch):
+    monkeypatch.setenv("LENS_AGAIN", "1")
+    alone = "import pathlib, time\npathlib.Path('busy').touch(exist_ok=False)\ntime.sleep(1)\npathlib.Path('busy').unlink()"
+    done = begin(first=[alone], second=[alone])
+    assert done.communicate(timeout=100) and done.returncode == 0 and executed(tmp_path) == {"first", "second"}
+
+
 def test_a_failure_names_its_cell_lets_the_other_finish_and_nothing_more_begins(begin, tmp_path):
     done = begin(bad=["1", "raise ValueError('no')"], good=["import time; time.sleep(1)"], later=["1"])
     _, errors = done.communicate(timeout=100)

@@ -34,7 +34,7 @@ def find(lm: LanguageModel, name: str, run: str) -> Subnetwork | None:
         except OSError:  # none, or a damaged one
             pass
     if found and found.about.get("run") == run:
-        print(f"{name}: the run that comes with the book ({found.about['machine']}, {found.about['seconds']:.0f} s)")
+        print(f"{name}: the run that comes with the book (made on {found.about['machine']})")
         return found
     why = "its model, settings or texts are not those of the run that comes with the book; " if found else ""
     print(f"{name}: {why}trained here")
