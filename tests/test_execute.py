@@ -80,7 +80,8 @@ def test_chapters_run_two_at_a_time_and_one_that_takes_times_alone(begin, tmp_pa
 
 def test_chapters_that_write_shipped_data_anew_run_one_after_the_other(begin, tmp_path, monkeypatch):
     monkeypatch.setenv("LENS_AGAIN", "1")
-    alone = "import pathlib, time\npathlib.Path('busy').touch(exist_ok=False)\ntime.sleep(1)\npathlib.Path('busy').unlink()"
+    busy = "pathlib.Path('busy')"
+    alone = f"import pathlib, time\n{busy}.touch(exist_ok=False)\ntime.sleep(1)\n{busy}.unlink()"
     done = begin(first=[alone], second=[alone])
     assert done.communicate(timeout=100) and done.returncode == 0 and executed(tmp_path) == {"first", "second"}
 
