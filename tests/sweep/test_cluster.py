@@ -193,7 +193,7 @@ def test_what_is_no_scheduler_is_named_in_time(monkeypatch, refuses, tmp_path, c
 
 def test_after_a_wrong_address_the_command_ends_at_once(taken):
     code = (
-        "import sys, time, lens.sweep.connecting as connecting\n"
+        "import sys, time, lens.scale.sweep.connecting as connecting\n"
         "from lens.__main__ import main\n"
         "connecting.PATIENCE = 1\n"
         "failed = main(['sweep', 'masks', '--out', 'nowhere', '--scheduler', sys.argv[1]])\n"
