@@ -114,7 +114,7 @@ def test_a_page_goes_from_exercise_to_starting_point_to_folded_solution_to_check
     start, solution, check = page.cells[number - 1:number + 2]
     assert notebooks.TURN in start.source and start.cell_type == "markdown"
     assert "hide-input" in solution.metadata.tags and notebooks.TURN not in solution.source
-    assert is_grade(check) and check.source.startswith("lens.course.check.low_rank")
+    assert is_grade(check) and check.source.startswith("lens.check.low_rank")
     assert '<a href="x.ipynb" download>' in page.cells[0].source
 
 

@@ -40,5 +40,5 @@ def __getattr__(name: str):
     if name in CHAPTERS:
         return import_module(f"lens.course.check.{name}")
     raise AttributeError(
-        f"module 'lens.course.check' has no attribute {name!r}: the chapters are {', '.join(CHAPTERS)}"
+        f"module 'lens.check' has no attribute {name!r}: the chapters are {', '.join(CHAPTERS)}"
     )

@@ -17,4 +17,4 @@ def __getattr__(name: str):
     """An explorer on first use, with its page's script and style."""
     if name in _HOMES:
         return getattr(import_module(f"lens.course.widgets.{_HOMES[name]}"), name)
-    raise AttributeError(f"module 'lens.course.widgets' has no attribute {name!r}")
+    raise AttributeError(f"module 'lens.widgets' has no attribute {name!r}")
