@@ -2,5 +2,6 @@
 
 from lens.model.language_model import LanguageModel, Tokens
 from lens.model.loading import load
+from lens.model.weights import Weights
 
-__all__ = ["LanguageModel", "Tokens", "load"]
+__all__ = ["LanguageModel", "Tokens", "Weights", "load"]

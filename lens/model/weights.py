@@ -70,7 +70,7 @@ class Weights:
         return next((written for written in self._state.stack if written.by() is by), None)
 
     def on(self, parameters: Collection[int]) -> tuple[Written, ...]:
-        """The changes that lie on parameters of these ``id``s, first to last."""
+        """The changes that lie on the parameters whose ``id`` is among these, first to last."""
         return tuple(written for written in self._state.stack if not written.parameters.keys().isdisjoint(parameters))
 
     @property
@@ -110,8 +110,8 @@ class Weights:
 
     @contextmanager
     def write(self, what: str, by: object | None = None) -> Iterator[Written]:
-        """Put a change on the stack; inside the block its writer ``claim``s each parameter, writes, and adds to
-        ``written.restore`` what brings the old values back.
+        """Put a change on the stack; inside the block its writer calls ``claim`` for each parameter, writes, and adds
+        to ``written.restore`` what brings the old values back.
 
         An error or an interrupt inside the block takes back what was written.
         """
