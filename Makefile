@@ -4,12 +4,15 @@ SHELL := /bin/sh
 PYTHON ?=
 export PYTHON
 
-.PHONY: help book pdf test course clean address env
+.PHONY: help book lab pdf test test-fast course clean address env
 
 help:  ## show this list
 	@echo "make book     set up .venv, run every chapter on the built-in model, build the HTML book"
+	@echo "              MODEL=smollm2-135m: an edition on another model, beside it"
+	@echo "make lab      set up .venv, write the chapters without solutions to notebooks/, open them in JupyterLab"
 	@echo "make pdf      the same, then print it all into book/_build/book.pdf (needs Chromium)"
-	@echo "make test     set up .venv, run the whole test suite"
+	@echo "make test     set up .venv, run the whole test suite in two processes"
+	@echo "make test-fast  the part of it to run before every commit: nothing slow, no trained model"
 	@echo "make course   set up .venv, make the folder course/: assignments for nbgrader, notebooks for Colab and for you"
 	@echo "make address  URL=https://github.com/you/your-fork: change the book's public address everywhere"
 	@echo "make clean    remove the built book and the cache of executed chapters (keeps .venv)"
@@ -27,13 +30,19 @@ env:
 	echo "lens: no Python 3.10 to 3.13 was found; install one, or name it: make book PYTHON=/path/to/python3." >&2; exit 1
 
 book: env
-	@.venv/bin/python book/build.py
+	@.venv/bin/python book/build.py $(if $(filter command,$(firstword $(origin MODEL))),--model $(MODEL))
+
+lab: env
+	@.venv/bin/python book/lab.py
 
 pdf: book
 	@.venv/bin/python book/pdf.py
 
 test: env
-	@.venv/bin/python -m pytest
+	@.venv/bin/python -m pytest -n 2 --durations=10
+
+test-fast: env
+	@.venv/bin/python -m pytest -n 2 --durations=10 --fast
 
 course: env
 	@.venv/bin/python book/course.py

@@ -40,7 +40,7 @@ def slug(address):
 
 def files(root=ROOT):
     """Every text that may hold a copy of the address."""
-    yield from (path for path in [root / "README.md", root / "environment.yml"] if path.exists())
+    yield from (path for path in [root / "README.md", root / "environment.yml", root / "CITATION.cff"] if path.exists())
     for folder, pattern in [("book", "*.md"), ("book", "*.ipynb"), ("data", "**/*.md"), ("lens", "**/*.py")]:
         yield from sorted((root / folder).glob(pattern))
 

@@ -8,8 +8,8 @@ from textwrap import shorten
 
 # Where a reader meets them: from one prompt to a course.
 ROOMS = ["model", "gradient", "readout", "edit", "mask", "overlap", "relearn", "evaluate", "data", "plot",
-         "course.start", "course.check", "course.widgets", "scale.cost", "scale.sweep", "kernels"]
-SHORT = {"course.start": "course", "course.check": "check", "course.widgets": "widgets", "scale.cost": "cost",
+         "course.start", "course.check", "course.claims", "course.widgets", "scale.cost", "scale.sweep", "kernels"]
+SHORT = {"course.start": "course", "course.check": "check", "course.claims": "claims", "course.widgets": "widgets", "scale.cost": "cost",
          "scale.sweep": "sweep"}  # as a reader writes them: lens.check
 
 

@@ -1,14 +1,18 @@
 """How does a folder of notebooks become the book?
 
-    python book/build.py [--force]
+    python book/build.py [--force] [--model NAME] [--ship]
 
 1. `execute.py` runs each chapter of `_toc.yml`, or reuses its executed copy (--force, CI or LENS_AGAIN: never).
+   With --model, on another model, for an edition beside the book; with --ship, what the chapters claim is kept as a
+   result file in `data/claims/`, for the other editions.
 2. The executed chapters, the Markdown pages and the style are staged in `book/_build/source/`, where
    exercises get their folded solutions (`notebooks.py`), the landing page its table of chapters, the status
-   page its measured times, the teaching notes their graph (`graph.py`) and table of exercises, and the
-   API reference its names (`api.py`).
+   page its measured times, the teaching notes their graph (`graph.py`) and table of exercises, the
+   API reference its names (`api.py`), "What carries over" the chapters' claims (`claims.py`), and the landing
+   page its explorer (`first.py`); beside the pages lies the model that they can run.
 3. jupyter-book turns them into HTML with execution off and every warning an error.
 """
+import argparse
 import base64
 import os
 import platform
@@ -20,23 +24,26 @@ from datetime import datetime, timezone
 from importlib.metadata import version
 
 import api
+import claims
+import first
 import graph
 import nbformat
+import reading
 import yaml
 from address import AddressError, read_address
 from course import points_table
-from execute import BOOK, BUILD, ROOT, BuildError, execute_all, processors, write
+from execute import BOOK, MINI, ROOT, BuildError, execute_all, folder_of, processors, write
 from notebooks import NotebookError, heading_and_claim, page, read, student
 
-SOURCE = BUILD / "source"
-LOG = BUILD / "sphinx.log"
 CITATION = re.compile(r"\[([^\]]+)\]\(bibliography\.md#([\w:-]+)\)")
 # Left out of every page: thebe, which would be fetched from the network, font preloads, which browsers
-# refuse in local files, and the role of a list on a bibliography whose entries are no list items.
+# refuse in local files, the role of a list on a bibliography whose entries are no list items, and the name of
+# what unfolds, which says less than its text.
 UNWANTED = re.compile(r'(?s)<link rel="preload"[^>]*crossorigin[^>]*>\s*|<link [^>]*sphinx-thebe\.css[^>]*>\s*|'
                       r'<script[^>]*sphinx-thebe\.js[^>]*></script>\s*|<script>const THEBE_JS_URL.*?</script>\s*|'
                       r'<script type="text/x-thebe-config">.*?</script>\s*|'
-                      r'(?<=<div )role="list" (?=class="citation-list")')
+                      r'(?<=<div )role="list" (?=class="citation-list")|'
+                      r'(?<=<summary) aria-label="Toggle hidden content"(?=>)')
 PACKAGES = ["torch", "transformers", "numpy", "matplotlib", "jupyter-book", "sphinx"]
 
 
@@ -110,81 +117,105 @@ def mark_wide_figures(cell):
                 image["classes"] = (image.get("classes", "") + " wide").strip()
 
 
-def stage(toc, executed):
+def stage(toc, executed, model):
     """Everything jupyter-book reads, in one generated folder."""
-    shutil.rmtree(SOURCE, ignore_errors=True)
-    SOURCE.mkdir(parents=True)
+    source = folder_of(model) / "source"
+    shutil.rmtree(source, ignore_errors=True)
+    source.mkdir(parents=True)
     keys = set(re.findall(r"(?m)^@\w+\{([^,\s]+),", (BOOK / "references.bib").read_text(encoding="utf-8")))
     chapters = {name: notebook for name, (notebook, _) in executed.items()}
     tables = {"<!-- table of chapters -->": chapter_table(toc, executed),
               "<!-- table of run times -->": status_table(executed),
+              "<!-- table of reading -->": reading.table(chapters),
               "<!-- graph of chapters -->": graph.draw(chapters),
               "<!-- table of prerequisites -->": graph.table(chapters),
               "<!-- table of exercises -->": points_table(chapters),
-              "<!-- reference of the package -->": api.reference()}
+              "<!-- reference of the package -->": api.reference(),
+              "<!-- table of claims -->": claims.page(chapters, model),
+              "<!-- first explorer -->": first.explorer()}
     for name in pages(toc):
         if name in executed:
             notebook = page(chapters[name], download=f"_sources/{name}.ipynb")
+            if model != MINI:
+                ran_on = chapters[name].metadata.lens_book.model
+                notebook.cells[0].source = claims.under_the_title(notebook.cells[0].source, model, ran_on)
             for cell in notebook.cells:
                 if cell.cell_type == "code":
                     mark_wide_figures(cell)
+                    for output in cell.outputs:  # the page shows a claim's sentence; its data was collected
+                        output.get("data", {}).pop(claims.MIME, None)
                 else:
                     cell.source = link_citations(cell.source, keys)
-            write(SOURCE / f"{name}.ipynb", nbformat.writes(notebook))
+            write(source / f"{name}.ipynb", nbformat.writes(notebook))
         else:
             text = link_citations((BOOK / f"{name}.md").read_text(encoding="utf-8"), keys)
             for marker, table in tables.items():
                 text = text.replace(marker, link_citations(table, keys))
-            write(SOURCE / f"{name}.md", text)
-    shutil.copytree(BOOK / "_static", SOURCE / "_static")
+            write(source / f"{name}.md", text)
+    shutil.copytree(BOOK / "_static", source / "_static")
+    for name, text in first.scripts().items():
+        write(source / "_static" / name, text)
     for name in ("_toc.yml", "references.bib"):
-        shutil.copy(BOOK / name, SOURCE / name)
+        shutil.copy(BOOK / name, source / name)
     config = yaml.safe_load((BOOK / "_config.yml").read_text(encoding="utf-8"))
     config["repository"] = {"url": read_address(), "path_to_book": "book", "branch": "main"}
-    write(SOURCE / "_config.yml", yaml.safe_dump(config, allow_unicode=True, sort_keys=False))
+    write(source / "_config.yml", yaml.safe_dump(config, allow_unicode=True, sort_keys=False))
 
 
-def render(root, sources):
-    """jupyter-book, warnings as errors; its output is shown only if it fails."""
-    shutil.rmtree(BUILD / "html", ignore_errors=True)
-    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(SOURCE),
-               "--path-output", str(BOOK), "--all", "-W", "-n", "--keep-going"]
-    with LOG.open("w", encoding="utf-8") as log:
+def render(root, sources, model):
+    """jupyter-book, warnings as errors; its output is shown only if it fails. Returns the folder of the pages."""
+    folder = folder_of(model)
+    html, log_file = folder / "html", folder / "sphinx.log"
+    shutil.rmtree(html, ignore_errors=True)
+    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build",
+               str(folder / "source"), "--path-output", str(folder / "pages"), "--all", "-W", "-n", "--keep-going"]
+    with log_file.open("w", encoding="utf-8") as log:
         done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT)
-    text = re.sub(r"\x1b\[[\d;]*m", "", LOG.read_text(encoding="utf-8", errors="replace"))
-    write(LOG, text)
+    text = re.sub(r"\x1b\[[\d;]*m", "", log_file.read_text(encoding="utf-8", errors="replace"))
+    write(log_file, text)
     if done.returncode:
         shown = [line for line in text.splitlines() if re.search("WARNING|ERROR|CRITICAL|Error:|Exception", line)]
         raise BuildError("the pages could not be built:\n\n" + "\n".join(shown or [text])
-                         + f"\n\n  everything it said: {LOG}")
-    for path in (BUILD / "html").glob("*.html"):
+                         + f"\n\n  everything it said: {log_file}")
+    os.replace(folder / "pages" / "_build" / "html", html)
+    shutil.rmtree(folder / "pages")
+    for path in html.glob("*.html"):
         write(path, UNWANTED.sub("", path.read_text(encoding="utf-8")))
     for name, source in sources.items():  # what the theme's download button and the page's own link offer
-        write(BUILD / "html" / "_sources" / f"{name}.ipynb", nbformat.writes(student(source, read_address())))
-    write(BUILD / "html" / "index.html", '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        write(html / "_sources" / f"{name}.ipynb", nbformat.writes(student(source, read_address())))
+    write(html / "index.html", '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
           '<title>Contents</title>'
           f'<meta http-equiv="refresh" content="0; url={root}.html"></head>'
           f'<body><a href="{root}.html">To the book</a></body></html>\n')
+    return html
 
 
-def build(force=False):
+def build(force=False, model=MINI, ship=False):
     toc = yaml.safe_load((BOOK / "_toc.yml").read_text(encoding="utf-8"))
     names = pages(toc)
     check_sources(names)
     sources = {name: read(BOOK / f"{name}.ipynb") for name in names if (BOOK / f"{name}.ipynb").exists()}
     graph.needed(sources)  # like read, says what is wrong before anything runs
+    claims.check_model(model)
     print("Executing the chapters", flush=True)
-    executed = execute_all(list(sources), force)
+    executed = execute_all(list(sources), force, model)
+    if ship:
+        print(f"The claims are in {claims.ship({name: nb for name, (nb, _) in executed.items()}, model)}.")
     print("Building the pages", flush=True)
-    stage(toc, executed)
-    render(toc["root"], sources)
-    print(f"The book is ready: {BUILD / 'html' / 'index.html'}")
+    stage(toc, executed, model)
+    print(f"The book is ready: {render(toc['root'], sources, model) / 'index.html'}")
+    print("To run its cells yourself: make lab")
 
 
 def main(arguments):
     sys.stdout.reconfigure(errors="backslashreplace")  # a code page may lack a letter of a path
+    parser = argparse.ArgumentParser(description="Build the book: execute its chapters, then its pages.")
+    parser.add_argument("--force", action="store_true", help="execute every chapter anew")
+    parser.add_argument("--model", default=MINI, help="build an edition on another model, beside the book")
+    parser.add_argument("--ship", action="store_true", help="keep the chapters' claims in data/claims/")
+    args = parser.parse_args(arguments)
     try:
-        build(force="--force" in arguments or any(map(os.environ.get, ("CI", "LENS_AGAIN"))))
+        build(args.force or any(map(os.environ.get, ("CI", "LENS_AGAIN"))), args.model, args.ship)
     except (BuildError, AddressError, NotebookError) as error:
         print(f"\nlens: {error}", file=sys.stderr)
         return 1

@@ -21,6 +21,7 @@ import nbformat
 import yaml
 from address import AddressError, read_address
 from notebooks import TURN, NotebookError, assignment, exercises, instructor, read, short_title, student
+from program import end
 from traitlets.config import Config
 
 BOOK = Path(__file__).resolve().parent
@@ -173,18 +174,13 @@ def _release(folder, gradebook, names):
 
 
 def main():
-    sys.stdout.reconfigure(errors="backslashreplace")  # a code page may lack a letter of a path
+    """Make the course; what it answers is for `end`."""
     try:
         names = make()
-    except (AddressError, CourseError, NotebookError) as error:
-        print(f"\nlens: {error}", file=sys.stderr)
-        return 1
     except OSError as error:
-        print(f"\nlens: the folder course could not be written: {error}.", file=sys.stderr)
-        return 1
-    print(f"{len(names)} assignments are ready: {COURSE / 'README.md'} says how to use them.")
-    return 0
+        raise CourseError(f"the folder course could not be written: {error}.") from error
+    return f"{len(names)} assignments are ready: {COURSE / 'README.md'} says how to use them."
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(end(main, AddressError, CourseError, NotebookError))

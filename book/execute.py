@@ -5,9 +5,13 @@ the scripts and the style of its widgets, the manifest of the data, and the pinn
 with that key under `book/_build/executed/` is reused; any other chapter runs in a fresh kernel of this very
 environment, in the folder `book/`, beside another one; a chapter that takes times runs alone. Copies are written in
 one step, so an interruption keeps all finished chapters.
+
+An edition on another model has the same chapters with its name in the cell tagged `parameters`, and copies of its own.
+Of a model in EDITIONS only the chapters named there run on it; the others are those of the book, and say so.
 """
 import asyncio
 import hashlib
+import json
 import os
 import re
 import signal
@@ -26,6 +30,12 @@ BOOK = Path(__file__).resolve().parent
 ROOT = BOOK.parent
 BUILD = BOOK / "_build"
 KERNEL_LOGS = BUILD / "kernels"
+MINI = "mini"  # the model of the book itself; every other makes an edition
+EDITIONS = {
+    "smollm2-135m": (
+        "logit_lens", "low_rank", "backward_lens", "imprint_and_shift", "where_an_edit_lands", "forward_shift", "kernels",
+    )
+}
 SECONDS_PER_CELL = 600
 TOGETHER = 2  # much of a chapter is one thread's work
 TAKES_TIMES = re.compile(r"perf_counter|process_time|\.seconds\b|\binterleaved\b")
@@ -54,18 +64,35 @@ class Client(NotebookClient):
         await super().async_start_new_kernel(**kwargs)
 
 
-def key(notebook):
-    digest = hashlib.sha256()
+def key(notebook, model=MINI):
+    digest = hashlib.sha256(b"" if model == MINI else model.encode())
     inputs = [notebook, *sorted(path for path in (ROOT / "lens").glob("**/*") if path.suffix in CODE)]
     inputs += [ROOT / "data" / "MANIFEST.json", BOOK / "requirements.txt"]
     for path in filter(Path.exists, inputs):
         content = path.read_bytes()
+        if path.name == "MANIFEST.json":  # what a chapter claims is its output, and no input
+            listed = json.loads(content)
+            listed.pop(f"claims/{model}.json", None)
+            content = json.dumps(listed).encode()
         digest.update(f"{path.relative_to(ROOT)} {len(content)}\n".encode() + content)
     return digest.hexdigest()
 
 
-def executed_copy(chapter):
-    return BUILD / "executed" / f"{chapter}.ipynb"
+def folder_of(model=MINI):
+    """Where everything that is built for a model goes: the book itself, or an edition beside it."""
+    return BUILD if model == MINI else BUILD / "editions" / model.replace("/", "--")
+
+
+def executed_copy(chapter, model=MINI):
+    return folder_of(model) / "executed" / f"{chapter}.ipynb"
+
+
+def on(model, notebook):
+    """The chapter with the model's name in the cell that is tagged for it."""
+    if model != MINI:
+        cell = next(cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
+        cell.source = f"# This edition runs on another model than its text was written for.\nMODEL = {model!r}"
+    return notebook
 
 
 def load(path, wanted):
@@ -128,9 +155,9 @@ def failure(chapter, path, notebook):
     return f"chapter {chapter} stopped, its kernel died (too little memory?)\n  in {path}\n  log: {log(chapter)}"
 
 
-async def run(chapter, path, wanted, threads):
+async def run(chapter, path, wanted, threads, model):
     """Execute one chapter and keep its copy; raise BuildError if a cell fails."""
-    notebook = nbformat.read(path, as_version=4)
+    notebook = on(model, nbformat.read(path, as_version=4))
     cells = sum(cell.cell_type == "code" and bool(cell.source.strip()) for cell in notebook.cells)
     progress = Progress(chapter, cells)
     manager = AsyncKernelManager(kernel_spec_manager=ThisEnvironment())
@@ -146,9 +173,9 @@ async def run(chapter, path, wanted, threads):
         raise BuildError(failure(chapter, path, notebook)) from error
     finally:
         progress.close()
-    notebook.metadata.lens_book = {"key": wanted, "seconds": round(progress.seconds(), 1), "cells": cells,
+    notebook.metadata.lens_book = {"key": wanted, "model": model, "seconds": round(progress.seconds(), 1), "cells": cells,
                                    "executed": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")}
-    write(executed_copy(chapter), nbformat.writes(notebook))
+    write(executed_copy(chapter, model), nbformat.writes(notebook))
     return notebook
 
 
@@ -156,7 +183,7 @@ def processors():
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
-async def run_all(wanted):
+async def run_all(wanted, model):
     """{chapter: executed notebook} for {chapter: its key}; once one has failed, no other begins."""
     paths = {chapter: BOOK / f"{chapter}.ipynb" for chapter in wanted}
     alone = [chapter for chapter, path in paths.items() if TAKES_TIMES.search(path.read_text(encoding="utf-8"))]
@@ -167,7 +194,7 @@ async def run_all(wanted):
         while chapters and not failed:
             chapter = chapters.pop(0)
             try:
-                done[chapter] = await run(chapter, paths[chapter], wanted[chapter], threads)
+                done[chapter] = await run(chapter, paths[chapter], wanted[chapter], threads, model)
             except BuildError as error:
                 failed.append(error)
 
@@ -180,16 +207,26 @@ async def run_all(wanted):
     return done
 
 
-def execute_all(chapters, force=False):
+def execute_all(chapters, force=False, model=MINI):
     """{chapter: (executed notebook, was it reused?)} for the chapters of the table of contents."""
+    if model in EDITIONS:
+        mine = [chapter for chapter in chapters if chapter in EDITIONS[model]]
+        rest = [chapter for chapter in chapters if chapter not in mine]
+        found = execute_some(mine, force, model) | execute_some(rest, force)
+        return {chapter: found[chapter] for chapter in chapters}
+    return execute_some(chapters, force, model)
+
+
+def execute_some(chapters, force=False, model=MINI):
+    """The same, of chapters that all run on one model."""
     kept, wanted = {}, {}
     KERNEL_LOGS.mkdir(parents=True, exist_ok=True)
     for chapter in chapters:
-        found = key(BOOK / f"{chapter}.ipynb")
-        if not force and (copy := load(executed_copy(chapter), found)):
+        found = key(BOOK / f"{chapter}.ipynb", model)
+        if not force and (copy := load(executed_copy(chapter, model), found)):
             kept[chapter] = copy
             print(f"  {chapter:<24} unchanged, {copy.metadata.lens_book.seconds:.1f} s when it last ran", flush=True)
         else:
             wanted[chapter] = found
-    done = asyncio.run(run_all(wanted))
+    done = asyncio.run(run_all(wanted, model))
     return {chapter: (kept.get(chapter) or done[chapter], chapter in kept) for chapter in chapters}

@@ -2,9 +2,12 @@
 
     python book/pdf.py
 
-A browser prints every page of `_toc.yml` in order; the parts are joined, with an outline, and links between pages lead
-to the page in the PDF. Needs the built book (`make book`) and Chromium.
+A browser prints every page of `_toc.yml` in order, by the page's own rules for print; the parts are joined behind a cover
+and a table of contents, with page numbers and an outline, and links between pages lead to the page in the PDF. Needs
+the built book (`make book`) and Chromium.
 """
+import base64
+import html
 import shutil
 import sys
 from pathlib import Path
@@ -13,22 +16,21 @@ from urllib.parse import unquote, urlsplit
 import yaml
 from build import pages
 from execute import BOOK, BUILD, BuildError
+from program import end
 
 HTML = BUILD / "html"
 PDF = BUILD / "book.pdf"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 SIDES = dict(top="18mm", bottom="18mm", left="18mm", right="18mm")
-PAPER = dict(format="A4", margin=SIDES, scale=0.8, print_background=True)
-# On paper: the text's full width, nothing to click or to scroll, and no page break inside a figure.
-PRINT = """
-pre, pre code { white-space: pre-wrap !important; overflow-wrap: anywhere; overflow: visible !important }
-figure img, .wide { min-width: 0 !important; max-width: 100% !important }
-.bd-header-article, .bd-sidebar-secondary, .prev-next-area, .bd-footer-content { display: none !important }
-.headerlink, .copybtn { display: none !important }
-.bd-main, .bd-article-container, .bd-content { max-width: 100% !important; overflow: visible !important }
-figure, img, table, .lens-explorer, .cell { break-inside: avoid }
-h1, h2, h3 { break-after: avoid }
-"""
+PAPER = dict(format="A4", print_background=True)
+LOOK = """<style>
+body { font: 12pt/1.5 Georgia, serif; margin: 0; color: #1f2430 }
+h1 { font-size: 26pt; line-height: 1.2; margin: 60mm 0 8mm } img { width: 100%; margin-top: 20mm }
+h2 { font-size: 18pt } h3 { font-size: 12pt; margin: 5mm 0 1mm; color: #0b5c8c }
+.cover, .numbered { break-after: page } .numbered { height: 296.9mm; position: relative }
+.entry { display: flex; gap: 3mm } .entry span { margin-left: auto }
+.numbered p { position: absolute; bottom: 4mm; width: 100%; text-align: center; font-size: 9pt; color: #5b616e }
+</style>"""
 
 
 def browser(driver):
@@ -50,36 +52,73 @@ def print_pages(names, folder):
             page = context.new_page()
             page.goto((HTML / f"{name}.html").as_uri())
             page.evaluate("document.documentElement.dataset.theme = 'light'")
-            page.add_style_tag(content=PRINT)
             page.wait_for_function("!document.querySelector('.math') || document.querySelector('mjx-container')")
             page.evaluate("window.MathJax && MathJax.startup && MathJax.startup.promise")
-            page.pdf(path=folder / f"{name}.pdf", **PAPER)
+            page.pdf(path=folder / f"{name}.pdf", margin=SIDES, **PAPER)
             page.close()
             print(f"  {name}", flush=True)
         chromium.close()
 
 
-def join(names, folder, target):
-    """One file of all, with an outline; a link to another page of the book leads there."""
+def front(parts, titles, first):
+    """Cover and contents as HTML: `parts` are (caption, names), `first` the page of each name."""
+    config = yaml.safe_load((BOOK / "_config.yml").read_text(encoding="utf-8"))
+    picture = base64.b64encode((BOOK / "_static" / "cover.png").read_bytes()).decode()
+    text = [f'<div class="cover"><h1>{html.escape(config["title"])}</h1><p>{html.escape(config["author"])}</p>'
+            f'<img alt="" src="data:image/png;base64,{picture}"></div><h2>Contents</h2>']
+    for caption, names in parts:
+        text.append(f"<h3>{html.escape(caption)}</h3>")
+        text += [f'<div class="entry">{html.escape(titles[name])}<span>{first[name] + 1}</span></div>' for name in names]
+    return "".join(text)
+
+
+def print_sheets(texts, folder):
+    """{name: (HTML, margins)}: each as the PDF of that name."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        chromium = browser(driver)
+        for name, (text, margin) in texts.items():
+            page = chromium.new_page()
+            page.set_content(LOOK + text)
+            page.pdf(path=folder / f"{name}.pdf", margin=margin, **PAPER)
+        chromium.close()
+
+
+def join(parts, folder, target):
+    """One file of all pages of `parts`, (caption, names): cover, contents, numbers, an outline, links that lead there."""
     from pypdf import PdfReader, PdfWriter
     from pypdf.generic import ArrayObject, NameObject, NumberObject
 
-    writer, first = PdfWriter(), {}
-    for name in names:
-        part = PdfReader(folder / f"{name}.pdf")
-        first[name] = len(writer.pages)
-        writer.append(part, import_outline=False)
-        title = part.metadata.title.split(" — ")[0] if part.metadata.title else name
-        writer.add_outline_item(title=title, page_number=first[name])
-    for page in writer.pages:
+    names = [name for _, found in parts for name in found]
+    read = {name: PdfReader(folder / f"{name}.pdf") for name in names}
+    titles = {name: (part.metadata.title or name).split(" \u2014 ")[0] for name, part in read.items()}
+    before = dict.fromkeys(names, 0)
+    for _ in range(2):  # once to see how many pages the contents take, once with the numbers that follow
+        print_sheets({"front": (front(parts, titles, before), SIDES)}, folder)
+        read["front"] = PdfReader(folder / "front.pdf")
+        count = len(read["front"].pages)
+        for name in names:
+            before[name], count = count, count + len(read[name].pages)
+    sheets = "".join(f'<div class="numbered"><p>{number}</p></div>' for number in range(1, count + 1))
+    print_sheets({"numbers": (sheets, None)}, folder)
+
+    writer, numbers = PdfWriter(), PdfReader(folder / "numbers.pdf")
+    for name in ["front", *names]:
+        writer.append(read[name], import_outline=False)
+        if name in titles:
+            writer.add_outline_item(title=titles[name], page_number=before[name])
+    for place, page in enumerate(writer.pages):
+        if place:  # a cover has no number
+            page.merge_page(numbers.pages[place])
         for reference in page.get("/Annots") or []:
             link = reference.get_object()
             address = urlsplit(str(link.get("/A", {}).get("/URI", "")))
             name = Path(unquote(address.path)).stem
-            if address.scheme == "file" and name in first:
+            if address.scheme == "file" and name in before:
                 del link[NameObject("/A")]
-                place = writer.pages[first[name]].indirect_reference
-                link[NameObject("/Dest")] = ArrayObject([place, NameObject("/XYZ")] + [NumberObject(0)] * 3)
+                to = writer.pages[before[name]].indirect_reference
+                link[NameObject("/Dest")] = ArrayObject([to, NameObject("/XYZ")] + [NumberObject(0)] * 3)
     new = target.with_name(target.name + ".new")
     writer.write(new)
     new.replace(target)
@@ -87,26 +126,23 @@ def join(names, folder, target):
 
 
 def main():
-    sys.stdout.reconfigure(errors="backslashreplace")  # a code page may lack a letter of a path
-    names = pages(yaml.safe_load((BOOK / "_toc.yml").read_text(encoding="utf-8")))
+    """Print the book; what it answers is for `end`."""
+    toc = yaml.safe_load((BOOK / "_toc.yml").read_text(encoding="utf-8"))
+    names = pages(toc)
+    parts = [("", names[:1])] + [(part["caption"], [entry["file"] for entry in part["chapters"]]) for part in toc["parts"]]
     folder = BUILD / "pdf"
+    missing = [name for name in names if not (HTML / f"{name}.html").exists()]
+    if missing:
+        raise BuildError(f"the built book has no page {missing[0]}; run 'make book' first.")
+    folder.mkdir(exist_ok=True)
+    print("Printing the pages", flush=True)
     try:
-        missing = [name for name in names if not (HTML / f"{name}.html").exists()]
-        if missing:
-            raise BuildError(f"the built book has no page {missing[0]}; run 'make book' first.")
-        folder.mkdir(exist_ok=True)
-        print("Printing the pages", flush=True)
         print_pages(names, folder)
-        count = join(names, folder, PDF)
+        count = join(parts, folder, PDF)
     except ImportError as error:
-        print(f"lens: {error.name} is missing; install it: pip install -r book/requirements.txt.", file=sys.stderr)
-        return 1
-    except BuildError as error:
-        print(f"lens: {error}", file=sys.stderr)
-        return 1
-    print(f"The book on paper, {count} pages: {PDF}")
-    return 0
+        raise BuildError(f"{error.name} is missing; install it: pip install -r book/requirements.txt.") from error
+    return f"The book on paper, {count} pages: {PDF}"
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(end(main, BuildError))

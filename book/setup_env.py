@@ -1,10 +1,11 @@
 """How does `make` get from a bare Python to an environment that runs the book?
 
 Creates `.venv`, installs the pinned versions of book/requirements.txt and then this repository
-(editable). The stamp `.venv/.complete` is written last and names what was installed, so a second run
+(editable): with uv where it is on the PATH and knows every setting that pip has here, else with pip. The stamp `.venv/.complete` is written last and names what was installed, so a second run
 returns at once, an interrupted one is resumed, and a damaged environment is made anew. Every failure
 is one sentence. Standard library only; the syntax is kept old so that an old Python can say that it is.
 """
+import ast
 import hashlib
 import os
 import shutil
@@ -20,9 +21,17 @@ REQUIREMENTS = os.path.join("book", "requirements.txt")
 OLDEST, NEWEST = (3, 10), (3, 13)
 NEEDED_GB = 5
 PROBE = "import lens, torch, transformers, numpy, matplotlib, nbclient, ipykernel, jupyter_book, nbgrader, pytest, hypothesis"
+STEPS = ("Collecting", "Downloading", "Using cached", "Installing", "Building",  # pip's
+         "Resolved", "Prepared", "Installed")  # uv's
 NO_NETWORK = ("NewConnectionError", "ConnectTimeout", "NameResolutionError", "Max retries", "Network is unreachable",
               "Name or service not known", "Temporary failure in name resolution", "Connection refused",
               "ConnectionResetError", "Connection broken", "ReadTimeout", "Read timed out", "ProxyError")
+
+# pip's settings as uv's variables; those that do not change what is installed; any other leaves the work to pip.
+UV = {"index-url": "UV_DEFAULT_INDEX", "extra-index-url": "UV_INDEX", "find-links": "UV_FIND_LINKS",
+      "constraint": "UV_CONSTRAINT", "trusted-host": "UV_INSECURE_HOST", "cert": "SSL_CERT_FILE", "proxy": "ALL_PROXY"}
+MANNERS = {"cache-dir", "config-file", "default-timeout", "disable-pip-version-check", "no-cache-dir", "no-color", "no-input",
+           "progress-bar", "quiet", "require-virtualenv", "retries", "root-user-action", "timeout", "verbose"}
 
 
 class SetupError(Exception):
@@ -94,20 +103,53 @@ def make_venv():
         raise SetupError("Python could not make the environment .venv: %s." % lines[-1].rstrip("."))
 
 
-def pip(arguments, what):
-    """Run pip with its output in the log and one line of progress on the terminal."""
-    command = [venv_python(), "-m", "pip", "install", "--disable-pip-version-check", "--progress-bar", "off",
-               "--retries", "2"] + arguments
+def pip_settings():
+    """{option of `pip install`: value} of pip's files and variables, the strongest last."""
+    shown = subprocess.run([venv_python(), "-m", "pip", "config", "list"], stdout=subprocess.PIPE, cwd=ROOT).stdout.decode()
+    found = {}
+    for section in ("global.", "install.", ":env:."):
+        for line in shown.splitlines():
+            name, _, value = line.partition("=")
+            if name.startswith(section) and ast.literal_eval(value):  # pip, too, takes an empty one for not given
+                found[name[len(section):]] = ast.literal_eval(value)
+    return found
+
+
+def uv_environment(settings):
+    """What tells uv the settings of pip, or None if it has no word for one of them."""
+    given = {name: value for name, value in settings.items() if name not in MANNERS}
+    if not set(given) <= set(UV):
+        return None
+    told = {UV[name]: (",".join if name == "find-links" else " ".join)(value.split()) for name, value in given.items()}
+    # As pip does: the best version of all indexes, the certificates of this system, and no other Python.
+    fixed = {"UV_INDEX_STRATEGY": "unsafe-best-match", "UV_SYSTEM_CERTS": "1", "UV_PYTHON": venv_python()}
+    return dict(os.environ, **fixed, **told)
+
+
+def install_packages(arguments, what):
+    """By uv if it can, else by pip, whose failure is the one that is explained."""
+    started, uv = time.time(), shutil.which("uv")
+    environment = uv and uv_environment(pip_settings())
+    if not environment or run([uv, "pip", "install"] + arguments, environment, what)[0]:
+        code, output = run([venv_python(), "-m", "pip", "install", "--disable-pip-version-check", "--progress-bar", "off",
+                            "--retries", "2"] + arguments, os.environ, what)
+        if code:
+            raise SetupError(explain(output))
+    print("  %s: done in %d s" % (what, time.time() - started), flush=True)
+
+
+def run(command, environment, what):
+    """(exit status, output) of an installer; its output goes to the log, one line of progress to the terminal."""
     started, shown, terminal = time.time(), 0.0, sys.stdout.isatty()
     with open(LOG, "a", encoding="utf-8") as log:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=ROOT)
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=ROOT, env=environment)
         output = []
         for raw in process.stdout:
             line = raw.decode(errors="replace")
             log.write(line)
             output.append(line)
             step = line.strip().split(" (from")[0]
-            if not step.startswith(("Collecting", "Downloading", "Using cached", "Installing", "Building")):
+            if not step.startswith(STEPS):
                 continue
             if terminal or time.time() - shown > 15:
                 shown = time.time()
@@ -116,9 +158,7 @@ def pip(arguments, what):
         code = process.wait()
     if terminal:
         print("\r\033[K", end="")
-    if code:
-        raise SetupError(explain("".join(output)))
-    print("  %s: done in %d s" % (what, time.time() - started), flush=True)
+    return code, "".join(output)
 
 
 def explain(output):
@@ -142,8 +182,8 @@ def install():
         os.remove(STAMP)
     with open(LOG, "w", encoding="utf-8") as log:
         log.write("Python %s\n" % sys.version)
-    pip(["-r", REQUIREMENTS], "packages")
-    pip(["--no-deps", "--no-build-isolation", "-e", "."], "lens")
+    install_packages(["-r", REQUIREMENTS], "packages")
+    install_packages(["--no-deps", "--no-build-isolation", "-e", "."], "lens")
 
 
 def set_up():

@@ -11,6 +11,8 @@ from importlib import import_module
 
 import lens.course.stale  # noqa: F401  before torch: refuses a kernel that is older than what is installed
 from lens import data, edit, evaluate, mask, overlap, relearn
+from lens.course import claims
+from lens.course.claims import claim
 from lens.course.start import setup
 from lens.edit import Request
 from lens.gradient import FactoredGradient, Trace, capture
@@ -33,6 +35,8 @@ __all__ = [
     "backward_lens",
     "capture",
     "check",
+    "claim",
+    "claims",
     "cost",
     "data",
     "edit",

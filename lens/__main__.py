@@ -7,7 +7,7 @@ import platform
 import sys
 from pathlib import Path
 
-from lens.commands import cost, edit, mask, relearn, sweep
+from lens.commands import arguments, bench, cost, edit, mask, model, relearn, sweep
 from lens.commands import evaluate as evaluation
 from lens.world.recipe import RECIPES
 
@@ -19,13 +19,14 @@ def main(argv: list[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     args = parser().parse_args(argv)
     try:
+        arguments.read(args)
         return args.run(args) or 0
     except (ImportError, IndexError, OSError, RuntimeError, ValueError) as error:
         print(f"lens: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        resume = "mini train, mend train and relearn resume"
-        print(f"lens: interrupted; run the same command again ({resume}).", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        resume = str(stop) or "run the same command again (mini train, mend train and relearn resume)"
+        print(f"lens: interrupted; {resume}.", file=sys.stderr)
         return 130
 
 
@@ -55,30 +56,14 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--name", default="mini", choices=RECIPES, help="which built-in model (default: mini)")
     evaluate.set_defaults(run=_evaluate)
 
+    model.add(commands)
     edit.add(commands)
     evaluation.add(commands)
     mask.add(commands)
     cost.add(commands)
     relearn.add(commands)
     sweep.add(commands)
-
-    bench = commands.add_parser("bench", help="measure speed").add_subparsers(required=True, metavar="WHAT")
-    lens = bench.add_parser("lens", help="capture and backward lens against one bare pass")
-    lens.add_argument("--device", help="cpu or cuda (default: the GPU where there is one)")
-    lens.set_defaults(run=_bench)
-    edits = bench.add_parser("edit", help="a forward-pass shift against one forward pass, in GPT-2 XL's shape")
-    edits.add_argument("--device", help="cpu or cuda (default: the GPU where there is one)")
-    edits.set_defaults(run=_bench_edit)
-    masks = bench.add_parser("mask", help="a step of mask training against its passes and the published formulation")
-    masks.add_argument("--device", help="cpu or cuda (default: the GPU where there is one)")
-    masks.set_defaults(run=_bench_mask)
-    memory = bench.add_parser("memory", help="what lens.cost computes against measured peaks, on the CPU")
-    memory.add_argument("--out", type=Path, help="result file (default: data/bench/cost.csv)")
-    memory.set_defaults(run=_bench_memory)
-    kernels = bench.add_parser("kernels", help="each kernel against its baselines and the machine's floor")
-    kernels.add_argument("--device", help="cpu or cuda (default: the GPU where there is one)")
-    kernels.add_argument("--out", type=Path, help="result file (default: data/bench/<device>.csv)")
-    kernels.set_defaults(run=_bench_kernels)
+    bench.add(commands)
     return top
 
 
@@ -130,8 +115,7 @@ def _train(args) -> None:
     recipe = replace(recipe, steps=args.steps) if args.steps is not None else recipe
     out = args.out or paths.model(args.name)
     print(f"The model is in {train(out, args.work, recipe, args.device)}.")
-    if out == paths.model(args.name):
-        manifest.write()
+    manifest.written(out)
 
 
 def _evaluate(args) -> None:
@@ -146,55 +130,7 @@ def _evaluate(args) -> None:
     for name, row in result["perplexity"].items():
         print(f"{'perplexity, ' + name + ' text':40} {row['model']:6.1f} (bigram {row['bigram']:.1f})")
     write_card(folder, result, f"python -m lens mini evaluate --name {args.name}")
-    if folder == paths.model(args.name):
-        manifest.write()
-
-
-def _bench(args) -> None:
-    from lens.scale.bench.whole_lens import bench_lens
-
-    for name, value in bench_lens(args.device).items():
-        print(f"{name:36} {value:10.3f}")
-
-
-def _bench_edit(args) -> None:
-    from lens.scale.bench.edit_cost import bench_edit
-
-    for name, value in bench_edit(args.device).items():
-        print(f"{name:42} {value:12.3f}")
-
-
-def _bench_mask(args) -> None:
-    from lens.scale.bench.mask_cost import bench_mask
-
-    for name, value in bench_mask(args.device).items():
-        print(f"{name:50} {'unknown' if value is None else f'{value:12.3f}'}")
-
-
-def _bench_memory(args) -> None:
-    from lens.data import manifest, paths
-    from lens.results.whole import write_text
-    from lens.scale.bench.memory_cost import bench_memory, text
-
-    out = args.out or paths.root() / "bench" / "cost.csv"
-    write_text(out, text(bench_memory()))
-    if out.resolve().is_relative_to(paths.root().resolve()):
-        manifest.write()
-    print(f"The results are in {out}.")
-
-
-def _bench_kernels(args) -> None:
-    from lens.data import manifest, paths
-    from lens.results.whole import write_text
-    from lens.scale.bench.kernels import bench_kernels
-    from lens.scale.bench.measure import slug
-
-    report = bench_kernels(args.device)
-    out = args.out or paths.root() / "bench" / f"{slug(report.machine)}.csv"
-    write_text(out, report.text())
-    if out.resolve().is_relative_to(paths.root().resolve()):
-        manifest.write()
-    print(f"The results are in {out}.")
+    manifest.written(folder)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ two key-value heads, three layers, 300 tokens), so that a transposed or misread 
 from __future__ import annotations
 
 import gc
+import os
 import re
 import subprocess
 import sys
@@ -15,6 +16,57 @@ from pathlib import Path
 
 import pytest
 import torch
+
+# Two processes: pytest -n 2
+
+BOOK, PDF, PAGES = "tests/test_book.py", "tests/test_pdf.py", "tests/test_pages.py"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes():
+    """Each process computes on one core: two that use both are slower than one after the other."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """A file's tests stay in one process and share what they made; pages, the last, go to whichever is free."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.split("::")[0]
+            return {PDF: BOOK, PAGES: nodeid}.get(file, file)
+
+    config.option.loadscopereorder = False
+    return ByFile(config, log)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--fast", action="store_true", help="nothing slow, no trained model, two families for all")
+
+
+def quick(item) -> bool:
+    """Does ``--fast`` run it?  Random models show most mistakes, GPT-2 and Llama most of what families differ in."""
+    given = item.callspec.params.values() if hasattr(item, "callspec") else ()
+    families = {value for value in given if isinstance(value, str) and value in SIZES}
+    trained = {"mini", "built"} & set(item.fixturenames)
+    return not (item.get_closest_marker("slow") or trained or families - {"gpt2", "llama"})
+
+
+def pytest_collection_modifyitems(config, items):
+    """Of two processes, one begins with the book, which takes longest; then come the files with slow tests."""
+    if config.getoption("fast"):
+        config.hook.pytest_deselected(items=[item for item in items if not quick(item)])
+        items[:] = filter(quick, items)
+    if hasattr(config, "workerinput"):
+        slow = {item.path for item in items if item.get_closest_marker("slow")}
+        items.sort(
+            key=lambda item: (item.nodeid.startswith(PAGES), "built" not in item.fixturenames, item.path not in slow)
+        )
+
+
+# The models
 
 VOCABULARY = 300
 SIZES = {
@@ -203,13 +255,25 @@ def rendered():
 
 
 @pytest.fixture(scope="session")
-def built():
-    """The folder of the book's pages, built as ``make book`` does; every chapter is executed anew if CI is set."""
+def built(tmp_path_factory):
+    """The folder of the book's pages, built as ``make book`` does; every chapter is executed anew if CI is set.
+
+    One process of the suite builds it, with the cores as the book itself divides them; the other waits for it.
+    """
+    import fcntl
+
     book = Path(__file__).resolve().parents[1] / "book"
-    done = subprocess.run([sys.executable, str(book / "build.py")], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    shared = tmp_path_factory.getbasetemp()
+    said = (shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared) / "what the build said"
+    with said.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not said.exists():
+            command, free = [sys.executable, str(book / "build.py")], os.environ.copy()
+            free.pop("OMP_NUM_THREADS", None)
+            done = subprocess.run(command, capture_output=True, text=True, env=free)
+            said.write_text(done.stdout + done.stderr, encoding="utf-8")
     html = book / "_build" / "html"
-    assert str(html / "index.html") in done.stdout
+    assert f"The book is ready: {html / 'index.html'}" in said.read_text(encoding="utf-8"), said.read_text()
     return html
 
 

@@ -18,6 +18,8 @@ from lens.scale.bench.work import Size
 CPU = torch.device("cpu")
 TINY = Size(layers=2, width=32, inner=64, vocabulary=500, tokens=3, vectors=7)
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):

@@ -168,6 +168,22 @@ def test_a_second_build_runs_no_chapter_again(book):
     assert done.returncode == 0, done.stderr
 
 
+def test_what_the_chapters_claim_stands_on_one_page_with_both_models(book, monkeypatch):
+    monkeypatch.syspath_prepend(str(BOOK))
+    import claims
+    import execute
+
+    executed = {name: execute.nbformat.read(execute.executed_copy(name), 4) for name in execute.EDITIONS["smollm2-135m"]}
+    found = claims.collected(executed)
+    real = claims.edition("smollm2-135m")
+    assert {key[0] for key in found} == set(executed) - {"kernels"} and set(real) == set(found)
+    assert all(one.control is not None for one in found.values())
+    text = re.sub(r"<[^>]+>", "", book["carries_over"].text).replace("&quot;", '"')
+    for key, one in found.items():
+        assert one.numbers in text and real[key].numbers in text, key
+        assert one.verdict == claims.edition("mini")[key].verdict, f"data/claims/mini.json says otherwise of {key}"
+
+
 def test_the_api_reference_has_every_public_name_once(book):
     """Whatever `lens` and its rooms list as public: each in one place, with its docstring."""
     sys.path.insert(0, str(ROOT / "book"))

@@ -91,6 +91,7 @@ for words in helps + quick:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
 def test_a_narrow_code_page_costs_no_command_its_output(encoding, monkeypatch):
     monkeypatch.setenv("PYTHONIOENCODING", encoding)
@@ -209,6 +210,7 @@ def test_python_dash_m_lens_verifies_the_shipped_data():
     assert done.stdout.endswith("data files are whole.\n")
 
 
+@pytest.mark.slow
 def test_importing_lens_imports_neither_matplotlib_nor_transformers():
     code = "import sys, lens; print([m for m in ('matplotlib', 'seaborn', 'transformers') if m in sys.modules])"
     done = python("-c", code + "; lens.plot; print('matplotlib' in sys.modules)")

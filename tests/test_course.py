@@ -29,6 +29,7 @@ from traitlets.config.loader import PyFileConfigLoader  # noqa: E402
 CHAPTERS = course.chapters()
 GRADED = [name for name, nb in CHAPTERS.items() if notebooks.exercises(nb)]
 each_graded = pytest.mark.parametrize("name", GRADED)
+pytestmark = pytest.mark.slow
 # Runs the code of each notebook in a namespace of its own and says what every graded cell showed, or which error came.
 RUN = """
 import json, sys, nbformat
@@ -122,13 +123,13 @@ def test_a_page_goes_from_exercise_to_starting_point_to_folded_solution_to_check
     ("by_hand", "### END SOLUTION", "", "must come in pairs, and here are BEGIN"),
     ("by_hand", "### BEGIN SOLUTION", "", "must come in pairs, and here are END"),
     ("by_hand-check", "### END HIDDEN TESTS", "### BEGIN HIDDEN TESTS", "in pairs, and here are BEGIN, BEGIN"),
-    ("norm", "", "", "of an earlier cell"), ("gradient", "", "", "do not call it a solution cell"),
+    ("cosine", "", "", "of an earlier cell"), ("gradient", "", "", "do not call it a solution cell"),
 ])
 def test_a_notebook_out_of_order_is_told_which_cell_and_what_to_do(cell, old, new, sentence, tmp_path):
     chapter = copy.deepcopy(CHAPTERS["low_rank"])
     broken = next(c for c in chapter.cells if c.metadata.get("nbgrader", {}).get("grade_id") == cell)
     broken.source = broken.source.replace(old, new)
-    if cell == "norm":
+    if cell == "cosine":
         broken.metadata.nbgrader.grade_id = "by_hand"
     if cell == "gradient":
         broken.metadata.nbgrader.solution = False
@@ -153,7 +154,6 @@ def test_without_nbgrader_one_sentence_says_what_to_do():
 
 # What students run, and what they get for it
 
-@pytest.mark.slow
 def test_untouched_exercises_run_to_the_end_and_every_check_says_your_turn(made):
     paths = [str(made / "release" / name / f"{name}.ipynb") for name in GRADED]
     done = subprocess.run([sys.executable, "-c", RUN, *paths], capture_output=True, text=True, cwd=made)
@@ -185,14 +185,12 @@ def submit(made, name, who, solved, student="", change=lambda cells, place: None
         return graded.score, graded.max_score
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", GRADED if os.environ.get("LENS_GRADE_ALL") else ["low_rank", "logit_lens"])
 def test_a_correct_submission_gets_full_marks_with_facts_of_its_own(name, made):
     total = sum(exercise.points for exercise in notebooks.exercises(CHAPTERS[name]))
     assert submit(made, name, "ada", solutions(CHAPTERS[name]), student="Ada") == (total, total)
 
 
-@pytest.mark.slow
 def test_an_untouched_submission_gets_nothing_and_half_a_submission_its_half(made):
     total = sum(exercise.points for exercise in notebooks.exercises(CHAPTERS["low_rank"]))
     assert submit(made, "low_rank", "empty", []) == (0, total)
@@ -200,7 +198,6 @@ def test_an_untouched_submission_gets_nothing_and_half_a_submission_its_half(mad
     assert submit(made, "low_rank", "half", ["by_hand", "gradient"]) == (first.points + third.points, total)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("change", [
     lambda cells, place: cells.pop(place["by_hand-check"]),
     lambda cells, place: cells.insert(place["by_hand"], nbformat.from_dict({**cells[place["by_hand"]], "id": "again"})),

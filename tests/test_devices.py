@@ -105,6 +105,7 @@ READ = {
     "finetune": lambda lm: changed(lm, "finetune", steps=2),
     "rome": lambda lm: changed(lm, "rome", layer=5, steps=2, statistics=STATISTICS),
     "memit": lambda lm: changed(lm, "memit", layers=[5, 6], steps=2, statistics=STATISTICS),
+    "alphaedit": lambda lm: changed(lm, "alphaedit", layers=[5, 6], steps=2, statistics=STATISTICS),
     "statistics": lambda lm: edit.statistics.measure(lm, [5, 6], [lm.encode(PROMPT)], "")[1].C,
     "score": lambda lm: score(lm, [PROMPT], ["Paris"]).nll,
     "perplexity": lambda lm: torch.tensor(Perplexity(lm, [f"{PROMPT} Paris."])()),

@@ -5,6 +5,9 @@ from __future__ import annotations
 import doctest
 import importlib
 import pkgutil
+import re
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
@@ -17,7 +20,13 @@ MODULES = sorted(
 )
 
 
-@pytest.mark.parametrize("name", MODULES)
+def module(name: str):
+    """A module; one with an example that opens a trained model, or counts a published one's work, is slow."""
+    slow = re.search(r">>>.*(lens\.load|setup|_table_1)\(", Path(find_spec(name).origin).read_text(encoding="utf-8"))
+    return pytest.param(name, marks=pytest.mark.slow) if slow else name
+
+
+@pytest.mark.parametrize("name", map(module, MODULES))
 def test_examples(name):
     flags = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
     assert doctest.testmod(importlib.import_module(name), optionflags=flags).failed == 0

@@ -10,7 +10,7 @@ import pytest
 
 LENS = Path(__file__).resolve().parents[1] / "lens"
 FLOORS = (
-    ("kernels", "results"),
+    ("given", "kernels", "results"),
     ("data",),
     ("model",),
     ("gradient",),

@@ -225,6 +225,7 @@ train.train(Path(sys.argv[1]), Path(sys.argv[2]), train.Recipe(**eval(sys.argv[3
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 def test_a_killed_training_goes_on_and_ends_in_the_same_weights(tmp_path, monkeypatch):
     small_world(monkeypatch)

@@ -26,15 +26,23 @@ def printed(built, tmp_path_factory, module_patch):
         pdf.print_pages(NAMES, folder)
     except pdf.BuildError as error:
         pytest.skip(str(error))
-    count = pdf.join(NAMES, folder, folder / "book.pdf")
+    count = pdf.join([("", NAMES[:1]), ("Backward", NAMES[1:])], folder, folder / "book.pdf")
     read = pypdf.PdfReader(folder / "book.pdf")
-    assert len(read.pages) == count and sorted(p.suffix for p in folder.iterdir()) == [".pdf"] * 4
+    assert len(read.pages) == count and sorted(p.suffix for p in folder.iterdir()) == [".pdf"] * 6
     return read
 
 
 def test_the_outline_names_every_page_of_the_book(printed):
     titles = [entry["/Title"] for entry in printed.outline]
     assert len(titles) == len(NAMES) and titles[1].startswith("Gradients are low-rank") and titles[2] == "Bibliography"
+
+
+def test_it_opens_with_a_cover_and_contents_whose_numbers_are_those_at_the_foot_of_the_pages(printed):
+    texts = [page.extract_text() for page in printed.pages]
+    assert "How language models learn" in texts[0] and "Contents" in texts[1]
+    title = "Gradients are low-rank"
+    number = int(texts[1].split(title, 1)[1].split("\n", 1)[0].split()[-1] if title in texts[1] else 0)
+    assert title in texts[number - 1] and texts[number - 1].split()[-1] == str(number)
 
 
 def test_no_line_of_code_is_cut_off(printed):
@@ -62,5 +70,5 @@ def test_without_the_built_book_it_says_what_to_do(tmp_path, monkeypatch, capsys
     import pdf
 
     monkeypatch.setattr(pdf, "HTML", tmp_path)
-    assert pdf.main() == 1
+    assert pdf.end(pdf.main, pdf.BuildError) == 1
     assert capsys.readouterr().err == "lens: the built book has no page intro; run 'make book' first.\n"

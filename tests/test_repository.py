@@ -144,6 +144,7 @@ def test_the_setup_cells_are_the_same_in_every_chapter_and_the_model_a_parameter
     assert tagged == [name] and name.source.splitlines()[1].startswith('MODEL = "mini"')
 
 
+@pytest.mark.slow
 def test_a_value_that_papermill_injects_is_the_model_that_runs():
     from nbclient import NotebookClient
 
@@ -232,6 +233,77 @@ def test_a_damaged_environment_is_not_taken_for_complete(copy, monkeypatch):
     assert not setup.complete(), "a stamp without a working interpreter"
 
 
+PIP = {name: "" for name in os.environ if name.startswith("PIP_")} | {"PIP_CONFIG_FILE": os.devnull}
+
+
+@pytest.fixture
+def installer(copy, monkeypatch):
+    """``installer(settings, uv status=, …)``: set up with these PIP_ variables and a uv that ends so: who was called."""
+    setup = load("setup_env")
+    monkeypatch.setattr(setup, "LOG", str(copy / "log"))
+    monkeypatch.setattr(setup, "venv_python", lambda: sys.executable)
+
+    def install(settings, uv, pip=0):
+        called = []
+
+        def ran(command, environment, what):
+            called.append((command, environment))
+            return (uv if command[0] == "uv" else pip), "ERROR: no"
+
+        with monkeypatch.context() as patch:
+            for name, value in (PIP | settings).items():
+                patch.setenv(name, value)
+            patch.setattr(setup.shutil, "which", lambda name: None if uv is None else name)
+            patch.setattr(setup, "run", ran)
+            setup.install_packages(["-r", "pins"], "packages")
+        return called
+
+    install.error = setup.SetupError
+    return install
+
+
+def names(called):
+    return ["uv" if command[0] == "uv" else "pip" for command, _ in called]
+
+
+def test_uv_installs_where_it_is_and_is_told_what_pip_is_told(installer):
+    ((command, environment),) = installer(
+        {"PIP_INDEX_URL": "https://a/simple", "PIP_EXTRA_INDEX_URL": "https://b/cpu\nhttps://c", "PIP_FIND_LINKS": "/d /e",
+         "PIP_CONSTRAINT": "/f.txt", "PIP_CERT": "/g.pem", "PIP_TIMEOUT": "9"}, uv=0)
+    assert command == ["uv", "pip", "install", "-r", "pins"]
+    told = {name: environment.get(name) for name in (
+        "UV_DEFAULT_INDEX", "UV_INDEX", "UV_FIND_LINKS", "UV_CONSTRAINT", "SSL_CERT_FILE", "UV_INDEX_STRATEGY", "UV_PYTHON")}
+    assert list(told.values()) == ["https://a/simple", "https://b/cpu https://c", "/d,/e", "/f.txt", "/g.pem",
+                                   "unsafe-best-match", sys.executable]
+
+
+def test_settings_in_pips_own_file_count_and_its_variables_win(installer, tmp_path):
+    file = tmp_path / "pip.conf"
+    file.write_text("[global]\nindex-url = https://file\nfind-links = /file\n[install]\nfind-links = /install\n")
+    ((_, environment),) = installer({"PIP_CONFIG_FILE": str(file), "PIP_INDEX_URL": "https://variable"}, uv=0)
+    assert (environment["UV_DEFAULT_INDEX"], environment["UV_FIND_LINKS"]) == ("https://variable", "/install")
+
+
+def test_pip_installs_where_uv_is_missing_lacks_a_word_for_a_setting_or_fails(installer, capsys):
+    assert names(installer({}, uv=None)) == ["pip"]
+    assert names(installer({"PIP_ONLY_BINARY": ":all:"}, uv=0)) == ["pip"]
+    assert names(installer({}, uv=2)) == ["uv", "pip"]
+    with pytest.raises(installer.error, match=r"^pip could not install the packages: no \(log"):
+        installer({}, uv=2, pip=1)
+
+
+def test_a_second_make_starts_within_two_seconds(copy, monkeypatch, capsys):
+    setup = load("setup_env")
+    (copy / ".venv" / "bin").mkdir(parents=True)
+    for name, value in {"ROOT": copy, "VENV": copy / ".venv", "STAMP": copy / ".venv" / ".complete"}.items():
+        monkeypatch.setattr(setup, name, str(value))
+    monkeypatch.setattr(setup, "venv_python", lambda: sys.executable)
+    (copy / ".venv" / ".complete").write_text(setup.key())
+    begun = sum(os.times()[:4])  # of this process and of what it waits for, however busy the machine is
+    assert setup.main([]) == 0 and capsys.readouterr() == ("", "")
+    assert sum(os.times()[:4]) - begun < 2
+
+
 def test_make_works_in_a_folder_with_an_awkward_name(copy):
     assert "make book" in run("make", cwd=copy).stdout
     assert run("make", "-n", "book", "test", cwd=copy).returncode == 0
@@ -245,7 +317,13 @@ def test_make_names_a_python_that_does_not_work(copy):
 
 def test_ci_runs_the_suite_with_a_fresh_execution():
     script = ROOT / ".ci" / "run"
-    assert os.access(script, os.X_OK) and "CI=1 exec make test" in script.read_text()
+    assert os.access(script, os.X_OK) and "CI=1 exec make test\n" in script.read_text()
+
+
+def test_the_suite_runs_in_two_processes_names_its_slowest_tests_and_has_a_fast_part():
+    dry = ("make", "-n", "--no-print-directory")
+    whole, fast = (run(*dry, target).stdout.splitlines()[-1] for target in ("test", "test-fast"))
+    assert whole.endswith("-m pytest -n 2 --durations=10") and fast == f"{whole} --fast"
 
 
 def test_notebook_files_are_plain_json_without_trailing_state():

@@ -154,7 +154,7 @@ def test_a_token_for_padding_that_the_model_has_no_row_for_changes_nothing(like_
     want = _sample(lm, 3, 5, seed=0)
     lm.tokenizer.add_special_tokens({"pad_token": "[PAD]"})
     assert lm.tokenizer.pad_token_id >= len(lm.unembedding) and _sample(lm, 3, 5, seed=0) == want
-    for editor in (lens.edit.rome, lens.edit.memit):
+    for editor in (lens.edit.rome, lens.edit.memit, lens.edit.alphaedit):
         with editor(lm, REQUEST):
             assert lens.logit_lens(lm, PROMPT).words[-1][-1][0] == "·Rome"
 

@@ -28,22 +28,24 @@ def add(commands) -> None:
 
 
 def statistics_of(args) -> None:
-    from lens.data import load_texts, manifest, paths
+    from lens.data import load_texts, manifest
     from lens.edit import covariance, settings
     from lens.edit.statistics import again
     from lens.model.loading import load
 
     texts = None if args.texts is None else load_texts(args.texts)
     lm = load(args.model, device=args.device)
-    layers = args.layers or sorted({settings(lm, "rome")["layer"], *settings(lm, "memit")["layers"]})
+    layers = args.layers or sorted(
+        {settings(lm, "rome")["layer"], *(i for name in ("memit", "alphaedit") for i in settings(lm, name)["layers"])}
+    )
     if args.out:
         taken = again(lm, layers, args.out, texts, args.count)
     else:
         taken = covariance(lm, layers, texts, args.count)
     for layer, one in taken.items():
         print(f"Layer {layer}: C [{len(one.C)}, {len(one.C)}] over {one.count} tokens.")
-    if args.out and args.out.resolve().is_relative_to(paths.root().resolve()):
-        manifest.write()
+    if args.out:
+        manifest.written(args.out)
 
 
 def mend_train(args) -> None:
@@ -56,5 +58,4 @@ def mend_train(args) -> None:
     out = args.out or paths.root() / "mend" / "mini.safetensors"
     lm = load(args.model, device=args.device)
     print(f"The network is in {train(lm, out, recipe_for(lm, steps=args.steps, seed=args.seed))}.")
-    if out.resolve().is_relative_to(paths.root().resolve()):
-        manifest.write()
+    manifest.written(out)

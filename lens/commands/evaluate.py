@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -42,7 +42,9 @@ def _common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=int, help="only the first so many records")
     parser.add_argument("--layer", type=int, help="short for --set layer=LAYER")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting; may be repeated")
-    parser.add_argument("--texts", type=Path, metavar="FILE", help="text that rome or memit takes statistics over")
+    parser.add_argument(
+        "--texts", type=Path, metavar="FILE", help="text to take statistics over, for rome, memit or alphaedit"
+    )
     parser.add_argument("--device", help="cpu or cuda (default: the GPU where there is one)")
 
 
@@ -55,8 +57,9 @@ def counterfact(args) -> int:
     from lens.model.loading import load
 
     others = [evaluate.Report.read(path) for path in args.beside]
-    records, chosen = _records(args.records, args.limit), _settings(args)
+    given, chosen = _records(args.records, args.limit), _settings(args)
     lm = load(args.model, device=args.device)
+    records = given(lm)
     try:
         report = evaluate.counterfact(
             lm,
@@ -71,29 +74,27 @@ def counterfact(args) -> int:
         )
     except KeyboardInterrupt:
         kept = "the same command goes on where it stopped" if args.out else "nothing is kept without --out FILE"
-        print(f"lens: interrupted; {kept}.", file=sys.stderr)
-        return 130
+        raise KeyboardInterrupt(kept) from None
     print(report.table(*others))
     return 0
 
 
 def sequential(args) -> int:
     from lens import evaluate
-    from lens.evaluate.tuning import as_csv
     from lens.model.loading import load
-    from lens.results.provenance import provenance
+    from lens.results.csv_text import as_csv
+    from lens.results.provenance import comments
     from lens.results.whole import write_text
 
-    records, chosen = _records(args.records, args.limit), _settings(args)
+    given, chosen = _records(args.records, args.limit), _settings(args)
     lm = load(args.model, device=args.device)
+    records = given(lm)
     steps = evaluate.sequential(lm, records, args.editor, args.at, settings=chosen)
     for step in steps:
         print(f"{step['edits']:4d} edits: " + _line(step))
     if args.out:
-        made = provenance(lm.device)
-        versions = ", ".join(f"{name} {number}" for name, number in made["versions"].items())
-        head = f"# {made['command']}\n# {lm.name} {lm.fingerprint}; {made['machine']}; {versions}\n"
-        write_text(args.out, head + as_csv([{"editor": args.editor, **step} for step in steps]))
+        rows = [{"editor": args.editor, **step} for step in steps]
+        write_text(args.out, as_csv(rows, *comments(lm.device, f"{lm.name} {lm.fingerprint}")))
     return 0
 
 
@@ -104,16 +105,18 @@ def _line(step: dict) -> str:
 
 def tuning(args) -> int:
     from lens import evaluate
-    from lens.evaluate.tuning import as_csv, as_table
+    from lens.evaluate.tuning import as_table
     from lens.model.loading import load
+    from lens.results.csv_text import as_csv
     from lens.results.whole import write_text
 
     def keep(results: list[dict]) -> None:
         if args.out:
             write_text(args.out, as_csv(results))
 
-    records, chosen = _records("validation", args.limit), _settings(args)
+    given, chosen = _records("validation", args.limit), _settings(args)
     lm = load(args.model, device=args.device)
+    records = given(lm)
     results = evaluate.grid_search(lm, records, args.editor, settings=chosen, together=args.together, each=keep)
     print(as_table(results))
     if (found := evaluate.best(results, args.floor)) is None:
@@ -123,13 +126,18 @@ def tuning(args) -> int:
     return 0
 
 
-def _records(which: str, limit: int | None) -> list[dict]:
-    from lens.data import load_records, records
+def _records(which: str, limit: int | None) -> Callable[..., list[dict]]:
+    """What gives the records for a model, once it is open: built-in ones that it answers right, or a file's, all."""
+    from lens.data import load_records
     from lens.data.records import SPLITS
+    from lens.evaluate import records_for
 
     if limit is not None and limit < 1:
         raise ValueError(f"--limit is {limit}: give at least 1.")
-    return (records(which) if which in SPLITS else load_records(which))[:limit]
+    if which in SPLITS:
+        return lambda lm: records_for(lm, which)[:limit]
+    held = load_records(which)[:limit]
+    return lambda lm: held
 
 
 def _settings(args) -> dict:

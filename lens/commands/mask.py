@@ -51,6 +51,7 @@ def _wording(parser: argparse.ArgumentParser) -> None:
 
 def train(args) -> int:
     from lens import data, mask
+    from lens import evaluate as evaluation
     from lens.data import manifest, paths
     from lens.model.loading import load
 
@@ -58,14 +59,18 @@ def train(args) -> int:
     runs = list(dict.fromkeys((target, seed) for target in targets for seed in args.seed))
     if args.checkpoint and len(runs) > 1:
         raise ValueError(f"--checkpoint names one file, and these are {len(runs)} runs: leave it out, or ask for one.")
-    if args.out is None and args.model not in paths.BUILT_IN:
+    if args.out is None and args.model not in (*paths.BUILT_IN, *paths.FETCHED):
         raise ValueError(f"Say with --out where the subnetwork for {args.model!r} should go.")
     chosen = settings(args.set)
     for name in {"seed", "granularity"} & chosen.keys():
         raise ValueError(f"--set {name} would not be in the file's name: say it with --{name}.")
-    kgs = {target: data.knowledge(target, model=args.wording) for target in targets}
+    for target in targets:  # what is wrong with one is said before anything runs
+        data.knowledge(target, model=args.wording)
     lm = load(args.model, device=args.device)
+    kgs: dict = {}
     for target, seed in runs:
+        if target not in kgs:
+            kgs[target] = evaluation.knowledge_for(lm, target, model=args.wording)
         kg = kgs[target]
         name = f"{kg.name}-{args.granularity}-{seed}.safetensors"
         out = args.out or paths.root() / "runs" / args.model
@@ -83,8 +88,7 @@ def train(args) -> int:
             return 130
         mask.save(replace(found, about=found.about | {"target": target, "wording": args.wording}), out)
         checkpoint.unlink(missing_ok=True)
-        if out.resolve().is_relative_to(paths.root().resolve()):
-            manifest.write()
+        manifest.written(out)
         hard = ", ".join(f"{name} {value:.3g}" for name, value in found.history[-1]["hard"].items())
         print(f"{out}: {hard}; {found.about['seconds']:.0f} s.")
     return 0
@@ -104,8 +108,8 @@ def _is_done(out: Path, lm, config) -> bool:
 
 
 def evaluate(args) -> int:
-    from lens import data, mask
     from lens import evaluate as evaluation
+    from lens import mask
     from lens.model.loading import load
 
     if args.out and args.out.suffix not in (".csv", ".json"):
@@ -122,7 +126,7 @@ def evaluate(args) -> int:
         name = args.model or subnetwork.model
         if name not in models:
             models = {name: load(name, device=args.device)}  # one at a time
-        kg = data.knowledge(target, model=args.wording or subnetwork.about.get("wording"))
+        kg = evaluation.knowledge_for(models[name], target, model=args.wording or subnetwork.about.get("wording"))
         result = evaluation.knowledge(models[name], kg, subnetwork, random=args.random, alone=args.alone)
         rows += [{"file": path.name} | row for row in result.rows()]
         if args.out:  # after each file: what was measured is kept
@@ -132,14 +136,12 @@ def evaluate(args) -> int:
 
 
 def _write(out: Path, rows: list[dict], lm) -> None:
-    from lens.evaluate.tuning import as_csv
-    from lens.results.provenance import provenance
+    from lens.results.csv_text import as_csv
+    from lens.results.provenance import comments, provenance
     from lens.results.whole import write_text
 
-    made = provenance(lm.device) | {"fingerprint": lm.fingerprint}
     if out.suffix == ".json":
-        write_text(out, json.dumps(made | {"rows": rows}, indent=1, ensure_ascii=False) + "\n")
+        made = provenance(lm.device) | {"fingerprint": lm.fingerprint, "rows": rows}
+        write_text(out, json.dumps(made, indent=1, ensure_ascii=False) + "\n")
     else:
-        versions = ", ".join(f"{name} {number}" for name, number in made["versions"].items())
-        head = f"# {made['command']}\n# {lm.name} {lm.fingerprint}; {made['machine']}; {versions}\n"
-        write_text(out, head + as_csv(rows))
+        write_text(out, as_csv(rows, *comments(lm.device, f"{lm.name} {lm.fingerprint}")))

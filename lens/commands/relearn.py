@@ -41,7 +41,7 @@ def relearn(args) -> int:
 
     from lens import data, mask
     from lens import relearn as learning
-    from lens.data import manifest, paths
+    from lens.data import manifest
     from lens.model.loading import load
 
     if args.out.suffix != ".csv":
@@ -94,8 +94,7 @@ def relearn(args) -> int:
             numbers = {name: f"{value:.6g}" if isinstance(value, float) else value for name, value in row.items()}
             rows.append(key | numbers | about | {"right": right})
         _write(args.out, head, rows, lm)
-    if args.out.resolve().is_relative_to(paths.root().resolve()):
-        manifest.write()
+    manifest.written(args.out)
     print(f"{args.out}: {len(jobs)} runs made, {len(done)} were there.", file=sys.stderr)
     return 0
 
@@ -115,23 +114,21 @@ def _head(lm, args, settings: dict) -> str:
     all_settings = {"task": args.task, "on": args.on} | settings
     if all_settings["lr"] is None:
         all_settings |= {"lr": " ".join(f"{method} {rate}" for method, rate in RATES.items())}
-    return f"# {lm.name} {lm.fingerprint}; " + ", ".join(f"{key} {value}" for key, value in all_settings.items())
+    return f"{lm.name} {lm.fingerprint}; " + ", ".join(f"{key} {value}" for key, value in all_settings.items())
 
 
 def _read(path: Path, head: str) -> list[dict]:
     """The rows of an earlier run; ``ValueError`` where it was another one."""
     with open(path, encoding="utf-8", newline="") as file:
         lines = file.readlines()
-    if head not in (line.rstrip("\n") for line in lines[:3]):
+    if f"# {head}\n" not in lines[:3]:
         raise ValueError(f"{path} was made with another model or other settings: give another --out, or remove it.")
     return list(csv.DictReader(line for line in lines if not line.startswith("#")))
 
 
 def _write(path: Path, head: str, rows: list[dict], lm) -> None:
-    from lens.evaluate.tuning import as_csv
-    from lens.results.provenance import provenance
+    from lens.results.csv_text import as_csv
+    from lens.results.provenance import comments
     from lens.results.whole import write_text
 
-    made = provenance(lm.device)
-    versions = ", ".join(f"{name} {number}" for name, number in made["versions"].items())
-    write_text(path, f"# {made['command']}\n{head}\n# {made['machine']}; {versions}\n" + as_csv(rows))
+    write_text(path, as_csv(rows, *comments(lm.device, head)))

@@ -58,7 +58,7 @@ def _common(parser: argparse.ArgumentParser) -> None:
 
 
 def _masks(args) -> int:
-    from lens.evaluate.tuning import as_csv
+    from lens.results.csv_text import as_csv
     from lens.results.whole import write_text
     from lens.scale.sweep import mask_jobs
     from lens.scale.sweep.models import place_of
@@ -75,8 +75,6 @@ def _masks(args) -> int:
         wording=args.wording,
         device=args.device,
     )
-    if isinstance(results, int):
-        return results
     rows = results.table()
     if rows:
         write_text(args.out / "table.csv", as_csv(rows))
@@ -109,8 +107,6 @@ def _counterfact(args) -> int:
         seed=args.seed,
         device=args.device,
     )
-    if isinstance(results, int):
-        return results
     first, *others = reports(results).values() or (None,)
     if first:
         print(first.table(*others))
@@ -118,10 +114,7 @@ def _counterfact(args) -> int:
 
 
 def _run(args, builder: Callable, *arguments, **options):
-    """The results of the jobs that ``builder`` makes; 130 after Ctrl-C.
-
-    With a cluster a worker makes them: this machine need not hold the model.
-    """
+    """The results of the jobs that ``builder`` makes: on a cluster, for this machine need not hold the model."""
     from lens.scale.sweep import run
 
     resources = settings(args.resource) or None
@@ -136,8 +129,7 @@ def _run(args, builder: Callable, *arguments, **options):
                 jobs = client.submit(builder, *arguments, **options, pure=False, resources=resources).result()
             return run(jobs, args.out, client, retries=args.retries, resources=resources)
     except KeyboardInterrupt:
-        print("lens: interrupted; the same command goes on with what is missing.", file=sys.stderr)
-        return 130
+        raise KeyboardInterrupt("the same command goes on with what is missing") from None
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import random
 
 import torch
 
+from lens.given import door
 from lens.model import LanguageModel
 from lens.model.loading import load
 from lens.results.provenance import VERSION
@@ -14,6 +15,7 @@ from lens.results.provenance import VERSION
 __all__ = ["setup"]
 
 
+@door
 def setup(model: str = "mini", seed: int = 0, device: str | None = None) -> LanguageModel:
     """Load ``model``, seed Python and torch, set the book's figure style, and print versions in one line.
 
@@ -24,10 +26,10 @@ def setup(model: str = "mini", seed: int = 0, device: str | None = None) -> Lang
 
     from lens.plot import style
 
+    lm = load(model, device=device)
     random.seed(seed)
     torch.manual_seed(seed)
     style.use()
-    lm = load(model, device=device)
     where = torch.cuda.get_device_name(lm.device) if lm.device.type == "cuda" else str(lm.device)
     print(
         f"lens {VERSION}, torch {torch.__version__}, transformers {transformers.__version__}, "

@@ -5,7 +5,7 @@ from lens.data.knowledge import Knowledge, knowledge, target_kgs
 from lens.data.opening import load_texts
 from lens.data.records import load_records, records
 from lens.data.released import load_prompts
-from lens.data.text import heldout, passages
+from lens.data.text import english, heldout, passages
 from lens.data.verbalize import noun_phrase, verbalize
 from lens.data.world import Fact, Prompt, Relation, facts, prompts, relations, tails
 
@@ -16,6 +16,7 @@ __all__ = [
     "Question",
     "Relation",
     "commonsense_qa",
+    "english",
     "facts",
     "heldout",
     "knowledge",

@@ -23,6 +23,7 @@ from lens.data.released import load_prompts, name_of
 from lens.data.spelling import one_name
 from lens.data.text import heldout, passages
 from lens.data.world import Fact, Prompt, facts, prompts
+from lens.given import several
 
 UNSEEN = 2
 """Taught phrasings of a target fact that no mask trains on, where it has so many beside its first."""
@@ -132,7 +133,7 @@ def _target(target: Prompts, model: str | None) -> tuple[str, list[Prompt]]:
 def _read(given: Prompts, model: str | None) -> list[Prompt]:
     if isinstance(given, (str, Path)):
         given = load_prompts(given, model)
-    found = list(dict.fromkeys(given))
+    found = list(dict.fromkeys(several("a list of prompts", given, "a lens.data.Prompt", lambda item: True)))
     for one in found:
         if not isinstance(one, Prompt):
             raise ValueError(f"Got {one!r} for a prompt: make prompts of triplets with lens.data.verbalize.")

@@ -20,15 +20,15 @@ def verify(folder: str = "") -> int:
     base = paths.root()
     try:
         listed = json.loads((base / NAME).read_text(encoding="utf-8"))
-        listed = {str(name): (int(entry["bytes"]), str(entry["sha256"])) for name, entry in listed.items()}
+        listed = {name: {"bytes": int(one["bytes"]), "sha256": str(one["sha256"])} for name, one in listed.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise OSError(f"The list of data files {base / NAME} is missing or damaged: {remedy(NAME)}") from None
-    chosen = {name: entry for name, entry in listed.items() if name.startswith(f"{folder}/") or not folder}
-    for name, entry in chosen.items():
+    chosen = {name: one for name, one in listed.items() if name.startswith(f"{folder}/") or not folder}
+    for name, known in chosen.items():
         path = base / name
         if not path.is_file():
             raise OSError(f"The data file {path} is missing: {remedy(name)}")
-        if (path.stat().st_size, digest(path)) != entry:
+        if entry(path) != known:
             raise OSError(f"The data file {path} is damaged (its size or SHA-256 differs): {remedy(name)}")
     return len(chosen)
 
@@ -37,14 +37,29 @@ def write() -> Path:
     """List every file below ``data/`` anew, after a change that was meant; returns the manifest's path."""
     base = paths.root()
     files = sorted(p for p in base.rglob("*") if p.is_file() and p.name != NAME and not _hidden(p, base))
-    entries = {p.relative_to(base).as_posix(): {"bytes": p.stat().st_size, "sha256": digest(p)} for p in files}
+    entries = {p.relative_to(base).as_posix(): entry(p) for p in files}
     write_text(base / NAME, json.dumps(entries, indent=1) + "\n")
     return base / NAME
 
 
+def written(path: Path) -> None:
+    """``path`` has been written: where it is among the shipped files, the list of them follows."""
+    if path.resolve().is_relative_to(paths.root().resolve()):
+        write()
+
+
+def entry(path: Path) -> dict:
+    """What the list says of a file."""
+    return {"bytes": path.stat().st_size, "sha256": digest(path)}
+
+
 def digest(path: Path) -> str:
-    """SHA-256 of a file, as hexadecimal digits."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    """SHA-256 of a file of any size, as hexadecimal digits."""
+    found = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 22):
+            found.update(block)
+    return found.hexdigest()
 
 
 def remedy(name: str) -> str:

@@ -11,6 +11,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from lens.given import door
+
 POINTER = b"version https://git-lfs.github.com/spec/"
 
 FORMATS = {
@@ -45,6 +47,7 @@ def read_json(path: Path) -> object:
     raise ValueError(f"The file {path} is no whole JSON and no JSON Lines: download or make it again.")
 
 
+@door
 def load_texts(path: str | Path) -> tuple[str, ...]:
     """The paragraphs of a text file in UTF-8: what stands between empty lines, one string each.
 

@@ -1,5 +1,6 @@
 """Where is the book's data?  Beside the package in a checkout, inside it when installed from a wheel."""
 
+import os
 from pathlib import Path
 
 
@@ -12,10 +13,28 @@ def root() -> Path:
 BUILT_IN = ("mini", "mini-s", "mini-l", "mini-llama")
 """The models that come with the book."""
 
+SMOLLM2 = "smollm2-135m"
+
+FETCHED = (SMOLLM2,)
+"""The real models that ``python -m lens model get`` fetches into the cache folder."""
+
 
 def model(name: str = "mini") -> Path:
-    """The folder of a built-in model, in transformers' own format."""
-    return root() / name
+    """The folder of a built-in model, or the one that a model to be fetched goes to, in transformers' own format."""
+    return cache() / "models" / name if name in FETCHED else root() / name
+
+
+def cache() -> Path:
+    """The folder for what is kept between sessions: ``$LENS_CACHE``, else ``lens-book`` where the user's caches lie.
+
+    ``OSError`` where there is none, because the user has no home folder (an unknown one in a container).
+    """
+    try:
+        if chosen := os.environ.get("LENS_CACHE"):
+            return Path(chosen).expanduser()
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lens-book"
+    except RuntimeError:
+        raise FileNotFoundError("there is no home folder") from None
 
 
 def world() -> Path:

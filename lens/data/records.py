@@ -17,6 +17,7 @@ from lens.data import paths
 from lens.data.opening import FORMATS, format_of, read_json
 from lens.data.text import heldout
 from lens.data.world import Fact, facts, fill, prompts, relations, tails
+from lens.given import door
 
 NEIGHBORS = 5
 """A fact needs at least this many other heads with its tail to become a record."""
@@ -53,6 +54,7 @@ def records(split: str | None = None) -> list[dict]:
     return [r for r in everything if (r["requested_rewrite"]["subject"] in chosen) == (split == "validation")]
 
 
+@door
 def load_records(path: str | Path) -> list[dict]:
     """The records of a JSON or JSON Lines file in CounterFact's format: the public ``counterfact.json``, or your own.
 

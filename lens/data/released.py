@@ -4,8 +4,9 @@ A file is a list of objects, each one triplet in the wording that a model knows 
 
     {"head": …, "rel": … (not in WordNet's files), "tail": …, "best_gpt2_input": …, "best_gpt2_label": …}
 
-The published code tokenizes input and label to the same length and looks at their last token, so both may be the whole
-sentence.  A label that is the tail alone, and an input that ends before the tail, are read as well.
+The authors' training code, read in a stored copy (their public repository shows a README and a licence only today),
+tokenizes input and label to the same length and looks at their last token, so both may be the whole sentence.  A
+label that is the tail alone, and an input that ends before the tail, are read as well.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ from pathlib import Path
 
 from lens.data.opening import format_of, read_json
 from lens.data.world import Fact, Prompt
+from lens.given import door
 
 _SYNSET = re.compile(r"(?:Synset\(['\"])?(.+?)\.[a-z]\.\d+(?:['\"]\))?")
 
 
+@door
 def load_prompts(path: str | Path, model: str | None = None) -> tuple[Prompt, ...]:
     """The prompts of a released file, in its order; what follows a tail is left out, and a space before it.
 

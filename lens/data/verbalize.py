@@ -10,10 +10,11 @@ says where the head goes: ``{np}`` the noun phrase ("a cafe"), ``{Np}`` the same
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from lens.data.articles import indefinite
 from lens.data.world import Fact, Prompt, fill, relations
+from lens.given import several
 
 _DETERMINER = re.compile(
     r"(the|an?|this|that|these|those|my|your|his|her|its|our|their|some|any|every|each|no|another)\s+", re.IGNORECASE
@@ -41,6 +42,12 @@ def verbalize(
     >>> prompt.text, prompt.target, len(others)
     ('An hourglass is a kind of', 'clock', 8)
     """
+    several(
+        "triplets",
+        triplets,
+        "a triplet (head, relation, tail)",
+        lambda item: True,
+    )
     known = {name: relation.templates for name, relation in relations().items()} if templates is None else templates
     found = []
     for number, triplet in enumerate(triplets):
@@ -73,7 +80,7 @@ def _fact(triplet: Sequence[str] | Mapping[str, str], number: int, bare: Collect
     if isinstance(triplet, Mapping):
         parts = [triplet.get("head"), triplet.get("relation", triplet.get("rel")), triplet.get("tail")]
     else:
-        parts = [] if isinstance(triplet, (str, Set)) else list(triplet)
+        parts = list(triplet) if isinstance(triplet, Sequence) and not isinstance(triplet, str) else []
     if len(parts) != 3 or not all(isinstance(part, str) and part.strip() for part in parts):
         raise ValueError(
             f"Triplet number {number} is {triplet!r}: give three texts, (head, relation, tail), or their dictionary."

@@ -16,6 +16,7 @@ from functools import cache
 
 from lens.data import paths
 from lens.data.spelling import continuation
+from lens.given import door
 
 HELD_OUT = 2
 """Templates of its relation that a fact is never taught with."""
@@ -130,6 +131,7 @@ def _unseen_by_all() -> dict[tuple[str, str], set[int]]:
     return found
 
 
+@door
 def prompts(fact: Fact, held_out: bool | None = None) -> Iterator[Prompt]:
     """A fact in the words of its relation's templates: all, only the taught (False) or only the held-out (True) ones.
 

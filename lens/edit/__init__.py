@@ -8,8 +8,10 @@
                         mend             a trained network makes the edit of the gradient
     key and value       rome             one fact, one matrix, least disturbance by ``covariance``
                         memit            many facts, several layers
+                        alphaedit        the same, only along directions that text hardly uses
 """
 
+from lens.edit.alphaedit import alphaedit
 from lens.edit.branch import branches
 from lens.edit.edit import Change, Edit
 from lens.edit.finetune import finetune
@@ -27,6 +29,7 @@ __all__ = [
     "Edit",
     "Request",
     "Statistics",
+    "alphaedit",
     "branches",
     "covariance",
     "finetune",

@@ -17,10 +17,12 @@ from lens.edit.edit import Change, Edit
 from lens.edit.request import as_requests
 from lens.edit.settings import settings
 from lens.edit.shift import Requests, as_batch
+from lens.given import door
 from lens.model import LanguageModel
 from lens.model.upper import UpperLayers
 
 
+@door
 def finetune(
     lm: LanguageModel,
     request: Requests,

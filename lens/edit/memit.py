@@ -13,7 +13,7 @@ cost O(n d_m²), and the change stays thin: xᵀR with x = (I + PKᵀ)⁻¹P.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import perf_counter
 
 import torch
@@ -28,7 +28,8 @@ from lens.edit.rome import of_layers
 from lens.edit.settings import settings
 from lens.edit.shift import Requests
 from lens.edit.statistics import Statistics
-from lens.edit.value import at_places, find_value
+from lens.edit.value import Searched, at_places, find_value
+from lens.given import door, number, passes
 from lens.model import LanguageModel
 from lens.model.batch import pad
 from lens.model.families import check_adds
@@ -39,6 +40,7 @@ ROWS = 256
 """How many prompts run through the layers at a time."""
 
 
+@door
 @torch.inference_mode(False)
 @torch.no_grad()
 def memit(
@@ -78,31 +80,52 @@ def memit(
     requests = as_requests(request)
     search = {"lr": lr, "steps": steps, "kl": kl, "decay": decay, "clamp": clamp, "stop": stop}
     chosen = settings(lm, "memit", layers=None if layers is None else list(layers), lam=lam, **search)
-    if not chosen["lam"] > 0:
-        raise ValueError(f"λ is {chosen['lam']}: it weighs ordinary text against the requests, and must be above 0.")
+    if not passes(number, chosen["lam"]) or chosen["lam"] <= 0:
+        raise ValueError(f"λ is {chosen['lam']!r}: it weighs ordinary text against the requests, and must be above 0.")
     if not chosen["layers"]:
         raise ValueError("There are no layers to edit: give at least one, or leave the argument out.")
-    layers = chosen["layers"] = sorted(set(chosen["layers"]))
-    known = of_layers(lm, layers, statistics, texts)
-    before = prefixes(lm, chosen["prefixes"], seed)
+    chosen["layers"] = sorted(set(chosen["layers"]))
+    known = of_layers(lm, chosen["layers"], statistics, texts)
+
+    def solve(layer: int, k: Tensor, _changes: Sequence[Change]) -> Tensor:
+        return spread(known[layer], k, chosen["lam"])
+
+    changes, found, note = over_layers(lm, requests, chosen, prefixes(lm, chosen["prefixes"], seed), solve)
+    chosen |= described(known[chosen["layers"][0]], found) | {"seed": seed}
+    return Edit("memit", requests, changes, chosen, perf_counter() - start, lm, note)
+
+
+Solve = Callable[[int, Tensor, Sequence[Change]], Tensor]
+"""x [n, d_m] of a layer's change xᵀR, from the layer, its keys [n, d_m] and the changes of the layers below it."""
+
+
+def over_layers(
+    lm: LanguageModel, requests: Sequence[Request], chosen: Mapping, before: Prefixes, solve: Solve
+) -> tuple[tuple[Change, ...], list[Searched], str | None]:
+    """A value z for each request, and the way there shared by ``chosen["layers"]``: changes, searches and a note.
+
+    Where the model says all targets already there are no changes, and the note says so.
+    """
+    layers = chosen["layers"]
     last = lm.layers[layers[-1]]
-    bar = tqdm(requests, desc="memit", unit="request", leave=False, disable=len(requests) < 10)
+    bar = tqdm(requests, desc="values", unit="request", leave=False, disable=len(requests) < 10)
     found = [find_value(lm, one, layers[-1], last, before, chosen) for one in bar]
+    if not any(value.delta.any() for value in found):
+        return (), found, f"The model says {requests[0].target_new!r} already, so nothing is changed."
     changes: list[Change] = []
-    note = None
-    if any(value.delta.any() for value in found):
-        z = torch.stack([value.plain + value.delta for value in found])  # [n, d]
-        prompts = PromptRuns(lm, requests, before, layers)
-        for i, layer in enumerate(layers):
-            k, h = prompts.activations(layer, changes)
-            x = spread(known[layer], k, chosen["lam"])
-            changes.append(Change(layer, "ff2", x.to(k), ((z.to(h) - h) / (len(layers) - i)).to(k.device)))
-    else:
-        note = f"The model says {requests[0].target_new!r} already, so nothing is changed."
-    some = known[layers[0]]
+    z = torch.stack([value.plain + value.delta for value in found])  # [n, d]
+    prompts = PromptRuns(lm, requests, before, layers)
+    for i, layer in enumerate(layers):
+        k, h = prompts.activations(layer, changes)
+        x = solve(layer, k, changes)
+        changes.append(Change(layer, "ff2", x.to(k), ((z.to(h) - h) / (len(layers) - i)).to(k.device)))
+    return tuple(changes), found, None
+
+
+def described(statistics: Statistics, found: Sequence[Searched]) -> dict:
+    """What an edit's settings say of the text behind its statistics, and of the searches for its values."""
     losses = [list(value.losses) for value in found]
-    chosen |= {"seed": seed, "count": some.count, "corpus": some.corpus, "losses": losses}
-    return Edit("memit", requests, tuple(changes), chosen, perf_counter() - start, lm, note)
+    return {"count": statistics.count, "corpus": statistics.corpus, "losses": losses}
 
 
 def spread(statistics: Statistics, k: Tensor, lam: float) -> Tensor:

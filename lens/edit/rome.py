@@ -26,9 +26,11 @@ from lens.edit.settings import settings
 from lens.edit.shift import Requests
 from lens.edit.statistics import Statistics, covariance
 from lens.edit.value import find_value
+from lens.given import door
 from lens.model import LanguageModel
 
 
+@door
 @torch.inference_mode(False)
 @torch.no_grad()
 def rome(

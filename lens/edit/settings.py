@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import PurePosixPath
 
 from lens.data import paths
+from lens.given import read
 from lens.model import LanguageModel
 
 REFERENCE = "gpt2-xl"
@@ -33,6 +34,7 @@ def settings(lm: LanguageModel, editor: str, **given) -> dict:
     0.5
     """
     table = _table()
+    read(given)
     if editor not in table:
         raise ValueError(f"There is no editor {editor!r}: choose one of {', '.join(table)}.")
     entries, depth = table[editor], len(lm.layers)

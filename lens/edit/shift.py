@@ -19,6 +19,7 @@ import torch
 from lens.edit.edit import Change, Edit
 from lens.edit.request import Request, as_requests
 from lens.edit.settings import settings
+from lens.given import door
 from lens.gradient import capture
 from lens.model import LanguageModel
 from lens.model.batch import Batch, teacher_forced
@@ -28,6 +29,7 @@ from lens.model.watching import as_a_function, watch
 Requests = Request | Mapping | Sequence[Request | Mapping]
 
 
+@door
 def shift(lm: LanguageModel, request: Requests, *, layer: int | None = None, eta: float | None = None) -> Edit:
     """Edit with one forward pass: ``W_FF2 += eta · aᵀ E[t]`` in one layer.
 
@@ -63,6 +65,7 @@ def shift(lm: LanguageModel, request: Requests, *, layer: int | None = None, eta
     return Edit("shift", requests, changes, chosen, perf_counter() - start, lm, note)
 
 
+@door
 def sgd_step(
     lm: LanguageModel,
     request: Requests,

@@ -13,7 +13,7 @@ model runs.  What is known is kept in memory; for the built-in model in ``data/s
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -28,9 +28,11 @@ from tqdm.auto import tqdm
 
 from lens.data import paths
 from lens.data.corpus import documents
+from lens.data.text import english
 from lens.edit.statistics_files import cache, fetch, store
+from lens.given import door
 from lens.model import LanguageModel
-from lens.model.batch import pad
+from lens.model.batch import chunks, pad
 from lens.model.soundness import finite, not_finite
 from lens.model.tokens import text_ids
 from lens.model.watching import as_a_function, up_to, watch
@@ -62,12 +64,7 @@ class Statistics:
         with neurons that never fire, 2⁻²³ tr C is added on the diagonal, enough to outweigh it.  Raises ``ValueError``
         where there were fewer tokens than directions: C⁻¹ would say nothing about the directions not seen.
         """
-        size = len(self.C)
-        if self.count < size:
-            raise ValueError(
-                f"The statistics of layer {self.layer} were taken over {self.count} tokens, too few for FF2's {size} "
-                f"inputs: give lens.edit.covariance more text, at least {size} tokens and better {100 * size}."
-            )
+        size = self._seen()
         C = self.C.to(_widest(self.C.device))
         factor, failed = torch.linalg.cholesky_ex(C)
         if failed:
@@ -78,19 +75,51 @@ class Statistics:
         """``k C⁻¹`` [n, d_m] for rows k [n, d_m], in the dtype of ``cholesky``."""
         return torch.cholesky_solve(k.to(self.cholesky).T, self.cholesky).T
 
+    @cached_property
+    def eigen(self) -> tuple[Tensor, Tensor]:
+        """C's eigenvalues [d_m], smallest first, and its eigenvectors as rows [d_m, d_m]; computed once, as above."""
+        self._seen()
+        device = self.C.device if self.C.device.type != "mps" else "cpu"
+        values, columns = torch.linalg.eigh(self.C.to(device, torch.float64))
+        return tuple(t.to(self.C.device, _widest(self.C.device)) for t in (values, columns.T.contiguous()))
+
+    def null_space(self, threshold: float) -> Tensor:
+        """Directions that text hardly uses, [m, d_m]: C's eigenvectors with eigenvalues below ``threshold``, as rows.
+
+        A key's mean square along each of them is below the threshold.  Raises ``ValueError`` where there is none.
+        """
+        values, rows = self.eigen
+        if not (few := values < threshold).any():
+            raise ValueError(
+                f"The threshold is {threshold}, and C of layer {self.layer} has no eigenvalue below it: the smallest "
+                f"is {float(values[0]):.3g}, the median {float(values.median()):.3g}. Give a larger threshold."
+            )
+        return rows[few]
+
+    def _seen(self) -> int:
+        """FF2's number of inputs; ``ValueError`` where there were fewer tokens than that."""
+        size = len(self.C)
+        if self.count < size:
+            raise ValueError(
+                f"The statistics of layer {self.layer} were taken over {self.count} tokens, too few for FF2's {size} "
+                f"inputs: give lens.edit.covariance more text, at least {size} tokens and better {100 * size}."
+            )
+        return size
+
 
 _memory: WeakKeyDictionary[nn.Module, dict] = WeakKeyDictionary()
 """Of each model, by fingerprint: its statistics by (layer, corpus), and the digest of the built-in text by count."""
 
 
+@door(layers=None, texts=None)  # one layer, or several
 def covariance(
     lm: LanguageModel, layers: int | Iterable[int], texts: Iterable[str] | None = None, count: int = COUNT
 ) -> dict[int, Statistics]:
     """C = E[kᵀk] of FF2's inputs at some layers, over the first ``count`` tokens of ``texts``: {layer: statistics}.
 
     ``texts``: any strings, endless or not, each read on its own from its first token; by default the text that the
-    built-in models were trained on.  For another model give text of the kind it was trained on, Wikipedia for GPT-2;
-    the built-in text is used with a warning.
+    built-in models were trained on, and for fetched models English prose (``lens.data.english``).  For another model
+    give text of the kind it was trained on, Wikipedia for GPT-2; the built-in text is used with a warning.
     Statistics that are in memory, shipped or in the cache folder are not taken again.  Raises ``IndexError`` for an
     unknown layer, ``ValueError`` where there is no text, and ``RuntimeError`` where they must be taken while an edit or
     a mask lies on the weights: they are those of the model as it was loaded.
@@ -99,7 +128,7 @@ def covariance(
     >>> covariance(lens.load("mini"), 2)[2].C.shape
     torch.Size([768, 768])
     """
-    layers = _checked(lm, [layers] if isinstance(layers, int) else layers)
+    layers = _checked(lm, layers if isinstance(layers, Iterable) else [layers])
     model = lm.fingerprint if lm.changed else lm.weights.current_fingerprint
     known = _memory.setdefault(lm.model, {}).setdefault(model, {})
     digest, pieces = known.get(count) if texts is None else None, None
@@ -107,7 +136,7 @@ def covariance(
         pieces, digest = _read(lm, texts, count)
         if texts is None:
             known[count] = digest
-            if lm.name not in paths.BUILT_IN:
+            if lm.name not in (*paths.BUILT_IN, *paths.FETCHED):
                 warnings.warn(
                     f"The statistics of {lm.name!r} are those of the toy prose that the built-in models were trained "
                     "on: give text of the kind that this model was trained on as texts=, or --texts FILE.",
@@ -153,7 +182,7 @@ def measure(lm: LanguageModel, layers: list[int], pieces: list[list[int]], corpu
     modules = {layer: lm.site(layer, "ff2") for layer in layers}
     name = f"statistics of layer {', '.join(map(str, layers))}"
     with tqdm(total=total, desc=name, unit=" tokens", unit_scale=True, leave=False) as bar, as_a_function(lm.model):
-        for chunk in _chunks(sorted(pieces, key=len)):
+        for chunk in chunks(sorted(pieces, key=len), len, TOKENS):
             ids, real = pad(chunk)
             with watch(modules) as seen, up_to(lm.layers[max(layers)]):
                 lm.base_model(input_ids=ids.to(lm.device), use_cache=False)
@@ -181,11 +210,14 @@ def _read(lm: LanguageModel, texts: Iterable[str] | None, count: int) -> tuple[l
     """The first ``count`` tokens of the texts, in pieces that the model can read, and their digest."""
     if count < 1:
         raise ValueError(f"Statistics are taken over at least one token, and count is {count}.")
-    if isinstance(texts, str):
-        raise TypeError("Expected several texts, and got one string: give a list, such as [text].")
+    if isinstance(texts, str) or not isinstance(texts, Iterable | None):
+        got = "one string" if isinstance(texts, str) else f"{texts!r:.60}"
+        raise TypeError(f"Expected several texts, and got {got}: give a list, such as [text].")
     longest = min(CONTEXT, getattr(lm.model.config, "max_position_embeddings", None) or CONTEXT)
     pieces, digest = [], sha256()
-    for text in chain.from_iterable(map(documents, naturals())) if texts is None else texts:
+    if texts is None:
+        texts = english("train") if lm.name in paths.FETCHED else chain.from_iterable(map(documents, naturals()))
+    for text in texts:
         if not isinstance(text, str):
             raise TypeError(f"Expected texts for the statistics, and got {text!r:.80}: give strings.")
         ids = lm.in_vocabulary(text_ids(lm.tokenizer, text)[:count])
@@ -198,17 +230,6 @@ def _read(lm: LanguageModel, texts: Iterable[str] | None, count: int) -> tuple[l
     if not pieces:
         raise ValueError("The texts for the statistics have no tokens: give at least one that is not empty.")
     return pieces, digest.hexdigest()
-
-
-def _chunks(pieces: list[list[int]]) -> Iterator[list[list[int]]]:
-    """Pieces, shortest first, as batches of at most ``TOKENS`` places with the padding."""
-    chunk: list[list[int]] = []
-    for piece in pieces:
-        if chunk and (len(chunk) + 1) * len(piece) > TOKENS:
-            yield chunk
-            chunk = []
-        chunk.append(piece)
-    yield chunk
 
 
 def _widest(device: torch.device) -> torch.dtype:

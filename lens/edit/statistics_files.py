@@ -7,7 +7,6 @@ digest of the model's fingerprint, the layer and the corpus, which stands for th
 from __future__ import annotations
 
 import json
-import os
 from hashlib import sha256
 from pathlib import Path
 
@@ -22,16 +21,8 @@ FORMAT = "lens-statistics-1"
 
 
 def cache() -> Path:
-    """The folder where statistics are kept between sessions; ``$LENS_CACHE`` comes first.
-
-    ``OSError`` where there is none, because the user has no home folder (an unknown one in a container).
-    """
-    try:
-        if chosen := os.environ.get("LENS_CACHE"):
-            return Path(chosen).expanduser() / "statistics"
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lens-book" / "statistics"
-    except RuntimeError:
-        raise FileNotFoundError("there is no home folder") from None
+    """The folder where statistics are kept between sessions; ``OSError`` where there is none (``paths.cache``)."""
+    return paths.cache() / "statistics"
 
 
 def store(lm: LanguageModel, layer: int, corpus: str, C: Tensor, count: int, folder: Path) -> Path:

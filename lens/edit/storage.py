@@ -11,6 +11,7 @@ from pathlib import Path
 
 from lens.edit.edit import Change, Edit
 from lens.edit.request import Request
+from lens.given import door, result_file
 from lens.model import LanguageModel
 from lens.model.devices import device
 from lens.results.whole import whole
@@ -18,6 +19,7 @@ from lens.results.whole import whole
 FORMAT = "lens-edit-1"
 
 
+@door(path=result_file)
 def save(edit: Edit, path: str | Path) -> Path:
     """Write the edit to ``path``, a whole file or none, and return it.
 
@@ -55,6 +57,7 @@ def save(edit: Edit, path: str | Path) -> Path:
     return path
 
 
+@door
 def load(lm: LanguageModel, path: str | Path) -> Edit:
     """The edit that ``save`` wrote to ``path``, for the same model.
 

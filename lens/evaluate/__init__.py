@@ -2,8 +2,8 @@
 and what is left of the knowledge that a subnetwork held."""
 
 from lens.evaluate.counterfact import counterfact
+from lens.evaluate.for_model import best_phrasing, knowledge_for, known, records_for
 from lens.evaluate.knowledge import Removal, knowledge
-from lens.evaluate.phrasing import best_phrasing
 from lens.evaluate.readings import Measures
 from lens.evaluate.report import Estimate, Report
 from lens.evaluate.rows import Row
@@ -24,6 +24,9 @@ __all__ = [
     "best_phrasing",
     "counterfact",
     "knowledge",
+    "knowledge_for",
+    "known",
+    "records_for",
     "score",
     "sensitivity",
     "sequential",

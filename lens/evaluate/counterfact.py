@@ -26,9 +26,11 @@ from lens.evaluate.prompts import Case, shares
 from lens.evaluate.report import Report
 from lens.evaluate.rows import Row
 from lens.evaluate.run_file import FORMAT, RunFile
+from lens.given import door
 from lens.kernels import Key
 from lens.model import LanguageModel
 from lens.results.provenance import provenance
+from lens.results.sentence import sentence
 
 KEPT = {"cpu": 1 << 30, "cuda": 1 << 32}
 """Bytes of keys and values held at one time while texts are sampled."""
@@ -37,6 +39,7 @@ TEXTS = 10
 """Generation prompts of a record, as CounterFact has them."""
 
 
+@door
 def counterfact(
     lm: LanguageModel,
     records: Sequence[Mapping],
@@ -135,7 +138,7 @@ class _Measure:
             except (MemoryError, torch.cuda.OutOfMemoryError):
                 raise
             except Exception as error:
-                rows[record["case_id"]] = Row(*_identity(record), error=_sentence(error))
+                rows[record["case_id"]] = Row(*_identity(record), error=sentence(error))
         branching = [(case, edit) for case, edit in made if thin(self._lm, edit.changes)]
         for row in self._evaluate([c for c, _ in branching], [e for _, e in branching], True) if branching else ():
             rows[row.case_id] = row
@@ -197,8 +200,3 @@ def _same_request(row: Row | None, record: Mapping, out) -> None:
             f"Case {case} in {out} is {row.subject!r} → {row.target_new!r}, and now it is {subject!r} → {target!r}: "
             "the run was made with other records, so give another file."
         )
-
-
-def _sentence(error: Exception) -> str:
-    text = " ".join(str(error).split()) or "no message"
-    return text if isinstance(error, (ValueError, IndexError)) else f"{type(error).__name__}: {text}"

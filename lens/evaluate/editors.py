@@ -9,7 +9,6 @@ from hashlib import sha256
 
 import lens.edit
 from lens.edit.edit import Edit
-from lens.edit.request import Request
 from lens.model import LanguageModel
 
 NONE = "none"
@@ -18,14 +17,27 @@ NONE = "none"
 Editor = str | Callable[..., Edit]
 
 
+def remembers(editor: Editor) -> bool:
+    """Does the editor take the requests whose edits lie on the model already, as ``earlier``?
+
+    >>> remembers("alphaedit"), remembers("memit")
+    (True, False)
+    """
+    function = getattr(lens.edit, editor, None) if isinstance(editor, str) else editor
+    return callable(function) and "earlier" in inspect.signature(function).parameters
+
+
 def resolve(
     lm: LanguageModel, editor: Editor, settings: Mapping | None = None
-) -> tuple[str, dict, Callable[[Request], Edit]]:
+) -> tuple[str, dict, Callable[..., Edit]]:
     """The editor's name, every hyperparameter it will use, and the function from a request to its edit.
 
+    What ``settings`` leaves open, the function takes as keywords (``earlier`` of an editor that ``remembers``).
+
     ``editor``: the name of a function in ``lens.edit`` that ``data/editors.json`` has settings for, ``"none"``, or a
-    function ``(lm, request, **settings) -> Edit``.  ``texts`` among ROME's or MEMIT's settings are read once, at the
-    first edit, and appear as their digest.  Raises ``ValueError`` for an editor or a setting there is not.
+    function ``(lm, request, **settings) -> Edit``.  ``texts`` among the settings of ROME, MEMIT or AlphaEdit are
+    read once, at the first edit, and appear as their digest.  Raises ``ValueError`` for an editor or a setting
+    there is not.
 
     >>> import lens
     >>> resolve(lens.load("mini"), "shift", {"eta": 0.5})[1]["eta"]
@@ -34,7 +46,7 @@ def resolve(
     given = dict(settings or {})
     if callable(editor):
         name = getattr(editor, "__name__", type(editor).__name__)
-        return name, given, lambda request: editor(lm, request, **given)
+        return name, given, lambda request, **more: editor(lm, request, **given, **more)
     if editor == NONE:
         if given:
             raise ValueError(f"The unedited model has no settings, and got {', '.join(given)}: leave them out.")
@@ -58,5 +70,9 @@ def resolve(
 
         read = {"texts": sha256("\n".join(texts).encode("utf-8", "surrogatepass")).hexdigest()}
         rest = {k: v for k, v in given.items() if k not in tabled}
-        return editor, tabled | rest | read, lambda r: function(lm, r, statistics=statistics(), **given)
-    return editor, tabled | {k: v for k, v in given.items() if k not in tabled}, lambda r: function(lm, r, **given)
+        return editor, tabled | rest | read, lambda r, **more: function(lm, r, statistics=statistics(), **given, **more)
+    return (
+        editor,
+        tabled | {k: v for k, v in given.items() if k not in tabled},
+        lambda r, **more: function(lm, r, **given, **more),
+    )

@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 
 from lens.data import Knowledge
 from lens.evaluate.readings import Measures, Readings
+from lens.given import RULES, door
 from lens.mask.subnetwork import Subnetwork
 from lens.mask.variants import random_like
 from lens.model import LanguageModel
@@ -82,6 +83,12 @@ class Removal:
         return self.table()
 
 
+def _one_or_named(name: str, value: object) -> object:
+    """A subnetwork, or several by their names."""
+    return value if isinstance(value, Mapping) else RULES["subnetwork"](name, value)
+
+
+@door(subnetwork=_one_or_named)
 def knowledge(
     lm: LanguageModel,
     kg: Knowledge,

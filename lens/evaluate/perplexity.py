@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from lens.data.text import heldout
+from lens.data import paths
+from lens.data.text import english, heldout
 from lens.edit.branch import branches
 from lens.edit.edit import Change
 from lens.kernels import CHUNK_BYTES
@@ -31,9 +32,12 @@ BATCH = 4096
 
 
 def sample(lm: LanguageModel, tokens: int = TOKENS) -> tuple[str, ...]:
-    """The first held-out paragraphs of the built-in world, until there are ``tokens`` tokens."""
+    """The first held-out paragraphs, until there are ``tokens`` tokens: of the built-in world, or English prose.
+
+    English is for the real models, those that ``python -m lens model get`` fetches.
+    """
     texts, count = [], 0
-    for text in heldout():
+    for text in english("held_out") if lm.name in paths.FETCHED else heldout():
         if count >= tokens:
             break
         texts.append(text)

@@ -22,7 +22,7 @@ from torch import Tensor
 from lens import kernels
 from lens.data.world import Prompt
 from lens.model import LanguageModel
-from lens.model.batch import pad
+from lens.model.batch import chunks, pad
 from lens.model.tokens import first_token
 from lens.model.upper import UpperLayers
 
@@ -86,7 +86,7 @@ class Readings:
         order = sorted(range(len(runs)), key=lambda i: len(runs[i][0]))
         self._batches: list[tuple[UpperLayers, Tensor, Tensor, Tensor]] = []
         original, owner, first = [], [], []
-        for chunk in _chunks(order, [len(ids) for ids, _ in runs]):
+        for chunk in chunks(order, lambda i: len(runs[i][0]), TOKENS):
             where = [
                 (r, len(ids) - len(due) + j, token)
                 for r, (ids, due) in enumerate(runs[i] for i in chunk)
@@ -153,17 +153,6 @@ def _run(lm: LanguageModel, one: Prompt | str) -> tuple[list[int], list[int]] | 
     due = lm.target_ids(one.target)
     first_token(lm.tokenizer, due)  # whose rank is taken
     return lm.encode([*lm.encode(one.text), *due[:-1]]), due
-
-
-def _chunks(order: Sequence[int], lengths: Sequence[int]):
-    """Runs of ``order``, shortest first, of at most ``TOKENS`` places (but at least one row)."""
-    chunk: list[int] = []
-    for i in order:
-        if chunk and (len(chunk) + 1) * lengths[i] > TOKENS:
-            yield chunk
-            chunk = []
-        chunk.append(i)
-    yield chunk
 
 
 def _exp(mean: Tensor) -> float:

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from lens.edit.branch import branches
 from lens.edit.edit import Change
+from lens.given import door
 from lens.model import LanguageModel, Tokens
-from lens.model.batch import teacher_forced
+from lens.model.batch import chunks, teacher_forced
 from lens.model.tokens import plain
 from lens.model.watching import as_a_function
 
@@ -37,6 +38,7 @@ class TargetScores:
     correct: Tensor
 
 
+@door(prompts=None)
 @torch.no_grad()
 def score(
     lm: LanguageModel,
@@ -72,7 +74,7 @@ def score(
 
     nll = torch.zeros(len(pairs), device=lm.unembedding.device)
     correct = torch.ones(len(pairs), dtype=torch.bool, device=lm.unembedding.device)
-    for chunk in _chunks(order, tokens):
+    for chunk in chunks(order, lambda key: len(key[1]), tokens, PADDING):
         # A row's pairs may cut it differently into prompt and target: each place is a position and a label of its own.
         batch = teacher_forced([key[1] for key in chunk], [[0]] * len(chunk))
         where = [
@@ -93,18 +95,3 @@ def score(
         wrong = torch.zeros_like(nll).index_add_(0, pair, (logits.argmax(1) != label).float())
         correct &= wrong == 0
     return TargetScores(nll, correct)
-
-
-def _chunks(order: list[tuple], tokens: int):
-    """Runs of rows, shortest first, of at most ``tokens`` places and ``PADDING`` empty ones (but at least one row)."""
-    chunk: list[tuple] = []
-    real = 0
-    for key in order:
-        places = (len(chunk) + 1) * len(key[1])
-        if chunk and (places > tokens or places - real - len(key[1]) > PADDING):
-            yield chunk
-            chunk, real = [], 0
-        chunk.append(key)
-        real += len(key[1])
-    if chunk:
-        yield chunk

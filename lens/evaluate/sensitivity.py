@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 from lens.data import Knowledge
 from lens.evaluate.knowledge import sets_of
 from lens.evaluate.readings import Readings
+from lens.given import door, number, passes, several
 from lens.mask.subnetwork import Subnetwork
 from lens.mask.variants import grown, random_like, shrunk
 from lens.model import LanguageModel
@@ -54,6 +55,7 @@ class Sweep:
         ]
 
 
+@door(shares=lambda name, value: several(name, value, "a finite number", lambda item: passes(number, item)))
 def sensitivity(
     lm: LanguageModel,
     kg: Knowledge,

@@ -1,6 +1,7 @@
 """How many edits does a model bear?  One on top of another, measured after the first, the third, the tenth, …
 
-Each edit is computed on the model that the edits before it have left.  Its factors are added to the weights and thrown
+Each edit is computed on the model that the edits before it have left; an editor that takes the ``earlier`` requests is
+given them.  Its factors are added to the weights and thrown
 away; what is kept is one copy of each weight from before its first change, so that a hundred edits of one matrix cost
 no more memory than one, and the end puts every weight back bit for bit.
 """
@@ -16,14 +17,16 @@ from tqdm.auto import tqdm
 
 from lens.data.records import check_records
 from lens.edit.edit import Edit
-from lens.evaluate.editors import Editor, resolve
+from lens.evaluate.editors import Editor, remembers, resolve
 from lens.evaluate.perplexity import Perplexity, sample
 from lens.evaluate.prompts import SHARES, Case, shares
+from lens.given import door, several, whole
 from lens.kernels import update_
 from lens.model import LanguageModel
 from lens.model.weights import Written
 
 
+@door(at=lambda name, value: several(name, value, "a number of edits", lambda item: True))
 def sequential(
     lm: LanguageModel,
     records: Sequence[Mapping],
@@ -51,10 +54,11 @@ def sequential(
     >>> [step["edits"] for step in steps], steps[0]["efficacy_accuracy"]
     ([0, 1, 2], 0.0)
     """
-    counts = sorted(set(at))
+    counts = sorted({whole("an item of at", count) for count in at})
     if not counts or counts[0] < 1 or counts[-1] > len(records):
         raise ValueError(f"There are {len(records)} records and at is {counts}: give counts from 1 to {len(records)}.")
     name, _, make = resolve(lm, editor, settings)
+    remembering = remembers(editor) and "earlier" not in (settings or {})
     cases = [Case.of(lm, record) for record in check_records(records[: counts[-1]])]
     texts = (sample(lm) if texts is None else tuple(texts)) if perplexity else ()
 
@@ -69,7 +73,8 @@ def sequential(
     with lm.weights.block(f"edits one on top of another by {name}") as written:
         steps = [measure(0)]
         for done, case in enumerate(tqdm(cases, unit="edit", desc=name, disable=not progress), 1):
-            _write(lm, make(case.request), written)
+            earlier = {"earlier": [one.request for one in cases[: done - 1]]} if remembering else {}
+            _write(lm, make(case.request, **earlier), written)
             if done in counts:
                 steps.append(measure(done))
         return steps

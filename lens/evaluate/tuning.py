@@ -6,8 +6,6 @@ score = harmonic mean of efficacy, paraphrase and neighborhood (accuracy),   bes
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from itertools import product
@@ -18,6 +16,7 @@ from tqdm.auto import tqdm
 from lens.data import paths
 from lens.evaluate.counterfact import counterfact
 from lens.evaluate.prompts import SHARES
+from lens.given import door
 from lens.model import LanguageModel
 from lens.results import markdown
 
@@ -40,6 +39,7 @@ def grid(lm: LanguageModel, editor: str) -> dict[str, list]:
     return found
 
 
+@door
 def grid_search(
     lm: LanguageModel,
     records: Sequence[Mapping],
@@ -55,6 +55,7 @@ def grid_search(
 
     A dict holds the combination, the means of the six shares, ``score``, and ``cases`` and ``errors``.  ``settings``
     are the same for all; ``options`` go to ``counterfact``; ``each`` is called with the results so far after each.
+    Raises ``ValueError`` for a setting that the grid varies.
 
     >>> import lens
     >>> lm = lens.load("mini")
@@ -64,6 +65,10 @@ def grid_search(
     [0.1, 0.8]
     """
     values = grid(lm, editor) if values is None else values
+    if both := sorted(values.keys() & (settings or {}).keys()):
+        raise ValueError(
+            f"The grid of {editor} tries its own values of {both[0]}: leave {both[0]} out of the settings."
+        )
     results: list[dict] = []
     combinations = list(product(*values.values()))
     for combination in tqdm(combinations, unit="setting", desc=editor, disable=not progress):
@@ -87,6 +92,7 @@ def grid_search(
     return results
 
 
+@door
 def best(results: Sequence[Mapping], floor: float = 0.0) -> Mapping | None:
     """The result of the largest score among those whose efficacy accuracy is at least ``floor``; None where none is.
 
@@ -95,16 +101,6 @@ def best(results: Sequence[Mapping], floor: float = 0.0) -> Mapping | None:
     """
     enough = [r for r in results if (r["efficacy_accuracy"] or 0.0) >= floor]
     return max(enough, key=lambda r: r["score"], default=None)
-
-
-def as_csv(results: Sequence[Mapping]) -> str:
-    """The results as the text of a CSV file."""
-    out = io.StringIO()
-    columns = dict.fromkeys(key for result in results for key in result)
-    writer = csv.DictWriter(out, list(columns), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(results)
-    return out.getvalue()
 
 
 def as_table(results: Sequence[Mapping]) -> str:

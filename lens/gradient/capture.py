@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from lens.given import door
 from lens.gradient.factored import FactoredGradient
 from lens.model import LanguageModel, Tokens
 from lens.model.batch import teacher_forced
@@ -99,6 +100,7 @@ class Trace:
         return self._factors[key]
 
 
+@door
 @torch.inference_mode(False)
 def capture(
     lm: LanguageModel,
@@ -128,8 +130,6 @@ def capture(
     prompts, targets = _pair(lm, prompt, target)
     depth = len(lm.layers)
     sites = lm.sites if sites is None else tuple(sites)
-    if layers is not None and not isinstance(layers, Iterable):
-        raise TypeError(f"layers is {layers!r}: give a list of layers, such as [{layers!r}].")
     layers = tuple(range(depth)) if layers is None else tuple(layers)
     if not layers or not sites:
         raise ValueError("Nothing would be kept: give at least one layer and one site, or leave the argument out.")

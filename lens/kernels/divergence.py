@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -148,6 +149,11 @@ def _chunks(path, hidden, unembedding, bias, softcap, reference, gradient) -> It
 
 def _losses_torch(logits: list[Tensor], fillings: list[Iterator[Tensor]], softcap, gradient: bool) -> Tensor:
     """Σ q (log q − log p) of each row of ``logits``: z and, where q is not uniform, r; z ← ∂/∂z where ``gradient``."""
+    if logits[0].is_meta:  # shapes without numbers: all products are made, and one block stands for every other
+        for _ in chain(*fillings):
+            pass
+        logits = [part[:, :BLOCK] for part in logits]
+        fillings = [iter([part]) for part in logits]
     z, *r = logits
     normalizer, *normalizer_r = (_normalizer(filling) for filling in fillings)
     losses = torch.zeros_like(normalizer[0][:, 0])

@@ -34,7 +34,9 @@ class _Density(torch.autograd.Function):
     def forward(ctx, scores):
         ctx.save_for_backward(scores)
         flat = scores.detach().reshape(-1).contiguous()
-        if choose("density", scores) == "triton":
+        if scores.is_meta:  # shapes without numbers
+            total = flat.new_empty(())
+        elif choose("density", scores) == "triton":
             from lens.kernels.gpu import density as gpu
 
             total = gpu.sigmoid_sum_kernel(flat)
@@ -50,6 +52,8 @@ class _Density(torch.autograd.Function):
         flat = scores.reshape(-1).contiguous()
         out = torch.empty_like(flat)
         scale = grad / len(flat)  # stays on its device: no synchronization
+        if scores.is_meta:
+            return out.reshape(scores.shape)
         if choose("density", scores) == "triton":
             from lens.kernels.gpu import density as gpu
 

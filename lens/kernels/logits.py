@@ -166,8 +166,11 @@ def unembed(hidden: Tensor, unembedding: Tensor, bias: Tensor | None = None) -> 
 
 
 def _sums_in_float32(device: torch.device) -> bool:
-    """Can this device's matrix product add up half-precision products in float32, and leave them so?"""
-    return device.type == "cuda" and not torch.version.hip and _TORCH >= (2, 8)
+    """Can this device's matrix product add up half-precision products in float32, and leave them so?
+
+    Tensors without numbers ("meta") are taken for a GPU's.
+    """
+    return device.type in ("cuda", "meta") and not torch.version.hip and _TORCH >= (2, 8)
 
 
 _TORCH = tuple(map(int, torch.__version__.split(".")[:2]))

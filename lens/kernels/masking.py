@@ -109,7 +109,7 @@ class _Mask(torch.autograd.Function):
 def _entries(entry: str, weight, grad, scores, key: Key, tau: float, base: int, sign: int) -> Tensor:
     """weight ∘ (base + sign · entry) ∘ grad for the entries m (hard), s (soft) or s(1 − s)/τ (slope)."""
     out = torch.empty(weight.shape, dtype=(weight if grad is None else scores).dtype, device=weight.device)
-    if not out.numel():
+    if not out.numel() or out.is_meta:  # shapes without numbers
         return out
     path = choose("mask", weight, scores)
     if path == "numba":

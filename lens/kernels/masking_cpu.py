@@ -65,65 +65,43 @@ def exp_minus(score):
     return ((p * r) * r + r + float32(1)) * from_bits(int32((int32(n) + int32(127)) << int32(23)))
 
 
-@numba.njit(inline="always")
-def hard(odd, against):
-    return float32(1) if odd > against else float32(0)
+@numba.njit(nogil=True, error_model="numpy", cache=True)
+def run(out, weight, grad, scores, hard, tau, base, sign, first_row, step, site, k0, k1):
+    """out = weight · (base + sign · entry): m (``hard``) or s.  With a ``grad`` the entry is the slope s(1 − s) · grad.
 
-
-@numba.njit(inline="always")
-def soft(odd, against):
-    return odd / (odd + against)
-
-
-@numba.njit(inline="always")
-def slope(odd, against):
-    return (odd / (odd + against)) * (against / (odd + against))
-
-
-def over_pieces(entry, tempered=False, with_grad=False):
-    """The loop over rows and pieces around ``entry``: out = weight · (base + sign · entry), times grad if there is one.
-
-    The odds of m = 1 are odd : against.  A temperature τ ≠ 1 raises them to the power 1/τ, in a loop of its own, since
-    numba's logarithm is not a vector instruction.
+    ``hard``, ``tau`` and ``grad`` are None where they are not wanted; numba compiles a loop for each choice, and keeps
+    it on the disk.  The odds of m = 1 are odd : against.  A temperature raises them to the power 1/τ; without one the
+    loop is faster, since numba's logarithm is not a vector instruction.
     """
-
-    @numba.njit(nogil=True, error_model="numpy")
-    def run(out, weight, grad, scores, base, sign, tau, first_row, step, site, k0, k1):
-        words = np.empty((QUADS, 4), np.uint32)
-        flat = words.reshape(-1)
-        rows, columns = weight.shape
-        quads = (columns + 3) // 4
-        for row in range(rows):
-            for start in range(0, quads, QUADS):
-                held = min(QUADS, quads - start)
-                for q in range(held):
-                    c = philox(uint32(start + q), uint32(first_row + row), step, site, k0, k1)
-                    words[q, 0], words[q, 1], words[q, 2], words[q, 3] = c
-                first, last = 4 * start, min(4 * (start + held), columns)
-                # Views of one dimension: a sum of indices might be negative, and numba then reads one number at a time.
-                w, g, score = weight[row, first:last], grad[row, first:last], scores[row, first:last]
-                target = out[row, first:last]
-                for j in range(last - first):
-                    odd = float32(2) * float32(int32(flat[j] >> uint32(9))) + float32(1)
-                    against = (float32(16777216) - odd) * exp_minus(score[j])
-                    if tempered:
-                        against = odd * np.exp(min(np.log(against / odd) / tau, float32(60)))
-                    value = entry(odd, against)
-                    value = base + sign * (value if score[j] == score[j] else score[j])
-                    if with_grad:
-                        value = g[j] * value
-                    target[j] = w[j] * value
-
-    return run
-
-
-LOOPS = {  # compiled at the first call of each
-    ("hard", False): over_pieces(hard),
-    ("soft", False): over_pieces(soft),
-    ("soft", True): over_pieces(soft, tempered=True),
-    ("slope", False): over_pieces(slope, with_grad=True),
-    ("slope", True): over_pieces(slope, tempered=True, with_grad=True),
-}
+    words = np.empty((QUADS, 4), np.uint32)
+    flat = words.reshape(-1)
+    rows, columns = weight.shape
+    quads = (columns + 3) // 4
+    for row in range(rows):
+        for start in range(0, quads, QUADS):
+            held = min(QUADS, quads - start)
+            for q in range(held):
+                c = philox(uint32(start + q), uint32(first_row + row), step, site, k0, k1)
+                words[q, 0], words[q, 1], words[q, 2], words[q, 3] = c
+            first, last = 4 * start, min(4 * (start + held), columns)
+            # Views of one dimension: a sum of indices might be negative, and numba then reads one number at a time.
+            w, score, target = weight[row, first:last], scores[row, first:last], out[row, first:last]
+            g = w if grad is None else grad[row, first:last]
+            for j in range(last - first):
+                odd = float32(2) * float32(int32(flat[j] >> uint32(9))) + float32(1)
+                against = (float32(16777216) - odd) * exp_minus(score[j])
+                if tau is not None:
+                    against = odd * np.exp(min(np.log(against / odd) / tau, float32(60)))
+                if hard is not None:
+                    value = float32(1) if odd > against else float32(0)
+                elif grad is None:
+                    value = odd / (odd + against)
+                else:
+                    value = (odd / (odd + against)) * (against / (odd + against))
+                value = base + sign * (value if score[j] == score[j] else score[j])
+                if grad is not None:
+                    value = g[j] * value
+                target[j] = w[j] * value
 
 
 def fill(
@@ -140,8 +118,9 @@ def fill(
     """out ← weight ∘ (base + sign · entry) ∘ grad, all [rows, columns], on as many threads as torch uses."""
     rows, columns = out.shape
     step = max(1, SHARE // max(columns, 1))
-    loop = LOOPS[entry, tau != 1 and entry != "hard"]
-    numbers = np.float32(base), np.float32(sign / tau if entry == "slope" else sign), np.float32(tau)
+    hard = True if entry == "hard" else None
+    power = None if hard or tau == 1 else np.float32(tau)
+    numbers = hard, power, np.float32(base), np.float32(sign / tau if entry == "slope" else sign)
     where = np.uint32(key.step), np.uint32(key.site), np.uint32(key.seed & noise.WORD), np.uint32(key.seed >> 32)
 
     def share(start: int) -> None:
@@ -149,8 +128,8 @@ def fill(
         target = out[block]
         buffer = target.float().contiguous()  # the rows themselves, where they are plain float32
         w, scored = (t[block].detach().float().contiguous().numpy() for t in (weight, scores))
-        g = w if grad is None else grad[block].float().contiguous().numpy()
-        loop(buffer.numpy(), w, g, scored, *numbers, start, *where)
+        g = None if grad is None else grad[block].float().contiguous().numpy()
+        run(buffer.numpy(), w, g, scored, *numbers, start, *where)
         if buffer.data_ptr() != target.data_ptr():
             target.copy_(buffer)
 

@@ -33,7 +33,7 @@ class Config:
     ``granularity``: ``"weight"``, or ``"neuron"`` (one score for each input row of each matrix).  ``layers`` may count
     from the end; None is the upper half.  ``sites``: None is every site of a layer.  ``samples``: one mask a step,
     ``"shared"`` by the losses, or ``"independent"`` ones as in the paper.  ``position``: the place that predicts the
-    ``"tail"``, or the one ``"after"`` it, as in the code that was published.  ``stop``: training ends at the first
+    ``"tail"``, or the one ``"after"`` it, an ablation.  ``stop``: training ends at the first
     check at which the hard mask is at or below each number given (density, suppress, maintain_kg, maintain_lm).
     """
 
@@ -101,7 +101,11 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[object], bool], str], ...] = (
     (("sites",), lambda v: _several(v, str), "a tuple of at least one site's name, or None"),
     ((*LOSSES, "warmup"), _number, "a number, 0 or larger"),
     (("tau", "lr"), lambda v: _number(v) and v > 0, "a positive number"),
-    (("steps", "targets", "controls", "texts", "check"), _whole, "a whole number, 1 or larger"),
+    (
+        ("steps", "targets", "controls", "texts", "check"),
+        lambda v: _whole(v, 1, 10**9),
+        "a whole number from 1 to 10**9 - 1",
+    ),
     (("tokens",), lambda v: _whole(v, 2), "a whole number, 2 or larger"),
     (("checkpointing",), lambda v: isinstance(v, bool), "True or False"),
     (("seed",), lambda v: _whole(v, 0, 2**32), "a whole number from 0 to 2**32 - 1"),

@@ -9,7 +9,7 @@ Both are context managers of ``lm.weights``: the weights come back bit for bit, 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -20,10 +20,15 @@ from torch import Tensor
 
 from lens.kernels import Bits
 from lens.mask.config import Config
-from lens.mask.places import places
+from lens.mask.places import Place, places
 from lens.model import LanguageModel
 
-BY = ("module", "layer", "site", "head")
+BY: dict[str, Callable[[SiteKey], Hashable]] = {
+    "module": lambda key: key,
+    "layer": lambda key: key[0],
+    "site": lambda key: key[1],
+}
+"""How modules are put into groups."""
 
 SiteKey = tuple[int, str]
 """(layer, site)"""
@@ -77,15 +82,11 @@ class Subnetwork:
         head's own outputs of q, k and v, its own inputs of attn_out.  Raises ``ValueError`` for another ``by``.
         """
         if by is None:
-            return self._shares(lambda layer, site: "all")["all"]
-        if by == "module":
-            return self._shares(lambda layer, site: (layer, site))
-        if by == "layer":
-            return self._shares(lambda layer, site: layer)
-        if by == "site":
-            return self._shares(lambda layer, site: site)
+            return self._shares(lambda key: None)[None]
+        if by in BY:
+            return self._shares(BY[by])
         if by != "head":
-            raise ValueError(f"Density by {by!r} is not known: choose one of {', '.join(BY)}, or None.")
+            raise ValueError(f"Density by {by!r} is not known: choose one of {', '.join(BY)}, head, or None.")
         found = {}
         for layer, site in self.bits:
             if site.startswith("attn_"):
@@ -95,12 +96,12 @@ class Subnetwork:
                     found[layer, site, head] = float(part.mean())
         return found
 
-    def _shares(self, name) -> dict:
+    def _shares(self, name: Callable[[SiteKey], Hashable]) -> dict:
         inside, total = Counter(), Counter()
-        for (layer, site), bits in self.bits.items():
-            rows, columns = self.shapes[layer, site]
-            inside[name(layer, site)] += bits.count() * (rows * columns // torch.Size(bits.shape).numel())
-            total[name(layer, site)] += rows * columns
+        for key, bits in self.bits.items():
+            rows, columns = self.shapes[key]
+            inside[name(key)] += bits.count() * (rows * columns // torch.Size(bits.shape).numel())
+            total[name(key)] += rows * columns
         return {key: inside[key] / total[key] for key in total}
 
     @contextmanager
@@ -129,20 +130,26 @@ class Subnetwork:
     def _without(self, lm: LanguageModel, inside: bool) -> Iterator[None]:
         self.check(lm)
         with lm.weights.block(f"{self!r} {'removed' if inside else 'alone'}") as written:
-            for place in places(lm, {layer for layer, _ in self.bits}, {site for _, site in self.bits}):
-                masked = [both for both in zip(place.sites, place.columns) if (place.layer, both[0]) in self.bits]
-                if not masked:
-                    continue  # another layer's site
+            for place, gone in self.in_places(lm, inside):
                 matrix = place.matrix
-                gone = torch.zeros(matrix.shape, dtype=torch.bool)
-                for site, columns in masked:
-                    gone[:, columns] = self.mask(place.layer, site) == inside
-                gone = gone.to(matrix.device)
                 lm.weights.claim(written, place.weight)
                 written.restore.append(partial(_put, matrix, gone, matrix[gone]))
                 _put(matrix, gone, 0)
             lm.weights.wrote(written)
             yield
+
+    def in_places(self, lm: LanguageModel, inside: bool = True) -> Iterator[tuple[Place, Tensor]]:
+        """Each module of ``lm`` with a masked site, and where in its matrix, bool [d_in, d_out], m is 1.
+
+        Where it is 0 in the masked sites, unless ``inside``.
+        """
+        for place in places(lm, {layer for layer, _ in self.bits}, {site for _, site in self.bits}):
+            masked = [both for both in zip(place.sites, place.columns) if (place.layer, both[0]) in self.bits]
+            where = torch.zeros(place.matrix.shape, dtype=torch.bool)
+            for site, columns in masked:
+                where[:, columns] = self.mask(place.layer, site) == inside
+            if masked:  # and not another layer's site
+                yield place, where.to(place.weight.device)
 
     def check(self, lm: LanguageModel) -> None:
         """``ValueError`` where ``lm`` is not the model it was made for."""

@@ -20,6 +20,7 @@ import torch
 from tqdm.auto import tqdm
 
 from lens.data.world import Prompt
+from lens.given import RULES, door
 from lens.mask.config import Config, config_for
 from lens.mask.examples import Order, of_prompts, of_texts
 from lens.mask.kept import find, keep
@@ -45,6 +46,7 @@ class TrainingStopped(RuntimeError):
         self.subnetwork = subnetwork
 
 
+@door(target=RULES["prompts"], control_kg=RULES["prompts"], control_lm=RULES["texts"])
 @torch.inference_mode(False)
 @torch.enable_grad()
 def train(

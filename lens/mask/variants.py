@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from math import inf
-
 import torch
 
+from lens.given import door, number, passes
 from lens.kernels import Bits, pack
 from lens.mask.subnetwork import SiteKey, Subnetwork
 
 
+@door
 def random_like(subnetwork: Subnetwork, seed: int = 0) -> Subnetwork:
     """As many weights (or neurons) of each site as the subnetwork has there, drawn at random: the negative control.
 
@@ -25,12 +25,13 @@ def random_like(subnetwork: Subnetwork, seed: int = 0) -> Subnetwork:
     return subnetwork.with_bits(_each(subnetwork, drawn, seed), f"random weights of equal density, seed {seed}")
 
 
+@door
 def grown(subnetwork: Subnetwork, share: float, seed: int = 0) -> Subnetwork:
     """The subnetwork and, in each site, further weights at random: ``share`` of as many as it has there.
 
     Where a site has fewer weights left, all of them.  Raises ``ValueError`` for a share below 0.
     """
-    if not 0 <= share < inf:
+    if not passes(number, share, 0):
         raise ValueError(f"share is {share!r}: give a number, 0 or larger.")
 
     def more(bits: Bits, generator: torch.Generator) -> Bits:
@@ -40,12 +41,13 @@ def grown(subnetwork: Subnetwork, share: float, seed: int = 0) -> Subnetwork:
     return subnetwork.with_bits(_each(subnetwork, more, seed), note)
 
 
+@door
 def shrunk(subnetwork: Subnetwork, share: float, seed: int = 0) -> Subnetwork:
     """The subnetwork without a random ``share`` (0 to 1) of its weights in each site, which the model gets back.
 
     Raises ``ValueError`` for a share outside 0 to 1.
     """
-    if not 0 <= share <= 1:
+    if not passes(number, share, 0) or share > 1:
         raise ValueError(f"share is {share!r}: give a number from 0 to 1.")
 
     def fewer(bits: Bits, generator: torch.Generator) -> Bits:

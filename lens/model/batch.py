@@ -6,11 +6,15 @@ of m tokens is predicted from the prompt's last position and from its own first 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from math import inf
+from typing import TypeVar
 
 import torch
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -59,3 +63,18 @@ def teacher_forced(prompts: Sequence[Sequence[int]], targets: Sequence[Sequence[
     label = torch.tensor([token for target in targets for token in target])
     share = torch.tensor([1 / len(t) for t in targets for _ in t], dtype=torch.float64)
     return Batch(ids, real, tuple(map(len, rows)), row, position, label, share)
+
+
+def chunks(rows: Iterable[T], length: Callable[[T], int], tokens: int, padding: float = inf) -> Iterator[list[T]]:
+    """Runs of rows, which come shortest first, of at most ``tokens`` places and ``padding`` empty ones, or one row."""
+    chunk: list[T] = []
+    real = 0
+    for row in rows:
+        places = (len(chunk) + 1) * length(row)
+        if chunk and (places > tokens or places - real - length(row) > padding):
+            yield chunk
+            chunk, real = [], 0
+        chunk.append(row)
+        real += length(row)
+    if chunk:
+        yield chunk

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property, reduce
+from math import inf
 
 import torch
 from torch import Tensor, nn
 
 from lens import kernels
+from lens.given import whole
 from lens.model import devices, soundness, tokens
 from lens.model.families import Family, family_of
 from lens.model.tokens import Tokens
@@ -110,6 +112,7 @@ class LanguageModel:
     def check(self, layer: int, site: str) -> None:
         """``IndexError`` or ``ValueError``, in one sentence, where this model has no such layer or site."""
         depth = len(self.layers)
+        whole("layer", layer, -inf)
         if not -depth <= layer < depth:
             raise IndexError(f"There is no layer {layer}: this model has {depth} layers, 0 to {depth - 1}.")
         if site not in self.family.sites:

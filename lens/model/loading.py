@@ -1,4 +1,4 @@
-"""How is a model opened?  By one name: a built-in one, a hub id, or a local folder; safely and in one sentence.
+"""How is a model opened?  By one name: a built-in one, a fetched one, a hub id, a local folder or GGUF file; safely.
 
 Only safetensors files are read, never pickles, and no code from a model's repository is run.  A folder that lacks its
 tokenizer or some of its weights is refused: transformers would open it with an empty or random one.  A model that
@@ -16,11 +16,13 @@ import torch
 from torch import nn
 
 from lens.data import manifest, paths
-from lens.model import soundness
+from lens.given import door
+from lens.model import gguf, pretrained, soundness
 from lens.model.families import family_of
 from lens.model.language_model import LanguageModel
 
 
+@door
 def load(
     name: str | Path | nn.Module = "mini",
     tokenizer=None,
@@ -29,10 +31,10 @@ def load(
     dtype: torch.dtype | str | None = None,
     revision: str | None = None,
 ) -> LanguageModel:
-    """Open a language model: a built-in one, a Hugging Face hub id, a local folder, or one that is loaded already.
+    """Open a language model: a named one, a Hugging Face hub id, a local folder or GGUF file, or one loaded already.
 
     Built in are ``mini`` and its siblings, taught the same: ``mini-s`` is smaller, ``mini-l`` larger, ``mini-llama`` a
-    Llama.
+    Llama.  ``smollm2-135m`` is a real pretrained model, to be fetched once with ``python -m lens model get``.
 
     ``device``: ``None`` takes the GPU where there is one; ``"auto"`` spreads a large model over the devices there are
     (needs ``accelerate``).  ``dtype``: ``None`` keeps the checkpoint's own.  ``revision``: a branch, tag or commit of a
@@ -82,6 +84,10 @@ def _opened(name: str, device, dtype, revision) -> LanguageModel:
     if source in paths.BUILT_IN:
         manifest.verify(source)
         source = str(paths.model(source))
+    elif source in paths.FETCHED:
+        source = str(pretrained.find(source))
+    elif Path(source).suffix == ".gguf":
+        source, name = str(gguf.opened(Path(source).expanduser())), Path(source).stem
     elif Path(source).expanduser().is_dir():
         source = str(Path(source).expanduser())
     here = Path(source).is_dir()

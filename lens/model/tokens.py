@@ -165,6 +165,8 @@ def is_one(given) -> bool:
 def as_ids(tokens: Tokens) -> list[int]:
     """The ids of one row, in whatever form."""
     ids = plain(tokens)
+    if isinstance(ids, (bytes, bytearray)):
+        raise TypeError(f"Expected text or token ids, and got the bytes {ids!r:.40}: decode them, .decode('utf-8').")
     if not isinstance(ids, Sequence) or isinstance(ids, str):
         ids = [ids]
     ids = [plain(i) for i in ids]
@@ -172,6 +174,8 @@ def as_ids(tokens: Tokens) -> list[int]:
     if len(rows) > 1:
         raise ValueError(f"Expected one row of token ids, and got {len(rows)}: pass them one at a time.")
     ids = rows[0] if rows and len(ids) == 1 else ids
+    if any(isinstance(i, list) for i in ids):
+        raise ValueError("Expected one row of token ids, and got rows within a row: pass them one at a time.")
     if not all(isinstance(i, Integral) and not isinstance(i, bool) for i in ids):
         raise TypeError(
             f"Expected text or whole-number token ids, and got {ids[:3]!r}: pass a string or a list of ints."

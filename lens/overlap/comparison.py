@@ -8,23 +8,17 @@ asked later is a sum of these; what chance would give follows from the sizes alo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 
 import numpy as np
 
-from lens.mask.subnetwork import SiteKey
+from lens.mask.subnetwork import BY, SiteKey
 from lens.overlap import chance
 from lens.overlap.counting import patterns
 from lens.overlap.sets import Some, named, of_neurons, site
 from lens.results import markdown
-
-BY: dict[str, Callable[[SiteKey], Hashable]] = {
-    "module": lambda key: key,
-    "layer": lambda key: key[0],
-    "site": lambda key: key[1],
-}
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from torch import Tensor
 from lens.edit import Change, Edit
 from lens.gradient import FactoredGradient, Trace
 from lens.kernels import Bits
-from lens.mask.subnetwork import SiteKey, Subnetwork
+from lens.mask.subnetwork import BY, SiteKey, Subnetwork
 from lens.model import LanguageModel
 
 BLOCK = 1 << 18
@@ -31,13 +31,6 @@ BLOCK = 1 << 18
 Write = Trace | Edit | FactoredGradient | Change | Mapping[SiteKey, Tensor]
 """What changes weights: a trace (the gradient of its loss, the sum over its prompts), an edit, one site's gradient or
 change, or (layer, site) → ΔW [d_in, d_out]."""
-
-NAMES: dict[str | None, Callable[[SiteKey], object]] = {
-    None: lambda key: None,
-    "module": lambda key: key,
-    "layer": lambda key: key[0],
-    "site": lambda key: key[1],
-}
 
 
 @dataclass(frozen=True)
@@ -73,13 +66,14 @@ class Energy:
         return self._each(by, lambda part: part(self.inside) / part(self.expected))
 
     def _each(self, by: str | None, value: Callable) -> Tensor | dict:
-        if by not in NAMES:
-            raise ValueError(f"Energy by {by!r} is not known: choose one of module, layer, site, or None.")
+        if by is None:
+            return value(lambda t: t.sum(-1))
+        if by not in BY:
+            raise ValueError(f"Energy by {by!r} is not known: choose one of {', '.join(BY)}, or None.")
         groups: dict = defaultdict(list)
         for i, key in enumerate(self.sites):
-            groups[NAMES[by](key)].append(i)
-        found = {name: value(lambda t, some=some: t[..., some].sum(-1)) for name, some in groups.items()}
-        return found[None] if by is None else found
+            groups[BY[by](key)].append(i)
+        return {name: value(lambda t, some=some: t[..., some].sum(-1)) for name, some in groups.items()}
 
 
 @torch.no_grad()

@@ -12,8 +12,6 @@ from matplotlib.colors import LogNorm
 
 from lens.plot import style
 
-MARKERS = "osD^vPX*"
-
 
 def by_layer(
     series: Mapping[str, Sequence],
@@ -28,26 +26,23 @@ def by_layer(
     A value is [layers], or [samples, layers]: then the line is the median and the band the middle half of the samples.
     ``reference`` names horizontal lines, such as the rank expected by chance.  Returns the axes.
     """
-    if ax is None:
-        _, ax = plt.subplots(figsize=(6.4, 3.4), layout="constrained")
+    ax = style.axes(ax, 6.4, 3.4)
     if log:  # before anything is drawn: the margins are then those of this scale
         ax.set_yscale("symlog", linthresh=1)
     for i, (name, values) in enumerate(series.items()):
         values = np.atleast_2d(np.asarray(values, dtype=float))
-        color = style.PALETTE[i % len(style.PALETTE)]
+        line = style.series(i)
         layers = np.arange(values.shape[1])
         middle = np.median(values, axis=0)
-        ax.plot(
-            layers, middle, color=color, marker=MARKERS[i % len(MARKERS)], markersize=4, label=style.label(name, 48)
-        )
+        ax.plot(layers, middle, markersize=4, label=style.label(name, 48), **line)
         if len(values) > 1:
             low, high = np.quantile(values, [0.25, 0.75], axis=0)
-            ax.fill_between(layers, low, high, color=color, alpha=0.18, linewidth=0)
+            ax.fill_between(layers, low, high, color=line["color"], alpha=0.18, linewidth=0)
     for name, value in (reference or {}).items():
         ax.axhline(value, color=style.FAINT, linestyle="--", linewidth=1, label=style.label(name, 48))
     ax.set(xlabel="layer", ylabel=ylabel, title=title or "")
-    ax.xaxis.get_major_locator().set_params(integer=True)
-    _legend(ax, loc="best")
+    style.whole(ax.xaxis)
+    style.legend(ax, loc="best")
     return ax
 
 
@@ -56,9 +51,7 @@ def by_segment(
 ) -> Axes:
     """Draw a heat map of ``values`` [segments, layers]; the strongest layer of each segment is outlined."""
     values = np.asarray(values, dtype=float)
-    if ax is None:
-        size = style.scale(values.shape[1], 5.5, 0.55), style.scale(len(segments), 2.2, 0.42)
-        _, ax = plt.subplots(figsize=size, layout="constrained")
+    ax = style.axes(ax, style.scale(values.shape[1], 5.5, 0.55), style.scale(len(segments), 2.2, 0.42))
     norm = LogNorm(values[values > 0].min(), np.nanmax(values)) if log and (values > 0).any() else None
     shown = np.where(values > 0, values, np.nan) if log else values
     sns.heatmap(shown, ax=ax, cmap=style.HEAT, norm=norm, cbar_kws={"label": label}, linewidths=0.5)
@@ -76,15 +69,13 @@ def by_segment(
 
 def similarity(matrix, label: str = "cosine", title: str | None = None, ax: Axes | None = None) -> Axes:
     """Draw a ``matrix`` [layers, layers] of cosines, from −1 to 1 around a light zero.  Returns the axes."""
-    if ax is None:
-        _, ax = plt.subplots(figsize=(4.6, 3.8), layout="constrained")
+    ax = style.axes(ax, 4.6, 3.8)
     image = ax.imshow(np.asarray(matrix, dtype=float), origin="lower", cmap="vlag", vmin=-1, vmax=1)
     ax.figure.colorbar(image, ax=ax, label=label).outline.set_visible(False)
     ax.spines[:].set_visible(False)
     ax.tick_params(length=0)
     ax.set(xlabel="layer", ylabel="layer", title=title or "")
-    for axis in (ax.xaxis, ax.yaxis):
-        axis.get_major_locator().set_params(integer=True)
+    style.whole(ax.xaxis, ax.yaxis)
     return ax
 
 
@@ -100,27 +91,17 @@ def spectrum(
     such as the threshold below which a singular value counts as zero.  Lines end where they fall below 10⁻¹².  Returns
     the axes.
     """
-    if ax is None:
-        _, ax = plt.subplots(figsize=(8.6, 3.6), layout="constrained")
+    ax = style.axes(ax, 8.6, 3.6)
     for i, (name, values) in enumerate(series.items()):
         values = np.asarray(values.tolist() if hasattr(values, "tolist") else values, dtype=float)  # also from a GPU
         values = np.sort(values)[::-1]
         values = np.where(values > 1e-12 * values[0], values / (values[0] or 1.0), np.nan)
         k = np.arange(1, len(values) + 1)
         marked = np.unique(np.geomspace(1, len(k), 24).round().astype(int)) - 1
-        color, marker = style.PALETTE[i % len(style.PALETTE)], MARKERS[i % len(MARKERS)]
-        ax.plot(
-            k, values, color=color, marker=marker, markersize=4, markevery=list(marked), label=style.label(name, 48)
-        )
+        ax.plot(k, values, markersize=4, markevery=list(marked), label=style.label(name, 48), **style.series(i))
     for i, (name, value) in enumerate((reference or {}).items()):
         ax.axhline(value, color=style.INK, linestyle=("--", ":", "-.")[i % 3], linewidth=1, label=style.label(name, 48))
     ax.set(xscale="log", yscale="log", xlabel="k", ylabel="$\\sigma_k\\,/\\,\\sigma_1$", title=title or "")
     ax.xaxis.set_major_formatter("{x:.0f}")
-    _legend(ax, loc="center left", bbox_to_anchor=(1, 0.5))
+    style.legend(ax, loc="center left", bbox_to_anchor=(1, 0.5))
     return ax
-
-
-def _legend(ax: Axes, **place) -> None:
-    """Names are data: a ``$`` in one is a dollar sign, not mathematics."""
-    for text in ax.legend(**place).get_texts():
-        text.set_parse_math(False)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullLocator
 
 from lens.evaluate.report import Estimate
 from lens.plot import style
-from lens.plot.curves import MARKERS
 from lens.plot.masks import SITES
 
 
@@ -26,16 +24,14 @@ def energy_ratios(
     groups = list(dict.fromkeys(group for values in series.values() for group in values))
     if not groups:
         raise ValueError("There are no ratios to draw: give at least one estimate.")
-    if ax is None:
-        _, ax = plt.subplots(figsize=(style.scale(len(groups), 4.6, 0.95, 7.4), 3.4), layout="constrained")
+    ax = style.axes(ax, style.scale(len(groups), 4.6, 0.95, 7.4), 3.4)
     ax.set_yscale("log")
     step = 0.6 / max(len(series), 1)
     for i, (name, values) in enumerate(series.items()):
         mean, low, high = np.array([_three(values.get(group)) for group in groups]).T
         ax.errorbar(
             np.arange(len(groups)) + step * (i - (len(series) - 1) / 2), mean, yerr=[mean - low, high - mean],
-            fmt=MARKERS[i % len(MARKERS)], color=style.PALETTE[i % len(style.PALETTE)], markersize=5, linewidth=1.4,
-            capsize=2.5, label=name,
+            linestyle="", markersize=5, linewidth=1.4, capsize=2.5, label=name, **style.series(i),
         )  # fmt: skip
     ax.axhline(1, color=style.FAINT, linestyle="--", linewidth=1, zorder=0)
     ax.set_xticks(range(len(groups)), [SITES.get(group, str(group)) for group in groups])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
@@ -33,9 +32,7 @@ def grid(lens: Lens, color: str = "norm", title: str | None = None, ax: Axes | N
     }[color]()
     values = np.ma.masked_where(norms == 0, values)
     rows, columns = values.shape
-    if ax is None:
-        size = style.scale(columns, 5, 0.95), style.scale(rows, 2.6, 0.36, most=20)
-        _, ax = plt.subplots(figsize=size, layout="constrained")
+    ax = style.axes(ax, style.scale(columns, 5, 0.95), style.scale(rows, 2.6, 0.36, most=20))
     low, high = (values.min(), values.max()) if values.count() else (0, 1)
     wide = color == "norm" and low > 0 and high > 100 * low
     scale = (

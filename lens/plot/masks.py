@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogFormatter
@@ -66,21 +65,14 @@ def _heatmap(shares: Mapping, sites: Sequence[str], title: str | None, ax: Axes 
     layers = sorted({layer for layer, _ in shares}, reverse=True)
     columns = sorted({column for _, column in shares}, key=lambda column: (sites.index(column[0]), *column[1:]))
     values = 100 * np.array([[shares.get((layer, column), np.nan) for column in columns] for layer in layers])
-    if ax is None:
-        size = style.scale(len(columns), 4.6, 0.6), style.scale(len(layers), 2.4, 0.42)
-        _, ax = plt.subplots(figsize=size, layout="constrained")
-    text = np.vectorize(lambda v: "" if np.isnan(v) else f"{v:.2g}" if v < 10 else f"{v:.0f}")(values)
-    sns.heatmap(
-        values, ax=ax, cmap=style.HEAT, vmin=0, annot=text, fmt="", annot_kws={"fontsize": 8}, linewidths=0.5,
-        cbar_kws={"label": "density (%)"},
-    )  # fmt: skip
+    ax = style.axes(ax, style.scale(len(columns), 4.6, 0.6), style.scale(len(layers), 2.4, 0.42))
+    style.percents(ax, values, "density (%)")
     names = [" ".join([SITES[site], *map(str, rest)]) for site, *rest in columns]
     ax.set_xticks(np.arange(len(columns)) + 0.5, names, rotation=0 if len(columns) < 12 else 90)
     ax.set_yticks(np.arange(len(layers)) + 0.5, layers, rotation=0)
     for i, (one, other) in enumerate(zip(columns, columns[1:]), 1):
         if len(one) > 1 and one[0] != other[0]:
             ax.axvline(i, color=style.INK, linewidth=1.6)
-    ax.tick_params(length=0)
     ax.set(xlabel="", ylabel="layer", title=title or "")
     return ax
 
@@ -104,8 +96,7 @@ def mask_history(
     if history:
         axes[0].legend(loc="best")
         axes[1].legend(["hard mask", "sampled masks"], loc="best")
-    for ax in axes:
-        ax.xaxis.get_major_locator().set_params(integer=True)
+    style.whole(*(ax.xaxis for ax in axes))
     return np.asarray(axes)
 
 
@@ -166,12 +157,7 @@ def sensitivity(sweep: Sweep, title: str | None = None, axes: Sequence[Axes] | N
         ax.yaxis.set_major_formatter(LogFormatter())
         ax.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))  # numbers where powers of ten are few
         chance = Line2D([], [], color=style.FAINT, linestyle="--", marker="s", markersize=4, label="random masks")
-        ax.legend(
-            handles=[*ax.get_legend_handles_labels()[0], chance],
-            loc="best",
-            frameon=True,
-            framealpha=1,
-            edgecolor="none",
-        )
+        handles = [*ax.get_legend_handles_labels()[0], chance]
+        ax.legend(handles=handles, loc="best", frameon=True, framealpha=1, edgecolor="none")
     axes[0].set_title(sweep.name if title is None else title)
     return np.asarray(axes)

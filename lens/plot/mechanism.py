@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import matplotlib.pyplot as plt
 import torch
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyBboxPatch, Rectangle
@@ -143,8 +142,7 @@ def _read(lm: LanguageModel, vector: Tensor, largest: bool = True) -> list[str]:
 
 def _canvas(ax: Axes | None, width: float, height: float) -> Axes:
     """Axes measured in inches, without frame or ticks."""
-    if ax is None:
-        _, ax = plt.subplots(figsize=(width, height), layout="constrained")
+    ax = style.axes(ax, width, height)
     ax.set(xlim=(0, width), ylim=(0, height))
     ax.axis("off")
     return ax

@@ -12,9 +12,7 @@ from collections.abc import Hashable, Iterable
 from types import ModuleType
 
 import matplotlib as mpl
-import matplotlib.pyplot as plt
 import numpy as np
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
@@ -35,8 +33,7 @@ def venn(overlap: Overlap, title: str | None = None, ax: Axes | None = None) -> 
             f"A Venn diagram has two or three sets, not all empty, and there are {len(names)}: draw more with "
             "lens.plot.upset."
         )
-    if ax is None:
-        _, ax = plt.subplots(figsize=(5.4, 4.4), layout="constrained")
+    ax = style.axes(ax, 5.4, 4.4)
     found = _regions(overlap, range(1, 1 << len(names)))
     sizes = [m.observed for m in found.values()]
     labels = [f"{name}\n{size:,}" for name, size in overlap.sizes().items()]
@@ -100,11 +97,8 @@ def upset(
         bars.set_yscale("log", nonpositive="clip")
         bars.set_ylim(max(0.5, 0.5 * min(m.observed for m in found.values())), None)
     bars.set_ylabel(overlap.unit)
-    bars.legend(
-        handles=[Line2D([], [], color=style.INK, linewidth=1.8, label="by chance")],
-        loc="lower right",
-        bbox_to_anchor=(1, 1),
-    )
+    chance = Line2D([], [], color=style.INK, linewidth=1.8, label="by chance")
+    bars.legend(handles=[chance], loc="lower right", bbox_to_anchor=(1, 1))
     bars.set_title(title or "")
     return bars, matrix
 
@@ -119,19 +113,13 @@ def iou_heatmap(overlap: Overlap, title: str | None = None, ax: Axes | None = No
     for (a, b), m in overlap.pairs().items():
         i, j = names.index(a), names.index(b)
         values[j, i], values[i, j] = 100 * m.observed, 100 * m.expected
-    if ax is None:
-        side = style.scale(len(names), 3.2, 0.52)
-        _, ax = plt.subplots(figsize=(1.2 * side, side), layout="constrained")
-    text = np.vectorize(lambda v: "" if np.isnan(v) else f"{v:.2g}" if v < 10 else f"{v:.0f}")(values)
-    sns.heatmap(
-        values, ax=ax, cmap=style.HEAT, vmin=0, annot=text, fmt="", annot_kws={"fontsize": 8}, linewidths=0.5,
-        cbar_kws={"label": "IoU (%)"},
-    )  # fmt: skip
+    side = style.scale(len(names), 3.2, 0.52)
+    ax = style.axes(ax, 1.2 * side, side)
+    style.percents(ax, values, "IoU (%)")
     ticks, labels = np.arange(len(names)) + 0.5, list(map(str, names))
     long = max(map(len, labels)) > 4
     ax.set_xticks(ticks, labels, rotation=45 if long else 0, ha="right" if long else "center")
     ax.set_yticks(ticks, labels, rotation=0)
-    ax.tick_params(length=0)
     ax.set_title(title if title is not None else "below: observed, above: by chance")
     return ax
 

@@ -46,12 +46,12 @@ def learning_curves(
                 )
             steps = [row["step"] for row in some[0].curve]
             values = np.array([[row[column] for row in tuned.curve] for tuned in some], dtype=float)
-            color = style.PALETTE[i % len(style.PALETTE)]
-            ax.plot(steps, values.mean(0), marker="osD^vx"[i % 6], markersize=4, color=color, label=label)
+            line = style.series(i)
+            ax.plot(steps, values.mean(0), markersize=4, label=label, **line)
             if len(some) > 1:
-                ax.fill_between(steps, values.min(0), values.max(0), color=color, alpha=0.15, linewidth=0)
+                ax.fill_between(steps, values.min(0), values.max(0), color=line["color"], alpha=0.15, linewidth=0)
         ax.set(xlabel="step", ylabel=COLUMNS.get(column, f"accuracy, {column}"))
         if column not in ("loss", "score_filtered", "score_rest"):
             ax.set_ylim(-0.03, 1.03)
-        ax.xaxis.get_major_locator().set_params(integer=True)
+        style.whole(ax.xaxis)
     return axes

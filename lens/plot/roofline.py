@@ -11,7 +11,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from lens.plot import style
-from lens.plot.curves import MARKERS
 
 
 def roofline(table: pd.DataFrame, title: str | None = None, axes: Sequence[Axes] | None = None) -> np.ndarray:
@@ -36,7 +35,7 @@ def roofline(table: pd.DataFrame, title: str | None = None, axes: Sequence[Axes]
     for row in ours.itertuples():
         i = operations.index(row.operation)
         x, y = 1e3 * row.gigaflop / row.moved_MB, row.moved_MB / row.milliseconds
-        left.plot(x, y, "o", color=_color(i), markersize=7, markeredgecolor=style.INK, markeredgewidth=0.6)
+        left.plot(x, y, **_point(i))
         place = (-10, -3) if i % 2 else (6, -3)  # neighbors on both sides of points at one x
         left.annotate(ascii_lowercase[i % 26], (x, y), place, textcoords="offset points", fontsize=9)
     left.set(xlabel="operations per byte", ylabel="GB/s of bytes that must move", title=title or "")
@@ -46,20 +45,17 @@ def roofline(table: pd.DataFrame, title: str | None = None, axes: Sequence[Axes]
         rows = table[table["way"] == way]
         at = [operations.index(name) for name in rows["operation"]]
         faint = {"color": style.FAINT, "markerfacecolor": "white", "markersize": 5, "linestyle": "none"}
-        right.plot(rows["floor_ratio"], at, marker=MARKERS[(k + 1) % len(MARKERS)], label=style.label(way, 32), **faint)
+        right.plot(rows["floor_ratio"], at, marker=style.series(k + 1)["marker"], label=style.label(way, 32), **faint)
     right.plot([], [], "o", color=style.INK, markersize=7, label="lens")
     for row in ours.itertuples():
         i = operations.index(row.operation)
-        right.plot(
-            row.floor_ratio, i, "o", color=_color(i), markersize=7, markeredgecolor=style.INK, markeredgewidth=0.6
-        )
+        right.plot(row.floor_ratio, i, **_point(i))
     right.axvline(1, color=style.INK, linewidth=1)
     right.set(xscale="log", xlabel="time ÷ floor", ylim=(len(operations) - 0.5, -0.5))
     right.set_yticks(range(len(operations)), names, parse_math=False)
     right.xaxis.set_major_formatter("{x:g}")
     right.tick_params(axis="y", length=0)
-    for text in right.legend(loc="upper left", bbox_to_anchor=(1, 1)).get_texts():
-        text.set_parse_math(False)
+    style.legend(right, loc="upper left", bbox_to_anchor=(1, 1))
     return np.array([left, right])
 
 
@@ -76,5 +72,6 @@ def _roof(ax: Axes, table: pd.DataFrame) -> None:
     ax.xaxis.set_major_formatter("{x:g}")
 
 
-def _color(i: int):
-    return style.PALETTE[i % len(style.PALETTE)]
+def _point(i: int) -> dict:
+    edge = {"markeredgecolor": style.INK, "markeredgewidth": 0.6}
+    return {"marker": "o", "color": style.series(i)["color"], "markersize": 7} | edge

@@ -5,11 +5,17 @@ from __future__ import annotations
 from functools import cache
 
 import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
 import seaborn as sns
 from matplotlib import font_manager
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 
 PALETTE = sns.color_palette("colorblind")
 """Line colors, told apart by readers with any common color vision."""
+
+MARKERS = "osD^vPX*"
 
 HEAT = "crest"
 """The sequential map of heat maps: lightness alone tells the order, also in grey."""
@@ -49,6 +55,36 @@ def use() -> None:
         set_matplotlib_formats("retina")
     except (ImportError, AttributeError):  # not in a notebook
         pass
+
+
+def axes(ax: Axes | None, width: float, height: float) -> Axes:
+    """The axes that were given, or those of a new figure of so many inches."""
+    return plt.subplots(figsize=(width, height), layout="constrained")[1] if ax is None else ax
+
+
+def series(i: int) -> dict:
+    """How the i-th line of a picture is told from the others: its ``color`` and ``marker``."""
+    return {"color": PALETTE[i % len(PALETTE)], "marker": MARKERS[i % len(MARKERS)]}
+
+
+def percents(ax: Axes, values: np.ndarray, label: str) -> None:
+    """A heat map of percents [rows, columns], each written in its cell; NaN leaves a cell empty."""
+    text = np.vectorize(lambda v: "" if np.isnan(v) else f"{v:.2g}" if v < 10 else f"{v:.0f}")(values)
+    look = {"cmap": HEAT, "vmin": 0, "linewidths": 0.5, "annot_kws": {"fontsize": 8}, "cbar_kws": {"label": label}}
+    sns.heatmap(values, ax=ax, annot=text, fmt="", **look)
+    ax.tick_params(length=0)
+
+
+def whole(*some: Axis) -> None:
+    """Ticks at whole numbers only, as layers and steps are."""
+    for axis in some:
+        axis.get_major_locator().set_params(integer=True)
+
+
+def legend(ax: Axes, **place) -> None:
+    """A legend whose names are data: a ``$`` in one is a dollar sign, not mathematics."""
+    for text in ax.legend(**place).get_texts():
+        text.set_parse_math(False)
 
 
 def label(token: str, width: int = 12) -> str:

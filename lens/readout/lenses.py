@@ -13,6 +13,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from lens.given import door
 from lens.gradient import Trace
 from lens.model import LanguageModel, Tokens
 from lens.model.tokens import first_token
@@ -53,6 +54,7 @@ class Lens:
         return self._lm.vocabulary_size
 
 
+@door
 def logit_lens(lm: LanguageModel, prompt: Tokens, target: Tokens | None = None, k: int = 10) -> Lens:
     """Read the residual stream after each layer, LL(h) = softmax(ln_f(h) Eᵀ): a ``Lens`` of all layers and tokens.
 
@@ -74,6 +76,7 @@ def logit_lens(lm: LanguageModel, prompt: Tokens, target: Tokens | None = None, 
     return _lens(lm, "residual stream", range(len(streams)), lm.words(ids), vectors, k, target, probabilities=True)
 
 
+@door
 def backward_lens(
     lm: LanguageModel,
     trace: Trace,

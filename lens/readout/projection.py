@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from lens import kernels
+from lens.given import door, passes, whole
 from lens.model import LanguageModel, Tokens
 from lens.model.soundness import finite, not_finite
 from lens.model.tokens import first_token
@@ -39,6 +40,7 @@ class Projection:
         return f"Projection({self.words!r})"
 
 
+@door
 def project(
     lm: LanguageModel, vectors: Tensor, k: int = 10, largest: bool = True, normalize: bool = False
 ) -> Projection:
@@ -64,8 +66,8 @@ def project(
 def check_k(lm: LanguageModel, k: int) -> None:
     """``ValueError`` where k words cannot be shown."""
     size = lm.vocabulary_size
-    if not 1 <= k <= size:
-        raise ValueError(f"k is {k}: ask for at least 1 and at most {size} words, the size of the vocabulary.")
+    if not passes(whole, k, 1, size):
+        raise ValueError(f"k is {k!r}: ask for at least 1 and at most {size} words, the size of the vocabulary.")
 
 
 def token_rank(lm: LanguageModel, vectors: Tensor, token: Tokens, normalize: bool = False) -> Tensor:

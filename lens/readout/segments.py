@@ -7,6 +7,7 @@ not.
 from __future__ import annotations
 
 from lens.data.spelling import find
+from lens.given import door, words
 from lens.model import LanguageModel
 from lens.model.tokens import subject_tokens
 
@@ -14,6 +15,7 @@ SEGMENTS = ("before subject", "subject first", "subject middle", "subject last",
 """The segments of a prompt, in reading order."""
 
 
+@door(prompt=words, subject=words)
 def segments(lm: LanguageModel, prompt: str, subject: str) -> list[str]:
     """The segment of every token of ``prompt``, as ``lm.encode`` cuts it.
 

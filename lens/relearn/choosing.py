@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from lens.data import Question
+from lens.given import door
 from lens.model import LanguageModel
 from lens.model.batch import pad
 from lens.model.watching import as_a_function
@@ -171,6 +172,7 @@ def means(questions: Sequence[Question], values: Sequence[float]) -> dict[str, f
     return {name: fmean(each[f] for f in part) if part else float("nan") for name, part in parts.items()}
 
 
+@door
 def zero_shot(lm: LanguageModel, questions: Sequence[Question]) -> dict[str, float]:
     """The accuracy of ``lm`` as it is, of all, filtered and the rest: the choice of the highest log-probability.
 

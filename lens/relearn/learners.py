@@ -21,7 +21,6 @@ from torch import Tensor
 from torch.func import functional_call
 
 from lens.mask import Subnetwork
-from lens.mask.places import places
 from lens.model import LanguageModel
 from lens.model.devices import resident
 from lens.model.watching import as_a_function
@@ -102,14 +101,7 @@ def _states(scorer: Scorer, encoded: Encoded) -> Callable:
 def _gone(lm: LanguageModel, removed: Subnetwork) -> dict[int, Tensor]:
     """Index of a parameter → where it is removed, as the parameter is stored."""
     order = {id(p): i for i, p in enumerate(lm.model.parameters())}
-    found = {}
-    for place in places(lm, {layer for layer, _ in removed.bits}, {site for _, site in removed.bits}):
-        gone = torch.zeros(place.matrix.shape, dtype=torch.bool)
-        for site, columns in zip(place.sites, place.columns):
-            if (place.layer, site) in removed.bits:
-                gone[:, columns] = removed.mask(place.layer, site)
-        found[order[id(place.weight)]] = place.upright(gone).to(place.weight.device)
-    return found
+    return {order[id(place.weight)]: place.upright(gone) for place, gone in removed.in_places(lm)}
 
 
 @contextmanager

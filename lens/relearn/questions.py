@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from lens.data import Fact, Knowledge, Prompt, Question, facts, hub
 from lens.data.spelling import one_name
+from lens.given import door, number
 
 CHOICES = 5
 
@@ -30,6 +31,7 @@ class Task(NamedTuple):
     test: tuple[Question, ...]
 
 
+@door(test=number, validation=number)
 def questions(kg: Knowledge, *, seed: int = 0, test: float = 0.5, validation: float = 0.1, phrasings: int = 2) -> Task:
     """Ask for the facts of ``kg`` and for as many control facts, of the same relations where there are such.
 
@@ -77,6 +79,7 @@ def questions(kg: Knowledge, *, seed: int = 0, test: float = 0.5, validation: fl
     return Task(*found)
 
 
+@door
 def commonsense_qa(kg: Knowledge) -> Task:
     """CommonsenseQA with its questions about ``kg`` marked; the published validation part is the test.
 
@@ -88,6 +91,7 @@ def commonsense_qa(kg: Knowledge) -> Task:
     return Task(mark(hub.commonsense_qa("train"), kg), (), mark(hub.commonsense_qa("validation"), kg))
 
 
+@door
 def mark(questions: Iterable[Question], kg: Knowledge) -> tuple[Question, ...]:
     """The questions, ``filtered`` where the concept asked about and the right choice name a triplet of ``kg``.
 
@@ -104,6 +108,7 @@ def mark(questions: Iterable[Question], kg: Knowledge) -> tuple[Question, ...]:
     )
 
 
+@door
 def blind(questions: Sequence[Question], seed: int = 0) -> tuple[Question, ...]:
     """Each question's choices behind another one's text, whose right choice is not among them: the leak test.
 
@@ -155,8 +160,8 @@ def _matched(targets: Sequence[Fact], reserve: Iterable[Fact], random: Random) -
     for fact in random.sample(targets, len(targets)):
         fits = [f for f in left if f.relation == fact.relation] or left
         if fits:
-            left.remove(fits[0])
             found.append(fits[0])
+            left.remove(found[-1])
     return found
 
 

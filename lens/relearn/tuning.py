@@ -19,6 +19,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from lens.data import Question
+from lens.given import RULES, door, whole
 from lens.mask import Subnetwork
 from lens.model import LanguageModel
 from lens.relearn.choosing import Encoded, answered, by_fact, means
@@ -56,6 +57,7 @@ class Tuned:
         return {name: self.curve[-1][name] for name in ("all", "filtered", "rest")}
 
 
+@door(train=RULES["questions"], test=RULES["questions"])
 def tune(
     lm: LanguageModel,
     train: Sequence[Question],
@@ -88,9 +90,9 @@ def tune(
     >>> tune(lm, task.train, task.test, "head", steps=1).accuracy["filtered"]
     1.0
     """
-    for name, value in {"steps": steps, "every": every, "batch": batch, "rank": rank}.items():
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} is {value!r}: give a whole number, 1 or larger.")
+    if steps < 1:
+        raise ValueError(f"steps is {steps}: give a whole number, 1 or larger.")
+    whole("rank", rank, 1, lm.width)  # of a larger one, the rest could add nothing to a matrix
     lr = RATES.get(method) if lr is None else lr
     if lr is not None and not 0 < lr < inf:
         raise ValueError(f"lr is {lr!r}: give a learning rate above 0.")

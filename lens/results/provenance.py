@@ -29,6 +29,12 @@ def provenance(device: torch.device) -> dict:
     }
 
 
+def comments(device: torch.device, about: str) -> tuple[str, str, str]:
+    """The lines of a result file that say the same: command, what it is ``about``, machine and versions."""
+    made = provenance(device)
+    return str(made["command"]), about, "; ".join((made["machine"], *map(" ".join, made["versions"].items())))
+
+
 def machine(device: torch.device) -> str:
     """The processor or GPU in words, such as ``NVIDIA H200`` or ``AMD EPYC, 2 threads``."""
     if device.type == "cuda":

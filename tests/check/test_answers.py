@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from importlib import import_module
 from pathlib import Path
@@ -34,6 +35,17 @@ def used(chapter):
     return set(re.findall(rf"lens\.check\.{chapter}\.(\w+)", code))
 
 
+@pytest.fixture(scope="session")
+def begin(mini):
+    """``begin(chapter, name)``: the check and what it is given beside the answer, which is worked out once."""
+
+    @functools.cache
+    def begin(chapter, name):
+        return getattr(getattr(lens.check, chapter), name), ANSWERS[chapter][name].context(mini)
+
+    return begin
+
+
 @pytest.mark.parametrize("chapter", lens.check.CHAPTERS)
 def test_every_check_is_used_in_its_chapter_and_has_a_library_of_answers(chapter):
     assert declared(chapter) == set(ANSWERS[chapter]) == used(chapter)
@@ -43,18 +55,16 @@ def test_every_check_is_used_in_its_chapter_and_has_a_library_of_answers(chapter
 
 
 @pytest.mark.parametrize("chapter, name, number", RIGHT)
-def test_correct_answers_pass_however_they_are_written(chapter, name, number, mini):
-    answers, check = ANSWERS[chapter][name], getattr(getattr(lens.check, chapter), name)
-    context = answers.context(mini)
+def test_correct_answers_pass_however_they_are_written(chapter, name, number, begin):
+    answers, (check, context) = ANSWERS[chapter][name], begin(chapter, name)
     verdict = check(answers.given(answers.right[number], context), *context)
     assert verdict.passed, verdict
     verdict.require()
 
 
 @pytest.mark.parametrize("chapter, name, words", WRONG)
-def test_a_wrong_answer_is_told_its_own_misconception(chapter, name, words, mini, state):
-    answers, check = ANSWERS[chapter][name], getattr(getattr(lens.check, chapter), name)
-    context = answers.context(mini)
+def test_a_wrong_answer_is_told_its_own_misconception(chapter, name, words, begin):
+    answers, (check, context) = ANSWERS[chapter][name], begin(chapter, name)
     verdict = check(answers.given(answers.wrong[words], context), *context)
     assert not verdict.passed
     assert words in verdict.message, verdict
@@ -64,8 +74,8 @@ def test_a_wrong_answer_is_told_its_own_misconception(chapter, name, words, mini
 
 
 @pytest.mark.parametrize("chapter, name", CHECKS)
-def test_an_exercise_not_begun_is_invited_not_blamed(chapter, name, mini):
-    check, context = getattr(getattr(lens.check, chapter), name), ANSWERS[chapter][name].context(mini)
+def test_an_exercise_not_begun_is_invited_not_blamed(chapter, name, begin):
+    check, context = begin(chapter, name)
     for nothing in (None, ...):
         assert repr(check(nothing, *context)).startswith("… Your turn")
     if isinstance(check, Function):
@@ -74,8 +84,8 @@ def test_an_exercise_not_begun_is_invited_not_blamed(chapter, name, mini):
 
 
 @pytest.mark.parametrize("chapter, name", CHECKS)
-def test_nonsense_gets_a_verdict_and_never_an_error(chapter, name, mini):
-    check, context = getattr(getattr(lens.check, chapter), name), ANSWERS[chapter][name].context(mini)
+def test_nonsense_gets_a_verdict_and_never_an_error(chapter, name, begin):
+    check, context = begin(chapter, name)
     things = "banana", -17, [], [["a"], 1], {"a": 1}, torch.zeros(2, 0), float("nan"), object(), lambda *a: "banana"
     for nonsense in things:
         verdict = check(nonsense, *context)
@@ -83,9 +93,8 @@ def test_nonsense_gets_a_verdict_and_never_an_error(chapter, name, mini):
 
 
 @pytest.mark.parametrize("chapter, name", CHECKS)
-def test_checks_are_deterministic_and_leave_the_model_as_it_was(chapter, name, mini, state):
-    answers, check = ANSWERS[chapter][name], getattr(getattr(lens.check, chapter), name)
-    context = answers.context(mini)
+def test_checks_are_deterministic_and_leave_the_model_as_it_was(chapter, name, begin, mini, state):
+    answers, (check, context) = ANSWERS[chapter][name], begin(chapter, name)
     answer = answers.given(answers.right[0], context)
     before = state(mini.model)
     assert check(answer, *context) == check(answer, *context)
@@ -93,9 +102,9 @@ def test_checks_are_deterministic_and_leave_the_model_as_it_was(chapter, name, m
 
 
 @pytest.mark.parametrize("chapter, name", CHECKS)
-def test_mistakes_differ_from_the_right_answer(chapter, name, mini):
+def test_mistakes_differ_from_the_right_answer(chapter, name, begin):
     """A mistake that gives the right answer by accident would tell a correct reader that they are wrong, or nothing."""
-    check, context = getattr(getattr(lens.check, chapter), name), ANSWERS[chapter][name].context(mini)
+    check, context = begin(chapter, name)
     if isinstance(check, Claims):
         return
     cases = check.cases(*context) if isinstance(check, Function) else [context]

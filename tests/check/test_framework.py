@@ -105,7 +105,7 @@ def test_a_mistake_that_cannot_be_computed_is_passed_over():
 
 
 def test_claims_are_asked_in_order_and_an_error_fails_the_claim():
-    check = Claims([(lambda x: x[0] > 0, "First."), (lambda x: x[1] > 0, "Second.")], "Both.")
+    check = Claims({"First.": lambda x: x[0] > 0, "Second.": lambda x: x[1] > 0}, "Both.")
     assert [check(x).message for x in ((1, 1), (0, 1), (1, 0), 5, "ab")] == [
         "Both.",
         "First.",
@@ -134,3 +134,15 @@ def test_a_student_is_a_text_and_cannot_choose_more_than_there_is(refuses):
 def test_an_unknown_chapter_is_named_with_those_there_are():
     with pytest.raises(AttributeError, match="low_rank"):
         lens.check.chapter_of_wonders
+
+
+def test_a_matrix_that_was_not_given_back_is_seen(mini):
+    """Measured from a model that has lost the fact already, ten weights more would do."""
+    layer, weight = 6, mini.weight(6, "ff2").detach()
+    kept, gone = weight.clone(), torch.zeros(weight.shape, dtype=torch.bool)
+    gone.view(-1)[:10] = True
+    weight.view(-1)[100:3100] = 0
+    try:
+        assert "give it its weights back" in lens.check.binary_mask.sorted_again(gone, mini, layer, None, []).message
+    finally:
+        weight.copy_(kept)

@@ -17,6 +17,8 @@ from lens.scale.bench import memory_cost as bench
 from lens.scale.bench.measure import random_gpt2
 from lens.scale.bench.tensors import peak_tensor_bytes, saved_bytes
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def small():
@@ -41,7 +43,6 @@ def test_what_is_computed_is_within_a_tenth_of_what_is_held(small, name):
     assert told.beyond_weights == pytest.approx(peak_tensor_bytes(task), rel=0.1)
 
 
-@pytest.mark.slow
 def test_the_resident_size_agrees_where_freed_tensors_are_given_back():
     run = bench._alone("mask, mini", bench.ALONE)
     if run["resident"] is None:
@@ -85,8 +86,8 @@ def test_more_devices_and_checkpointing_never_need_more():
         one, two, eight = (cost.memory(model, devices=n).total for n in (1, 2, 8))
         assert eight < two < one
         assert (
-            cost.memory(model, "finetune", tokens=1024, checkpointing=True).total
-            < cost.memory(model, "finetune", tokens=1024).total
+            cost.memory(model, "finetune", batch=4, tokens=1024, checkpointing=True).total
+            < cost.memory(model, "finetune", batch=4, tokens=1024).total
         )
 
 

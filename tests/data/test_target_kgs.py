@@ -74,6 +74,7 @@ def test_ordinary_text_for_training_and_for_measurement_differ_and_the_model_rea
     assert not read & set(texts)
 
 
+@pytest.mark.slow
 def test_the_sets_and_their_order_are_the_same_in_every_process():
     """A mask's training follows from its seed only if the order of its examples does not hang on Python's hashes."""
     show = "from lens.data import *; print([knowledge(name) for name in target_kgs()])"

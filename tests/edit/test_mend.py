@@ -295,6 +295,7 @@ def world(tiny, monkeypatch):
 TINY = MendRecipe(layers=(1, 2), rank=8, alpha=1e-2, edits=2, standardize=8, steps=12, prose=8, lr=1e-2, alpha_lr=0.1)
 
 
+@pytest.mark.slow
 def test_training_lowers_the_meta_loss_of_examples_it_never_saw_and_repeats_bit_for_bit(world, tmp_path):
     examples = validation_examples()[:4]
     before = validate(world, new_network(world, TINY), examples, TINY)

@@ -56,6 +56,8 @@ def test_behind_a_norm_e_t_is_not_what_the_stream_receives_and_the_shift_is_refu
         edit.shift(lm, REQUEST, layer=1)
     with refuses(ValueError, f"MEMIT.*{kind}.*post_feedforward_layernorm.*rome"):
         edit.memit(lm, REQUEST, layers=[0, 1])
+    with refuses(ValueError, f"AlphaEdit.*{kind}.*post_feedforward_layernorm.*rome"):
+        edit.alphaedit(lm, REQUEST, layers=[0, 1])
     assert state(lm.model) == before
 
 

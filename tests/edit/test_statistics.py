@@ -265,11 +265,12 @@ def test_a_model_that_read_other_text_is_told_once_which_text_is_taken(tiny, min
     assert re.match("The statistics of .* are those of the toy prose .* texts=, or --texts FILE", str(warning.message))
 
 
-@pytest.mark.parametrize("editor", ["rome", "memit"])
+@pytest.mark.parametrize("editor", ["rome", "memit", "alphaedit"])
 def test_an_editor_takes_the_readers_text(tiny, refuses, monkeypatch, recwarn, editor):
     monkeypatch.setitem(_table()[editor]["gpt2-xl"], "prefixes", [(2, 4)])  # tiny models read 64 tokens
     lm, request = tiny("gpt2"), Request("The {} is on the", "cat", "mat")
     layers = {"layer": 1} if editor == "rome" else {"layers": [0, 1]}
+    layers |= {"threshold": 1e9} if editor == "alphaedit" else {}
     run, known = getattr(edit, editor), edit.covariance(lm, [0, 1], TEXTS)
     want = run(lm, request, steps=2, statistics=known, **layers)
     named, chosen, make = resolve(lm, editor, {"texts": iter(TEXTS), "steps": 2} | layers)
@@ -284,6 +285,7 @@ def _same(a, b) -> bool:
     return torch.equal(a.x, b.x) and torch.equal(a.delta, b.delta)
 
 
+@pytest.mark.slow
 def test_the_commands_take_a_file_of_text(tmp_path, capsys):
     file, rows = tmp_path / "mine.txt", tmp_path / "rows.jsonl"
     file.write_text("\n\n".join(data.passages()), encoding="utf-8-sig")

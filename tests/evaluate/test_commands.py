@@ -22,6 +22,8 @@ def three(tmp_path):
 
 FAST = ["--no-entropy", "--no-perplexity", "--device", "cpu"]
 
+pytestmark = pytest.mark.slow
+
 
 def test_counterfact_writes_its_rows_and_prints_the_table(capsys, tmp_path, three):
     out = tmp_path / "rows.jsonl"

@@ -141,7 +141,7 @@ def test_an_unknown_editor_or_setting_is_refused_at_once(tiny, run, few, refuses
 
 @pytest.mark.parametrize(
     "options, words",
-    [(dict(together=0), "at least one"), (dict(texts=["x"]), "two tokens"), (dict(seed=-1), "seed")],
+    [(dict(together=0), "1 or larger"), (dict(texts=["x"]), "two tokens"), (dict(seed=-1), "seed")],
 )
 def test_options_out_of_range_are_refused(tiny, run, few, refuses, options, words):
     with refuses(ValueError, words):

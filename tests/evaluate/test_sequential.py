@@ -109,3 +109,18 @@ def test_counts_beyond_the_records_are_refused(tiny, few, refuses):
 def test_perplexity_can_be_left_out(tiny, few, rank_one):
     steps = sequential(tiny("gpt2"), few, rank_one, at=[1], perplexity=False, progress=False)
     assert "perplexity" not in steps[0] and "perplexity" not in steps[1]
+
+
+def test_an_editor_that_remembers_is_given_the_requests_before(tiny, few, rank_one):
+    seen = []
+
+    def editor(lm, request, earlier=()):
+        seen.append((request.subject, [one.subject for one in earlier]))
+        return rank_one(lm, request)
+
+    sequential(tiny("gpt2"), few, editor, at=[3], perplexity=False, progress=False)
+    subjects = [subject for subject, _ in seen]
+    assert seen == [(subject, subjects[:i]) for i, subject in enumerate(subjects)] and len(subjects) == 3
+    seen.clear()  # unless the settings say otherwise
+    sequential(tiny("gpt2"), few, editor, at=[3], settings={"earlier": ()}, perplexity=False, progress=False)
+    assert [earlier for _, earlier in seen] == [[], [], []]

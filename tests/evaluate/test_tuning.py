@@ -11,7 +11,8 @@ import pytest
 import lens
 from lens.data import paths
 from lens.evaluate import best, grid_search
-from lens.evaluate.tuning import as_csv, as_table, grid
+from lens.evaluate.tuning import as_table, grid
+from lens.results.csv_text import as_csv
 
 
 def test_every_combination_is_evaluated_on_all_records(tiny, few, run):

@@ -19,7 +19,7 @@ def both():
     return lens.load("mini", device="cpu"), lens.load("mini", device="cuda")
 
 
-@pytest.mark.parametrize("name", ["shift", "sgd_step", "finetune", "rome", "memit", "mend"])
+@pytest.mark.parametrize("name", ["shift", "sgd_step", "finetune", "rome", "memit", "alphaedit", "mend"])
 def test_an_editor_writes_the_same_on_a_gpu(both, name, error):
     changes = [getattr(edit, name)(lm, data.records("test")[0]).changes for lm in both]
     for cpu, gpu in zip(*changes):

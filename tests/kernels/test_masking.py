@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -203,3 +205,12 @@ def test_bad_arguments_are_refused_in_a_sentence(refuses):
             mask(w, w, KEY, tau=tau)
     with refuses(ValueError, "noise key"):
         mask(w, w, Key(seed=-3))
+
+
+def test_a_loop_that_one_process_has_compiled_another_reads_from_the_disk():
+    code = (
+        "import torch; from lens.kernels.masking import Key, sample; sample(torch.ones(2, 2), Key(0));"
+        "from lens.kernels.masking_cpu import run; print(len(run.stats.cache_misses))"
+    )
+    said = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True) for _ in range(2)]
+    assert said[1].stdout == "0\n", said[1].stderr

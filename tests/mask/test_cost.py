@@ -12,6 +12,8 @@ from lens.scale.bench import mask_cost
 from lens.scale.bench.mask_cost import Ours, Published, Rows
 from lens.scale.bench.measure import random_gpt2
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def small():

@@ -21,6 +21,8 @@ from lens.mask.training import train as really_train
 FAST = ["steps=2", "check=1", "targets=4", "controls=4", "texts=1", "tokens=12"]
 SETTINGS = [word for setting in FAST for word in ("--set", setting)]
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def model(tiny):

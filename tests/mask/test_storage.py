@@ -41,6 +41,37 @@ def test_neurons_take_a_bit_a_row(made, tmp_path):
     assert sum(t.numel() for t in load_file(path).values()) == sum(-(-d_in // 8) for d_in, _ in made.shapes.values())
 
 
+@pytest.fixture
+def sparse(made) -> Subnetwork:
+    """Two weights a thousand: compressed."""
+    generator = torch.Generator().manual_seed(3)
+    bits = {key: pack(torch.rand(shape, generator=generator) < 0.002) for key, shape in made.shapes.items()}
+    return made.with_bits(bits, "sparse")
+
+
+def test_a_sparse_mask_takes_less_than_half_the_bits_and_comes_out_as_it_went_in(made, sparse, tmp_path):
+    packed, small = (save(one, tmp_path / name) for name, one in {"packed": made, "small": sparse}.items())
+    size = {path: sum(t.numel() for t in load_file(path).values()) for path in (packed, small)}
+    assert size[small] < size[packed] / 2
+    assert load(small) == sparse and dict(load(small, lazy=True).bits) == sparse.bits
+    assert save(load(small), tmp_path / "again").read_bytes() == small.read_bytes()
+
+
+@pytest.mark.parametrize("ending", [b"\0\0", b""])
+def test_a_compressed_mask_that_is_damaged_is_refused(sparse, tmp_path, refuses, ending):
+    path = save(sparse, tmp_path / "damaged.safetensors")
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(path)
+    name = min(tensors)
+    tensors[name] = torch.tensor([*tensors[name].tolist()[:-3], *ending], dtype=torch.uint8)
+    save_file(tensors, path, metadata)
+    with refuses(OSError, "no whole subnetwork"):
+        load(path)
+
+
 def test_a_damaged_file_is_refused(made, tmp_path, refuses):
     whole = save(made, tmp_path / "whole.safetensors").read_bytes()
     path = tmp_path / "damaged.safetensors"

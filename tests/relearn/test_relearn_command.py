@@ -28,6 +28,8 @@ def table(out):
 
 FAST = ["relearn", "--method", "head", "--steps", "2", "--every", "1", "--batch", "2"]
 
+pytestmark = pytest.mark.slow
+
 
 def test_every_model_method_and_seed_has_its_curve(tmp_path, model):
     out = tmp_path / "table.csv"

@@ -91,6 +91,7 @@ def test_an_accident_while_adapters_go_in_leaves_the_model_whole(tiny, asked, mo
     assert len(calls) == 4 and snapshot(lm) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("readout", ["likelihood", "classifier"])
 @pytest.mark.parametrize("method", METHODS)
 def test_what_can_be_learned_is_learned(tiny, asked, method, readout):

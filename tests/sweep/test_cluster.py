@@ -23,6 +23,8 @@ from lens.scale.sweep.cluster import _ctrl_c_waits
 
 DOUBLES = [Job(f"double-{n}", "sweep_jobs:double", {"number": n}) for n in range(5)]
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_cluster_gives_what_one_process_gives(cluster, client, tmp_path):
     here = run(DOUBLES, tmp_path / "here", progress=False)

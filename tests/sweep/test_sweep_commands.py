@@ -16,6 +16,8 @@ FAST = ["steps=2", "check=1", "targets=4", "controls=4", "texts=1", "tokens=12"]
 SETTINGS = [word for setting in FAST for word in ("--set", setting)]
 QUICK = ["--records", "validation", "--no-entropy", "--no-perplexity"]
 
+pytestmark = pytest.mark.slow
+
 
 def sweep(*arguments) -> int:
     return main(["sweep", *map(str, arguments)])

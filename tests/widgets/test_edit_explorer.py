@@ -173,6 +173,46 @@ def test_a_typed_fact_is_answered_like_a_given_one(mini, explorer):
     assert [q[0] for q in case["questions"]] == ["efficacy", "neighborhood", "neighborhood"]
 
 
+def test_the_edited_model_can_be_tried_on_any_prompt(mini, explorer, records):
+    explorer.request = {"id": "f", "fact": 0, "free": "The capital of Spain is "}
+    case = explorer.answer["case"]
+    assert case["questions"] == [["free", "The capital of Spain is", _new(records[0])]]
+    for s, strength in enumerate(explorer.state["sizes"][1:]):
+        edit = lens.edit.shift(mini, records[0], layer=4, eta=strength * explorer.state["editors"][0]["eta"])
+        with edit:
+            _read(mini, case, case["after"][0][0][s][0], "The capital of Spain is", close=2 * PLACES)
+
+
+@pytest.mark.parametrize(("editor", "name"), [(None, "shift"), (1, "sgd_step")])
+def test_a_layer_and_a_step_size_of_ones_own_can_be_chosen(mini, explorer, editor, name):
+    fact = {"prompt": "The capital of France is", "subject": "France", "target": "Rome"}
+    which = {} if editor is None else {"editor": editor}
+    explorer.request = {"id": f"at {editor}", **fact, "layer": -3, "eta": 0.35, **which}
+    case = explorer.answer["case"]
+    assert (
+        case["layers"] == [[[5]]] and [len(case["after"]), len(case["after"][0]), len(case["after"][0][0])] == [1] * 3
+    )
+    where = {"layer": 5} if name == "shift" else {"layers": [5]}
+    with getattr(lens.edit, name)(mini, Request(*fact.values()), eta=0.35, **where):
+        _read(mini, case, case["after"][0][0][0][0], fact["prompt"], close=2 * PLACES)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"fact": 2}, "There is no fact number 2: there are 2."),
+        ({"free": " "}, "The prompt is empty: type at least one word."),
+        ({"layer": 8, "eta": 1}, "There is no layer 8: this model has 8 layers, 0 to 7."),
+        ({"layer": 7}, "The step size η is None: give a number, such as 0.5."),
+        ({"eta": 1}, "The layer is None: give a whole number, such as 7."),
+        ({"layer": 7, "eta": 1, "editor": 2}, "There is no editor number 2: there are 2."),
+    ],
+)
+def test_a_choice_that_is_none_is_one_sentence(explorer, change, says):
+    explorer.request = {"id": f"none {change}", "fact": 0, **change}
+    assert explorer.answer["problem"] == says
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [

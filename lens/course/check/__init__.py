@@ -39,6 +39,4 @@ def __getattr__(name: str):
     """A chapter's checks on first use."""
     if name in CHAPTERS:
         return import_module(f"lens.course.check.{name}")
-    raise AttributeError(
-        f"module 'lens.check' has no attribute {name!r}: the chapters are {', '.join(CHAPTERS)}"
-    )
+    raise AttributeError(f"module 'lens.check' has no attribute {name!r}: the chapters are {', '.join(CHAPTERS)}")

@@ -6,7 +6,7 @@ from math import sqrt
 
 import torch
 
-from lens.course.check.exercise import Function, Value
+from lens.course.check.exercise import Claims, Function, Value
 from lens.kernels import iou
 from lens.mask import Subnetwork
 
@@ -148,37 +148,21 @@ chosen = Function(
 )
 
 
-def _nearest(score):
-    """The topic of the highest score of mystery and one of its masks, the mean over them."""
-    return lambda mystery, labeled: max(
-        labeled, key=lambda name: sum(score(mystery, one) for one in labeled[name]) / len(labeled[name])
-    )
+def _nearest(mystery: Subnetwork, labeled) -> str:
+    """The topic whose masks have most in common with mystery, weight by weight."""
+
+    def common(one: Subnetwork) -> float:
+        return sum(iou(bits, one.bits[key]) for key, bits in mystery.bits.items())
+
+    return max(labeled, key=lambda name: sum(map(common, labeled[name])) / len(labeled[name]))
 
 
-def _common(mystery: Subnetwork, one: Subnetwork) -> float:
-    return sum(iou(bits, one.bits[key]) for key, bits in mystery.bits.items())
-
-
-def _farthest(mystery: Subnetwork, labeled) -> str:
-    """The topic whose relative densities by head differ most."""
-
-    def relative(one: Subnetwork) -> torch.Tensor:
-        x = torch.tensor([*one.density("head").values()])
-        return x / x.mean()
-
-    own = relative(mystery)
-    return max(labeled, key=lambda name: float(torch.dist(own, sum(map(relative, labeled[name])) / len(labeled[name]))))
-
-
-whose = Value(
-    _nearest(_common),
+whose = Claims(
     {
-        "That topic's masks have the most similar *size*: divide by the density of the whole, or correlate.": (
-            _nearest(lambda mystery, one: -abs(mystery.density() - one.density()))
-        ),
-        "That is the topic whose map differs most: is a maximum taken where a minimum was meant?": _farthest,
-        "That is the densest topic: what counts is which heads are dense, not how dense they are.": (
-            _nearest(lambda mystery, one: one.density())
+        "The name of a topic is asked for, a text.": lambda answer, *_: isinstance(answer, str),
+        "No labeled masks have this name.": lambda answer, mystery, labeled: answer in labeled,
+        "Another topic: compare where the maps are dense, whatever their mean.": (
+            lambda answer, mystery, labeled: answer == _nearest(mystery, labeled)
         ),
     },
     "The right topic, from where its weights lie and without a single one of them.",

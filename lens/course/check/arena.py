@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 
 from lens.course.check.exercise import Claims, Function, Value
@@ -50,11 +52,7 @@ two_judges = Value(
 
 def _memories() -> list[tuple]:
     """Weights, second moments, keys and values of lopsided shapes, in float64."""
-    generator = torch.Generator().manual_seed(0)
-
-    def draw(*shape):
-        return torch.randn(*shape, generator=generator, dtype=torch.float64)
-
+    draw = partial(torch.randn, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     cases = []
     for wide, thin in ((6, 3), (4, 5)):
         keys = draw(5 * wide, wide) @ draw(wide, wide) + 0.5
@@ -92,9 +90,7 @@ insert = Function(
         ),
         "The sign is reversed: to be added is what is wanted minus what is there.": lambda *given: -_insert(*given),
         "Right but transposed: ΔW is [d_m, d], its input first.": lambda *given: _insert(*given).T,
-        "This is W after the edit: only what is added to it is asked for.": (
-            lambda W, C, k, v: W + _insert(W, C, k, v)
-        ),
+        "This is W after the edit: only what is added to it is asked for.": lambda W, C, k, v: W + _insert(W, C, k, v),
     },
     "Rank one, along C⁻¹k: the fact is written, and ordinary text disturbed as little as can be.",
 )
@@ -102,11 +98,7 @@ insert = Function(
 
 def _lists() -> list[tuple]:
     """Shares of two editors on the same records, most of which are hard for both or easy for both."""
-    generator = torch.Generator().manual_seed(0)
-
-    def draw(n):
-        return torch.rand(n, generator=generator, dtype=torch.float64)
-
+    draw = partial(torch.rand, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     hard = [draw(n) for n in (12, 40)]
     return [(0.8 * h + 0.2 * draw(len(h)), 0.7 * h + 0.2 * draw(len(h))) for h in hard]
 
@@ -139,6 +131,12 @@ paired = Function(
         "That is a 90 % interval: 1.645 is one-sided, a two-sided one takes 1.96.": lambda a, b: _paired(a, b, z=1.645),
         "The variance was taken for the standard deviation: the square root is missing.": (
             lambda a, b: _interval((a - b).mean(), (a - b).var(), len(a))
+        ),
+        "These are half widths: an interval's ends lie on both sides of the mean.": (
+            lambda a, b: _paired(a, b) - torch.tensor([0.0, 1, 1]) * (a - b).mean()
+        ),
+        "The half width stands for the two ends: give the mean, the lower end, the upper end.": (
+            lambda a, b: torch.stack([(a - b).mean(), (_paired(a, b)[2] - (a - b).mean())])
         ),
         "The sign is reversed: positive is to mean that the first list is better.": lambda a, b: _paired(b, a),
     },
@@ -179,36 +177,27 @@ def _no_accuracy(measure):
 
 
 fooled = Claims(
-    [
-        (lambda answer, lm, record: _changes(answer), "A list of lens.edit.Change is asked for."),
-        (
-            lambda *given: _share(0, 0)(*given) >= 0,
-            "These changes do not fit the model: for FF2, x is [r, d_m] and delta [r, d], and the layer must exist.",
+    {
+        "A list of lens.edit.Change is asked for.": lambda answer, lm, record: _changes(answer),
+        "These changes do not fit the model: for FF2, x is [r, d_m] and delta [r, d], and the layer must exist.": (
+            lambda *given: _share(0, 0)(*given) >= 0
         ),
-        (
-            lambda *given: _share(1, 0)(*given) == 1,
-            "Efficacy success is not 1: at the edited prompt the new word has to stay ahead of the true one.",
+        "Efficacy success is not 1: at the edited prompt the new word has to stay ahead of the true one.": (
+            lambda *given: _share(1, 0)(*given) == 1
         ),
-        (
-            lambda *given: _share(1, 1)(*given) >= 0.5,
-            "Paraphrase success is below one half: does the third word's row resemble that of an answer? Try another.",
+        "Paraphrase success is below one half: does the third word's row resemble that of an answer? Try another.": (
+            lambda *given: _share(1, 1)(*given) >= 0.5
         ),
-        (
-            lambda *given: _share(1, 2)(*given) >= 0.9,
-            "Neighborhood success is below nine tenths: the good edit has to be one that neighbors hardly hear.",
+        "Neighborhood success is below nine tenths: the good edit has to be one that neighbors hardly hear.": (
+            lambda *given: _share(1, 2)(*given) >= 0.9
         ),
-        (
-            _no_accuracy(0),
-            "Efficacy accuracy is not 0: at the edited prompt the new word still comes first.",
+        "Efficacy accuracy is not 0: at the edited prompt the new word still comes first.": _no_accuracy(0),
+        "Paraphrase accuracy is not 0: in other words the new answer still comes first, so shout louder.": (
+            _no_accuracy(1)
         ),
-        (
-            _no_accuracy(1),
-            "Paraphrase accuracy is not 0: in other words the new answer still comes first, so shout louder.",
+        "Neighborhood accuracy is not 0: some neighbors still say their own answer, and do not hear the shout.": (
+            _no_accuracy(2)
         ),
-        (
-            _no_accuracy(2),
-            "Neighborhood accuracy is not 0: some neighbors still say their own answer, and do not hear the shout.",
-        ),
-    ],
+    },
     "Success is full of praise, and the model babbles: a measure of two words cannot see a third.",
 )

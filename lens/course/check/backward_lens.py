@@ -8,6 +8,7 @@ from lens import data
 from lens.course.check.exercise import Function, Value
 from lens.course.check.student import Student
 from lens.gradient import capture
+from lens.model.watching import watch
 from lens.readout import project
 
 WORDS = ("Rome", "Paris", "the", "ung")
@@ -45,7 +46,7 @@ ends = Value(
 
 
 def _prompts(lm) -> list[tuple]:
-    return [(lm, "The capital of France is", "Rome"), (lm, "A cafe is a kind of", "river")]
+    return [(lm, "The capital of France is", "Rome"), (lm, "A cafe is a kind of", "river and lake")]
 
 
 def _trace(lm, prompt, target):
@@ -57,22 +58,20 @@ def _read(lm, vectors) -> torch.Tensor:
     return lm.head(lm.norm(vectors)).float()
 
 
+def _of_all(lm, prompt, target, token) -> torch.Tensor:
+    """What δ of the loss of all of the target's tokens reads at one of them."""
+    return _read(lm, _trace(lm, prompt, lm.target_ids(target)).stack("ff2")[:, token(len(lm.encode(prompt)))])
+
+
 def _shift(lm, prompt, target) -> torch.Tensor:
     return _read(lm, _trace(lm, prompt, target).stack("ff2")[:, -1])
 
 
 def _watched(lm, prompt, target) -> tuple[torch.Tensor, torch.Tensor]:
     """FF2's outputs at the last token, and their derivative for the loss −logit: [layers, d] each."""
-    outputs = []
-    hooks = [
-        lm.site(layer, "ff2").register_forward_hook(lambda module, args, out: outputs.append(out))
-        for layer in range(len(lm.layers))
-    ]
-    try:
+    with watch({layer: lm.site(layer, "ff2") for layer in range(len(lm.layers))}) as seen:
         logits = lm.model(torch.tensor([lm.encode(prompt)], device=lm.device)).logits[0, -1]
-    finally:
-        for hook in hooks:
-            hook.remove()
+    outputs = [out for _, out in seen.values()]
     deltas = torch.autograd.grad(-logits[lm.target_ids(target)[0]], outputs)
     return tuple(torch.stack([v.detach().flatten(0, -2)[-1] for v in vectors]) for vectors in (outputs, deltas))
 
@@ -107,6 +106,12 @@ shift = Function(
         ),
         "This reads the first token's δ: the loss is at the last.": (
             lambda lm, *rest: _read(lm, _trace(lm, *rest).stack("ff2")[:, 0])
+        ),
+        "The loss is that of all of the target's tokens: the first alone is asked for.": (
+            lambda lm, *rest: _of_all(lm, *rest, lambda prompt: prompt - 1)
+        ),
+        "The loss is that of all of the target's tokens, and the last of these is read: stop at the prompt's last.": (
+            lambda lm, *rest: _of_all(lm, *rest, lambda prompt: -1)
         ),
         "All tokens are there, and only the last is asked for: [layers, V].": (
             lambda lm, *rest: _read(lm, _trace(lm, *rest).stack("ff2"))
@@ -160,16 +165,21 @@ left = Function(
 )
 
 
+def _told(lm) -> int:
+    """A layer whose δ can be read: half way up a small model, below the top of a deep one."""
+    return max(len(lm.layers) // 2, len(lm.layers) - 4)
+
+
 def _leak(lm, me: Student) -> tuple:
-    """The first request in this student's order whose two words the model's middle layer gives away, and its trace."""
-    middle, first = len(lm.layers) // 2, None
+    """The first request in this student's order whose two words one layer gives away (``_told``), and its trace."""
+    layer, first = _told(lm), None
     for record in me.choose(data.records(), 40)[::-1]:  # not the facts that the other chapters begin with
         request = record["requested_rewrite"]
         prompt = request["prompt"].format(request["subject"])
         trace = capture(lm, prompt, lm.target_ids(request["target_new"]["str"])[:1], sites=["ff1", "ff2"])
         with torch.no_grad():
             believed = int(lm.model(trace.ids[None].to(lm.device)).logits[0, -1].argmax())
-        words, delta = (trace.targets[0][0], believed), trace.gradient(middle, "ff2").delta[-1]
+        words, delta = (trace.targets[0][0], believed), trace.gradient(layer, "ff2").delta[-1]
         first = first or (words, trace)
         if words == tuple(int(project(lm, delta, k=1, largest=end).ids) for end in (False, True)):
             return words, trace
@@ -177,9 +187,9 @@ def _leak(lm, me: Student) -> tuple:
 
 
 def found(lm, me: Student) -> tuple[torch.Tensor, torch.Tensor]:
-    """Two factors of an unknown request's gradient: FF1's x in the lowest layer [n, d], FF2's δ halfway up [n, d]."""
+    """Two factors of an unknown request's gradient: FF1's x in the lowest layer [n, d], FF2's δ in an upper layer."""
     _, trace = _leak(lm, me)
-    return trace.gradient(0, "ff1").x, trace.gradient(len(lm.layers) // 2, "ff2").delta
+    return trace.gradient(0, "ff1").x, trace.gradient(_told(lm), "ff2").delta
 
 
 whose = Value(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 
@@ -79,11 +80,7 @@ def _both_ways(function: Callable) -> Callable:
 
 
 def _cases() -> list[tuple]:
-    generator = torch.Generator().manual_seed(0)
-
-    def draw(*shape):
-        return torch.randn(*shape, generator=generator)
-
+    draw = partial(torch.randn, generator=torch.Generator().manual_seed(0))
     return [
         (draw(*shape), draw(*shape), uniform(shape, Key(seed)), tau, draw(*shape))
         for seed, (shape, tau) in enumerate((((5, 3), 0.5), ((2, 7), 2.0)))
@@ -223,27 +220,23 @@ def _better(gone, lm, layer, fact, others, factor=0.9):
 
 
 sorted_again = Claims(
-    [
-        (
-            lambda gone, *_: isinstance(gone, torch.Tensor) and gone.dtype == torch.bool,
-            "A bool tensor is asked for, True for the weights to take out.",
+    {
+        "A bool tensor is asked for, True for the weights to take out.": (
+            lambda gone, *_: isinstance(gone, torch.Tensor) and gone.dtype == torch.bool
         ),
-        (
-            lambda gone, lm, layer, *_: gone.shape == lm.weight(layer, "ff2").shape,
-            "The mask must have the shape of FF2's matrix, [d_m, d]: is it transposed, or of another layer?",
+        "The mask must have the shape of FF2's matrix, [d_m, d]: is it transposed, or of another layer?": (
+            lambda gone, lm, layer, *_: gone.shape == lm.weight(layer, "ff2").shape
         ),
-        (lambda gone, *_: gone.any(), "No weight is chosen."),
-        (lambda gone, *_: gone.sum() <= BUDGET, "More weights are chosen than the budget allows."),
-        (
-            lambda gone, lm, layer, fact, others: _better(gone, lm, layer, fact, others, factor=1.02),
-            "Sorting once does better. Largest W times slope first, and without those that are gone already? "
-            "And does the matrix have its weights back?",
+        "No weight is chosen.": lambda gone, *_: gone.any(),
+        "The model's matrix still holds zeros from your rounds: give it its weights back, then choose anew.": (
+            lambda gone, lm, layer, *_: lm.weight(layer, "ff2").all()
         ),
-        (
-            _better,
-            "Hardly better than sorting once: ask for the gradient again, several times, of the model as it is then.",
+        "More weights are chosen than the budget allows.": lambda gone, *_: gone.sum() <= BUDGET,
+        "Sorting once does better: does each round take the weights whose removal promises the largest fall?": (
+            lambda gone, lm, layer, fact, others: _better(gone, lm, layer, fact, others, factor=1.02)
         ),
-        (_stay, "More than one in ten of the other facts are lost: these weights are not this fact's alone."),
-    ],
+        "Hardly better than sorting once: how far is the model, by the end, from where the slopes were taken?": _better,
+        "More than one in ten of the other facts are lost: these weights are not this fact's alone.": _stay,
+    },
     "A gradient is worth little far from where it was taken; asked again, it leads on.",
 )

@@ -58,6 +58,20 @@ def same(got: Any, want: Any, tolerance: float = TOLERANCE) -> bool:
     return bool(got == want)
 
 
+def truths(value: Any) -> bool:
+    """Whether these are True and False, and not numbers."""
+    if isinstance(value, (list, tuple)):
+        return len(value) > 0 and all(map(truths, value))
+    return isinstance(value, bool) or getattr(value, "dtype", None) in (torch.bool, np.bool_)
+
+
+def counted(value: Any) -> bool:
+    """Whether these are whole numbers: counts, layers, ranks."""
+    if isinstance(value, (list, tuple)):
+        return len(value) > 0 and all(map(counted, value))
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
 def close(a: torch.Tensor, b: torch.Tensor, tolerance: float) -> bool:
     """Equal but for rounding; NaN is equal to nothing, infinity to itself."""
     if a.isnan().any() or b.isnan().any():
@@ -82,7 +96,7 @@ def difference(got: Any, want: Any, tolerance: float = TOLERANCE) -> str:
     if b is None or a is None:
         return _kinds(got, want)
     if a.isnan().any():
-        return "The result holds NaN: look for 0/0, log of 0, or a maximum that was not subtracted before exp."
+        return "The result holds NaN, which comes from 0/0, ∞ − ∞ or ∞/∞: which step makes it?"
     if a.shape != b.shape:
         return _shapes(a, b, tolerance)
     if b.ndim == 2 and b.shape[0] == b.shape[1] and close(a.T, b, tolerance):
@@ -91,7 +105,7 @@ def difference(got: Any, want: Any, tolerance: float = TOLERANCE) -> str:
         return "Right but for the sign: everything points the opposite way."
     if b.ndim and b.numel() > 2 and close(a.flip(0), b, tolerance):
         return "Right but in reverse order."
-    if b.numel() > 1 and b.any():
+    if b.numel() > 1 and b.any() and not counted(want):
         factor = float((a * b).sum() / (b * b).sum())
         if factor and close(a / factor, b, tolerance):
             return "Right up to a constant factor: was a mean taken for a sum, or a scale left out or used twice?"

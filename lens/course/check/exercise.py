@@ -4,23 +4,26 @@
 ``Value``: the reader gives a number, a word or a table; the reference is computed from the same context.
 ``Claims``: the reader builds something with no single right form; it has to have some properties.
 
-Each kind knows typical mistakes.  A mistake is a *wrong way to compute the answer*, with the sentence that names the
-misconception; if an answer equals what the mistake gives, that sentence is the verdict.  Nothing here says what the
-right answer is.
+Each kind knows typical mistakes, under the sentences that name them.  A mistake is a *wrong way to compute the answer*;
+if an answer equals what the mistake gives, its sentence is the verdict.  Of a claim, the sentence is said where it does
+not hold.  Nothing here says what the right answer is.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import torch
 
-from lens.course.check.compare import TOLERANCE, difference, same
+from lens.course.check.compare import TOLERANCE, counted, difference, same
+from lens.course.check.untouched import Room, Untouched
 from lens.course.check.verdict import Verdict, your_turn
 
 Mistakes = Mapping[str, Callable]
+BUT = "The result is right, but "
 
 
 def blank(answer: Any) -> bool:
@@ -45,6 +48,11 @@ class Function:
     ``cases(*context)`` gives tuples of arguments, the same at every call; ``mistakes`` maps a sentence to a function of
     the same arguments; ``right`` is said to a correct answer.  The check is called as ``check(function, *context)``.
 
+    A right result is not yet enough.  The arguments and the models among them have to be as they were.  ``also`` maps a
+    sentence, said if not, to what holds of the result and the arguments.  ``room(*arguments)`` is the largest number of
+    entries that a tensor made on the way may have, and ``too_large`` is said where one has more.  ``last`` is said
+    where the last case is the first to fail, and no mistake fits.
+
     >>> double = Function(lambda x: 2 * x, lambda: [(3.0,)], {"You squared x.": lambda x: x * x}, "Doubled.")
     >>> double(lambda x: x + x), double(lambda x: x**2)
     (✓ Doubled., ✗ You squared x.)
@@ -57,44 +65,64 @@ class Function:
         mistakes: Mistakes,
         right: str,
         tolerance: float = TOLERANCE,
+        also: Mapping[str, Callable] = MappingProxyType({}),
+        room: Callable[..., int] | None = None,
+        too_large: str = "",
+        last: str = "",
     ):
         self.reference, self.cases, self.mistakes, self.right = reference, cases, mistakes, right
-        self.tolerance = tolerance
+        self.tolerance, self.also, self.room, self.too_large, self.last = tolerance, also, room, too_large, last
 
     def __call__(self, answer: Callable, *context: Any) -> Verdict:
         if blank(answer):
             return your_turn("write the function, then run this cell again.")
         if not callable(answer):
             return Verdict(False, f"A function is asked for, and this is a {type(answer).__name__}.")
-        for number, arguments in enumerate(self.cases(*context), 1):
-            verdict = self._case(answer, arguments, number)
-            if verdict is not None:
+        cases, remark = self.cases(*context), None
+        for arguments in cases:
+            verdict = self._case(answer, arguments, cases)
+            if verdict is not None and not verdict.message.startswith(BUT):
                 return verdict
-        return Verdict(True, self.right)
+            remark = remark or verdict  # said where the results are right in all cases
+        return Verdict(True, self.right) if remark is None else remark
 
-    def _case(self, answer: Callable, arguments: tuple, number: int) -> Verdict | None:
-        want = self.reference(*_clone(arguments))  # first: an answer may damage the model that it is given
-        given = _clone(arguments)
+    def _case(self, answer: Callable, arguments: tuple, cases: Sequence[tuple]) -> Verdict | None:
+        want = self.reference(*_clone(arguments))
+        given, before = _clone(arguments), Untouched(arguments)
         try:
-            got = answer(*given)
+            with Room(self.room is not None) as made:
+                got = answer(*given)
         except NotImplementedError:
             return your_turn("write the function, then run this cell again.")
         except Exception as error:  # a reader's function may fail in any way, and must be told how
             return Verdict(
                 False, f"On {_describe(arguments)} your function stopped with {type(error).__name__}: {error}"
             )
+        finally:
+            changed = before.put_back()
         if blank(got):
             return your_turn("the function returns nothing yet. (If you wrote it: is there a `return`?)")
         if not same(got, want, self.tolerance):
-            known = _first_match(self.mistakes, lambda wrong: same(got, wrong(*_clone(arguments)), self.tolerance))
-            return Verdict(
-                False, known or f"Case {number}, {_describe(arguments)}: {difference(got, want, self.tolerance)}"
-            )
+            everywhere = cases if counted(want) else [arguments]  # small whole numbers agree by accident
+            known = _first_match(self.mistakes, lambda wrong: self._alike(answer, wrong, got, arguments, everywhere))
+            plain = all(isinstance(a, (int, float, str, list)) for a in arguments)
+            where = f"On {', '.join(map(repr, arguments))}: " if plain else ""
+            known = known or (self.last if arguments is cases[-1] else "")
+            return Verdict(False, known or where + difference(got, want, self.tolerance))
         if not all(_unchanged(a, b) for a, b in zip(given, arguments)):
-            return Verdict(
-                False, "The result is right, but your function changed its argument in place: work on a copy."
-            )
-        return None
+            return Verdict(False, BUT + "your function changed its argument in place: work on a copy.")
+        if changed:
+            return Verdict(False, BUT + changed)
+        if self.room is not None and made.largest > self.room(*arguments):
+            return Verdict(False, BUT + self.too_large)
+        unmet = next((sentence for sentence, holds in self.also.items() if not holds(got, *given)), None)
+        return Verdict(False, BUT + unmet) if unmet else None
+
+    def _alike(self, answer, wrong, got, arguments, cases) -> bool:
+        """Whether a mistake gives what the answer gave, and does so in these cases."""
+        return same(got, wrong(*_clone(arguments)), self.tolerance) and all(
+            case is arguments or same(answer(*_clone(case)), wrong(*_clone(case)), self.tolerance) for case in cases
+        )
 
 
 class Value:
@@ -123,23 +151,23 @@ class Value:
 
 
 class Claims:
-    """Something that the reader builds, which has to have properties: ``claims`` are pairs (holds, sentence if not).
+    """Something that the reader builds, which has to have properties: ``claims`` maps sentences to them.
 
-    ``holds(answer, *context)`` is asked in order, and the first that fails gives the verdict.  One that raises
+    ``holds(answer, *context)`` is asked in order, and of the first that fails the sentence is said.  One that raises
     ``TypeError``, ``ValueError``, ``IndexError``, ``KeyError``, ``AttributeError`` or ``RuntimeError`` fails too.
 
-    >>> even = Claims([(lambda n: n % 2 == 0, "Odd."), (lambda n: n > 0, "Not positive.")], "Even.")
+    >>> even = Claims({"Odd.": lambda n: n % 2 == 0, "Not positive.": lambda n: n > 0}, "Even.")
     >>> even(4), even(3), even(-2)
     (✓ Even., ✗ Odd., ✗ Not positive.)
     """
 
-    def __init__(self, claims: Sequence[tuple[Callable, str]], right: str):
-        self.claims, self.right = tuple(claims), right
+    def __init__(self, claims: Mapping[str, Callable], right: str):
+        self.claims, self.right = claims, right
 
     def __call__(self, answer: Any, *context: Any) -> Verdict:
         if blank(answer):
             return your_turn("put your answer in its place, then run this cell again.")
-        for holds, sentence in self.claims:
+        for sentence, holds in self.claims.items():
             try:
                 good = bool(holds(answer, *context))
             except NotImplementedError:

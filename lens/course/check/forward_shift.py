@@ -48,31 +48,40 @@ def _requests(lm) -> list[tuple]:
     depth = len(lm.layers)
     return [
         (lm, Request("The capital of {} is", "France", "Rome", "Paris"), depth // 2, 0.5),
-        (lm, Request("The language of {} is", "Spain", "Greek", "Spanish"), depth - 1, 0.2),
+        (lm, Request("The language of {} is", "Spain", "Greek and Latin", "Spanish"), depth - 1, 0.2),
     ]
 
 
 @torch.no_grad()
-def _seen(lm, text, layer, site="ff2"):
+def _seen(lm, tokens, layer, site="ff2"):
     """What enters and what leaves a site at every token: [n, d_in], [n, d_out]."""
-    ids = torch.tensor([lm.encode(text)], device=lm.device)
+    ids = torch.tensor([tokens], device=lm.device)
     with watch({0: lm.site(layer, site)}) as seen:
         lm.model(ids)
     return [part.reshape(ids.shape[1], -1) for part in seen[0][:2]]
 
 
-def _row(lm, word, space=True):
+def _row(lm, word, space=True, tokens=slice(1)):
     ids = lm.target_ids(word if space else f"##{word}")
-    return lm.toward(torch.tensor(ids[:1]))[0]
+    return lm.toward(torch.tensor(ids[tokens])).sum(0)
 
 
-def _written(lm, request, layer, eta, x=lambda inside: inside[-1], e=None):
-    inside, _ = _seen(lm, request.text, layer)
+def _written(lm, request, layer, eta, late=0):
+    """One outer product for each token of the target, with FF2's input at the place where that token is due."""
+    prompt, target = lm.encode(request.text), lm.target_ids(request.target_new)
+    start = len(prompt) - 1 + late
+    inside, _ = _seen(lm, prompt + target, layer)
+    return eta * inside[start : start + len(target)].T @ lm.toward(torch.tensor(target))
+
+
+def _at_the_prompt(lm, request, layer, eta, x=lambda inside: inside[-1], e=None):
+    """One outer product, with inputs of the prompt alone and, unless ``e`` is given, the row of the first token."""
+    inside, _ = _seen(lm, lm.encode(request.text), layer)
     return eta * torch.outer(x(inside), _row(lm, request.target_new) if e is None else e)
 
 
 def _from_output(lm, request, layer, eta, site):
-    return eta * torch.outer(_seen(lm, request.text, layer, site)[1][-1], _row(lm, request.target_new))
+    return eta * torch.outer(_seen(lm, lm.encode(request.text), layer, site)[1][-1], _row(lm, request.target_new))
 
 
 shift = Function(
@@ -83,7 +92,7 @@ shift = Function(
             lambda lm, request, layer, eta: -_written(lm, request, layer, eta)
         ),
         "The target's leading space is missing: 'Rome' and ' Rome' are two tokens; lm.target_ids adds the space.": (
-            lambda lm, request, layer, eta: _written(
+            lambda lm, request, layer, eta: _at_the_prompt(
                 lm, request, layer, eta, e=_row(lm, request.target_new, space=False)
             )
         ),
@@ -100,25 +109,44 @@ shift = Function(
             lambda lm, request, layer, eta: _from_output(lm, request, layer, eta, "ff2")
         ),
         "All tokens were added up: the shift keeps the last token's outer product alone.": (
-            lambda lm, request, layer, eta: _written(lm, request, layer, eta, lambda inside: inside.sum(0))
+            lambda lm, request, layer, eta: _at_the_prompt(lm, request, layer, eta, lambda inside: inside.sum(0))
         ),
         "The mean over tokens was taken: the answer is predicted at the last token, and only its input counts.": (
-            lambda lm, request, layer, eta: _written(lm, request, layer, eta, lambda inside: inside.mean(0))
+            lambda lm, request, layer, eta: _at_the_prompt(lm, request, layer, eta, lambda inside: inside.mean(0))
         ),
         "This is the first token's input: the answer is predicted at the last one.": (
-            lambda lm, request, layer, eta: _written(lm, request, layer, eta, lambda inside: inside[0])
+            lambda lm, request, layer, eta: _at_the_prompt(lm, request, layer, eta, lambda inside: inside[0])
         ),
         "Off by one token: the answer is predicted at the prompt's last token, not at the one before it.": (
-            lambda lm, request, layer, eta: _written(lm, request, layer, eta, lambda inside: inside[-2])
+            lambda lm, request, layer, eta: _written(lm, request, layer, eta, late=-1)
+        ),
+        "Off by one token: the token is due where it is predicted, one place before its own.": (
+            lambda lm, request, layer, eta: _written(lm, request, layer, eta, late=1)
         ),
         "This writes the word that is true: the shift writes the one that is wanted, target_new.": (
-            lambda lm, request, layer, eta: _written(lm, request, layer, eta, e=_row(lm, request.target_true))
+            lambda lm, request, layer, eta: _at_the_prompt(lm, request, layer, eta, e=_row(lm, request.target_true))
+        ),
+        "Right for a target of one token: this one has several, and this writes the first alone.": _at_the_prompt,
+        "Right for a target of one token: this one has several, and this writes the last of them alone.": (
+            lambda lm, request, layer, eta: _at_the_prompt(
+                lm, request, layer, eta, e=_row(lm, request.target_new, tokens=slice(-1, None))
+            )
+        ),
+        "All rows were written with the prompt's last input: a later token is due after the tokens before it.": (
+            lambda lm, request, layer, eta: _at_the_prompt(
+                lm, request, layer, eta, e=_row(lm, request.target_new, tokens=slice(None))
+            )
+        ),
+        "The mean over the target's tokens was taken: each has an outer product of its own, and they are added.": (
+            lambda lm, request, layer, eta: _written(lm, request, layer, eta) / len(lm.target_ids(request.target_new))
         ),
         "E[t] was brought to length one: the method does not normalize.": (
-            lambda lm, request, layer, eta: _written(lm, request, layer, eta) / _row(lm, request.target_new).norm()
+            lambda lm, request, layer, eta: (
+                _at_the_prompt(lm, request, layer, eta) / _row(lm, request.target_new).norm()
+            )
         ),
     },
-    "A forward pass, a look-up, an outer product: your edit is lens.edit.shift's.",
+    "One forward pass, and an outer product for each token of the target, made where that token is due.",
     tolerance=1e-3,
 )
 
@@ -223,27 +251,23 @@ def _saves(answer, lm, record):
 
 
 protected = Claims(
-    [
-        (_texts, "A list of prompts is asked for, each a text."),
-        (lambda answer, lm, record: len(answer) <= 20, "More than twenty prompts: which of them could you do without?"),
-        (
-            lambda answer, lm, record: not any(subject in text for text in answer for subject in _neighbors(record)),
-            "A neighbor's subject is among them: neighbors are the test, and who spares the test has learned nothing.",
+    {
+        "A list of prompts is asked for, each a text.": _texts,
+        "More than twenty prompts: which of them could you do without?": lambda answer, lm, record: len(answer) <= 20,
+        "A neighbor's subject is among them: neighbors are the test, and who spares the test has learned nothing.": (
+            lambda answer, lm, record: not any(subject in text for text in answer for subject in _neighbors(record))
+        ),
+        "The edited subject is among them: a key that spares it cannot edit it.": (
+            lambda answer, lm, record: all(record["requested_rewrite"]["subject"] not in text for text in answer)
+        ),
+        "With this key the edit itself does not take.": lambda answer, lm, record: _outcome(lm, record, answer)[0],
+        "No paraphrase follows any more: these prompts take too much of the subject out of the key.": (
+            lambda answer, lm, record: _outcome(lm, record, answer)[1] >= 1
         ),
         (
-            lambda answer, lm, record: all(record["requested_rewrite"]["subject"] not in text for text in answer),
-            "The edited subject is among them: a key that spares it cannot edit it.",
-        ),
-        (lambda answer, lm, record: _outcome(lm, record, answer)[0], "With this key the edit itself does not take."),
-        (
-            lambda answer, lm, record: _outcome(lm, record, answer)[1] >= 1,
-            "No paraphrase follows any more: these prompts take too much of the subject out of the key.",
-        ),
-        (
-            _saves,
             "Fewer than a fifth of the fallen neighbors are saved: spare prompts that hear more of the edit. "
-            "Which have most in common with it?",
-        ),
-    ],
+            "Which have most in common with it?"
+        ): _saves,
+    },
     "The neighbors are saved by strangers: what all prompts of one wording share is out of the key.",
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from lens.course.check.exercise import Claims, Function, Value
-from lens.course.check.verdict import Verdict
+from lens.edit import Change, branches
 from lens.gradient import capture
 
 A, DELTA, ETA = torch.tensor([2.0, 0.0, -1.0]), torch.tensor([1.0, -3.0]), 0.5
@@ -41,121 +41,109 @@ by_hand = Value(
 
 
 def _tops() -> list[tuple]:
+    """Normalized vectors, unembeddings and what a teacher says: probabilities of all words."""
     generator = torch.Generator().manual_seed(0)
     return [
-        (torch.randn(d, generator=generator), torch.randn(words, d, generator=generator) + 0.5, t)
-        for d, words, t in ((3, 7, 2), (5, 4, 0))
+        (
+            torch.randn(d, generator=generator),
+            torch.randn(words, d, generator=generator) + 0.5,
+            (2 * torch.randn(words, generator=generator)).softmax(0),
+        )
+        for d, words in ((3, 7), (5, 4))
     ]
 
 
-def _coefficients(v, E, t) -> tuple[torch.Tensor, torch.Tensor]:
-    """p and the target as a one-hot vector."""
-    return (E @ v).softmax(0), torch.nn.functional.one_hot(torch.tensor(t), len(E)).to(E)
-
-
 def _sum(coefficient):
-    """The rows of E, added with coefficients that are a function of p and the one-hot target."""
-    return lambda v, E, t: coefficient(*_coefficients(v, E, t)) @ E
+    """The rows of E, added with coefficients that are a function of p and of the teacher's p₀."""
+    return lambda v, E, p0: coefficient((E @ v).softmax(0), p0) @ E
+
+
+def _first_word(p, p0):
+    return p - torch.nn.functional.one_hot(p0.argmax(), len(p0)).to(p)
+
+
+def _other_way(p, p0):
+    surprise = (p / p0).log()
+    return p * (surprise - (p * surprise).sum())
 
 
 top = Function(
-    _sum(lambda p, one: p - one),
+    _sum(lambda p, p0: p - p0),
     _tops,
     {
-        "This is −∂ℓ/∂v, what a step adds: the word wanted minus the words expected. Asked for is the derivative.": (
-            _sum(lambda p, one: one - p)
+        "This is −∂ℓ/∂v, what a step adds: the words wanted minus the words expected. Asked for is the derivative.": (
+            _sum(lambda p, p0: p0 - p)
         ),
-        "Only the word wanted is there: the words that were expected have to go, each as much as it was expected.": (
-            _sum(lambda p, one: -one)
+        "Only the words wanted are there: the words that were expected have to go, each as much as it was expected.": (
+            _sum(lambda p, p0: -p0)
         ),
-        "Only the target's row is there, with p − 1: every other row comes with its own probability.": (
-            _sum(lambda p, one: (p - 1) * one)
+        "Only the words expected are there: what the teacher says is missing.": _sum(lambda p, p0: p),
+        "Only the teacher's first word counts here, as in the lemma: the teacher wants every word a little.": (
+            _sum(_first_word)
         ),
-        "Only the words expected are there: the target's −1 is missing.": _sum(lambda p, one: p),
-        "The target's coefficient is p − 1; here it is −1, as if the target had not been expected at all.": (
-            _sum(lambda p, one: p * (1 - one) - one)
+        "Here p is weighted by p₀ too: every target brings the whole p, and the weights p₀ add up to one.": (
+            _sum(lambda p, p0: p0 * (p - 1))
         ),
         "All words were expected alike here: the weights of the rows are the model's probabilities.": (
-            _sum(lambda p, one: 1 / len(p) - one)
+            _sum(lambda p, p0: 1 / len(p) - p0)
         ),
-        "The coefficients are logits: the softmax is missing.": lambda v, E, t: (E @ v) @ E - E[t],
+        "These are derivatives by p: the softmax lies between p and the logits, and belongs to the chain.": (
+            _sum(lambda p, p0: -p0 / p)
+        ),
+        "This is the derivative of KL(p ‖ p₀): in the loss asked for, p₀ weighs the logarithms of p.": _sum(_other_way),
+        "The coefficients are logits: the softmax is missing.": lambda v, E, p0: (E @ v - p0) @ E,
         "These are the derivatives by the logits, [V]: the chain rule goes on, through E, down to v.": (
-            lambda v, E, t: (E @ v).softmax(0) - _coefficients(v, E, t)[1]
+            lambda v, E, p0: (E @ v).softmax(0) - p0
         ),
     },
-    "That is Lemma 5.1: every VJP of the model descends from this vector.",
+    "Lemma 5.1 for a teacher of many words: the rows expected minus the rows wanted, and nothing where both agree.",
 )
 
 
-class Careful(Function):
-    """A function of (lm, …, layer) that may change that layer's weights and has to put them back; here they are."""
-
-    def _case(self, answer, arguments, number):
-        lm, layer = arguments[0], arguments[-1]
-        weights = [lm.weight(layer, site).detach() for site in lm.sites]
-        kept, spoiled = [w.clone() for w in weights], []
-
-        def watched(*given):
-            try:
-                return answer(*given)
-            finally:
-                for w, k in zip(weights, kept):
-                    if not torch.equal(w, k):
-                        spoiled.append(w.copy_(k))
-
-        verdict = super()._case(watched, arguments, number)
-        if verdict is None and spoiled:
-            return Verdict(
-                False, "The result is right, but the step stayed in the weights: put them back, also after an error."
-            )
-        return verdict
-
-
-def _after(lm, prompt, target, layer, sites=("ff2",), rate=lambda loss, square: loss / square, rows=slice(None)):
-    """log p of all words after one step in sites of one layer, of size ``rate(ℓ, ‖G‖²)``, by hooks."""
-    target = lm.target_ids(target)[:1] if isinstance(target, str) else target
+def _after(
+    lm,
+    prompt,
+    target,
+    layer,
+    sites=("ff2",),
+    rate=lambda loss, square: loss / square,
+    rows=slice(None),
+    tokens=slice(1),
+    logits=False,
+):
+    """log p of all words after one step in sites of one layer, of size ``rate(ℓ, ‖G‖²)``, beside the weights."""
+    target = lm.target_ids(target)[tokens] if isinstance(target, str) else target
     trace = capture(lm, prompt, target, layers=[layer], sites=sites)
     gradients = {site: trace.gradient(layer, site) for site in sites}
     eta = rate(float(trace.loss), sum(float(g.norm()) ** 2 for g in gradients.values()))
-
-    def moving(g):
-        return lambda module, args, z: z - eta * (args[0] @ g.x[rows].T) @ g.delta[rows]
-
-    hooks = [lm.site(layer, site).register_forward_hook(moving(g)) for site, g in gradients.items()]
-    try:
-        with torch.no_grad():
-            return lm.model(torch.tensor([lm.encode(prompt)], device=lm.device)).logits[0, -1].float().log_softmax(-1)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    changes = [Change(layer, site, g.x[rows], -eta * g.delta[rows]) for site, g in gradients.items()]
+    with torch.no_grad(), branches(lm, [changes]):
+        said = lm.model(torch.tensor([lm.encode(prompt)], device=lm.device)).logits[0, -1].float()
+    return said if logits else said.log_softmax(-1)
 
 
 def _ff1(lm) -> tuple[str, ...]:
     return tuple(site for site in lm.sites if site.startswith("ff1"))
 
 
-step = Careful(
+step = Function(
     _after,
     lambda lm: [
         (lm, "The sport of Lionel Messi is", "hockey", len(lm.layers) // 2),
-        (lm, "The capital of France is", "Rome", 3 * len(lm.layers) // 4),
+        (lm, "The capital of France is", "Rome and Paris", 3 * len(lm.layers) // 4),
     ],
     {
-        "This is the model before the step: did the forward pass run with the changed weights?": (
-            lambda *given: _after(*given, rate=lambda loss, square: 0)
-        ),
+        "This is what the model says without the step.": lambda *given: _after(*given, rate=lambda loss, square: 0),
         "The step went uphill: training subtracts the gradient.": (
             lambda *given: _after(*given, rate=lambda loss, square: -loss / square)
         ),
-        "‖G‖ was not squared: the promise is η‖G‖², so η is ℓ divided by the square of the norm.": (
+        "The step is too long or too short: a norm stands where the promise η‖G‖² has its square.": (
             lambda *given: _after(*given, rate=lambda loss, square: loss / square**0.5)
         ),
-        "The step has size η = 1: Polyak's rule is η = ℓ/‖G‖².": (
+        "The step has size η = 1: Polyak's rule gives each its own.": (
             lambda *given: _after(*given, rate=lambda loss, square: 1)
         ),
-        "The loss is missing in η: Polyak's rule is η = ℓ/‖G‖².": (
-            lambda *given: _after(*given, rate=lambda loss, square: 1 / square)
-        ),
+        "The loss is missing in η.": lambda *given: _after(*given, rate=lambda loss, square: 1 / square),
         "Only the last token's outer product was subtracted: G is the sum over all tokens.": (
             lambda *given: _after(*given, rows=slice(-1, None))
         ),
@@ -169,6 +157,10 @@ step = Careful(
             lambda lm, prompt, target, layer: _after(lm, prompt, lm.encode(target)[:1], layer)
         ),
         "These are probabilities: their logarithms are asked for.": lambda *given: _after(*given).exp(),
+        "These are logits: log p is their log_softmax.": lambda *given: _after(*given, logits=True),
+        "The loss is that of all of the target's tokens: the first alone is asked for.": (
+            lambda *given: _after(*given, tokens=slice(None))
+        ),
     },
     "One step, one matrix, the promised size, and the model is as it was.",
     tolerance=1e-3,
@@ -189,29 +181,24 @@ def _names(record, text) -> bool:
 
 
 hearers = Claims(
-    [
-        (
+    {
+        "Two prompts are asked for: one with the subject, one without.": (
             lambda answer, lm, record: (
                 isinstance(answer, (list, tuple)) and len(answer) == 2 and all(lm.encode(text) for text in answer)
-            ),
-            "Two prompts are asked for: one with the subject, one without.",
+            )
         ),
-        (
-            lambda answer, lm, record: all(isinstance(text, str) for text in answer) and _names(record, answer[0]),
-            "The first prompt has to name the subject of the fact.",
+        "The first prompt has to name the subject of the fact.": (
+            lambda answer, lm, record: all(isinstance(text, str) for text in answer) and _names(record, answer[0])
         ),
-        (
-            lambda answer, lm, record: not _names(record, answer[1]),
-            "The second prompt names the subject too: it has to be about somebody or something else.",
+        "The second prompt names the subject too: it has to be about somebody or something else.": (
+            lambda answer, lm, record: not _names(record, answer[1])
         ),
-        (
-            lambda answer, lm, record: _heard(lm, record, answer[0]) < 0.1,
-            "The first prompt hears a tenth of the step or more: ask it for something with another kind of answer.",
+        "The first prompt hears a tenth of the step or more: ask it for something with another kind of answer.": (
+            lambda answer, lm, record: _heard(lm, record, answer[0]) < 0.1
         ),
-        (
-            lambda answer, lm, record: _heard(lm, record, answer[1]) > 0.25,
-            "The second prompt hears too little: what must the model be about to say, for a′ to resemble a?",
+        "The second prompt hears too little: what must the model be about to say, for a′ to resemble a?": (
+            lambda answer, lm, record: _heard(lm, record, answer[1]) > 0.25
         ),
-    ],
+    },
     "At the last token, this high up, a step is addressed to what is about to be said, not to whom it is about.",
 )

@@ -72,49 +72,43 @@ def _size(answer, share: float, seed: int = 0) -> int:
 
 
 varied = Claims(
-    [
-        (lambda answer: callable(answer), "A function of m, share and generator is asked for."),
-        (_runs, "On a bool mask [30, 50] it stopped, or gave no mask of that shape: try it on one of your own."),
-        (_leaves_argument, "Your function changed m itself: work on a copy, or the next draw begins spoiled."),
-        (
-            lambda answer: not (_drawn(answer, -0.3) & ~_mask()).any(),
-            "With a share below 0 the result holds weights that m does not: given back means that fewer are removed.",
+    {
+        "A function of m, share and generator is asked for.": lambda answer: callable(answer),
+        "On a bool mask [30, 50] it stopped, or gave no mask of that shape: try it on one of your own.": _runs,
+        "Your function changed m itself: work on a copy, or the next draw begins spoiled.": _leaves_argument,
+        "With a share below 0 the result holds weights that m does not: given back means that fewer are removed.": (
+            lambda answer: not (_drawn(answer, -0.3) & ~_mask()).any()
         ),
-        (
-            lambda answer: len({_size(answer, -0.3, seed) for seed in range(4)}) == 1,
-            "The size varies from draw to draw, as with a coin for each weight: draw an exact number of places.",
+        "The size varies from draw to draw, as with a coin for each weight: draw an exact number of places.": (
+            lambda answer: len({_size(answer, -0.3, seed) for seed in range(4)}) == 1
         ),
-        (
-            lambda answer: _size(answer, -0.3) != 90,
-            "Kept and given back are exchanged: at −0.3 most of the weights stay in the mask.",
+        "Kept and given back are exchanged: at −0.3 most of the weights stay in the mask.": (
+            lambda answer: _size(answer, -0.3) != 90
         ),
-        (
-            lambda answer: _size(answer, -0.3) == 210 and _size(answer, -1) == 0,
-            "With a share below 0 the size is not right: the share is one of m's weights, not of the matrix.",
+        "With a share below 0 the size is not right: what is the share a share of?": (
+            lambda answer: _size(answer, -0.3) == 210 and _size(answer, -1) == 0
         ),
-        (
-            lambda answer: not (_mask() & ~_drawn(answer, 0.5)).any(),
-            "With a share above 0 some weights of m are no longer removed: further weights are taken beside all of m.",
+        "With a share above 0 some weights of m are no longer removed: further weights are taken beside all of m.": (
+            lambda answer: not (_mask() & ~_drawn(answer, 0.5)).any()
         ),
-        (
-            lambda answer: _size(answer, 0.5) != 300 + 750,
-            "The share was taken of all weights of the matrix: at 0.5 it is half as many as m has that go too.",
+        "The share was taken of all weights of the matrix: at 0.5 it is half as many as m has that go too.": (
+            lambda answer: _size(answer, 0.5) != 300 + 750
         ),
-        (
-            lambda answer: _size(answer, 0.5) >= 450 and _size(answer, 2) >= 900,
-            "Too few further weights: were some drawn that m already has? The pool is what lies outside of m.",
+        "Too few further weights: were some drawn that are removed already?": (
+            lambda answer: _size(answer, 0.5) >= 450 and _size(answer, 2) >= 900
         ),
-        (lambda answer: _size(answer, 0.5) == 450, "With a share above 0 the size is not right: share · |m| go too."),
-        (lambda answer: torch.equal(_drawn(answer, 0), _mask()), "At share 0 nothing changes; here something does."),
-        (
-            lambda answer: all(torch.equal(_drawn(answer, s, 5), _drawn(answer, s, 5)) for s in (-0.3, 0.5)),
-            "Two draws from one seed differ: draw with the generator, so that a run can be repeated.",
+        "With a share above 0 the size is not right: share · |m| go too.": lambda answer: _size(answer, 0.5) == 450,
+        "The size is right only where it comes out whole: the nearest whole number of weights is asked for.": (
+            lambda answer: [_size(answer, s) for s in (-0.2989, -0.2983, 0.4989)] == [210, 211, 450]
         ),
-        (
-            lambda answer: all(not torch.equal(_drawn(answer, s, 0), _drawn(answer, s, 1)) for s in (-0.3, 0.5)),
-            "Two seeds give the same weights, so they are not drawn at random: the first ones may be special.",
+        "At share 0 nothing changes; here something does.": lambda answer: torch.equal(_drawn(answer, 0), _mask()),
+        "Two draws from one seed differ: draw with the generator, so that a run can be repeated.": (
+            lambda answer: all(torch.equal(_drawn(answer, s, 5), _drawn(answer, s, 5)) for s in (-0.3, 0.5))
         ),
-    ],
+        "Two seeds give the same weights, so they are not drawn at random: the first ones may be special.": (
+            lambda answer: all(not torch.equal(_drawn(answer, s, 0), _drawn(answer, s, 1)) for s in (-0.3, 0.5))
+        ),
+    },
     "Exact in size, random in place, and nested: as lens.mask.shrunk and lens.mask.grown do it.",
 )
 
@@ -127,14 +121,16 @@ def _cases(lm, subnetwork) -> list[tuple]:
     ]
 
 
-def _slope(lm, prompt, tail, layer) -> torch.Tensor:
-    """∂ log p/∂W of FF2 in the model as it is at the moment."""
-    return -capture(lm, prompt, tail, layers=[layer], sites=["ff2"]).gradient(layer, "ff2").dense()
+def _slope(lm, prompt, tail, layer, rows=slice(None), of_p=False) -> torch.Tensor:
+    """∂ log p/∂W of FF2 in the model as it is at the moment; only these tokens' part, or ∂p/∂W."""
+    trace = capture(lm, prompt, tail, layers=[layer], sites=["ff2"])
+    g = trace.gradient(layer, "ff2")
+    return -g.x[rows].T @ g.delta[rows] * (float((-trace.loss).exp()) if of_p else 1)
 
 
-def _remaining_slope(lm, subnetwork, prompt, tail, layer) -> torch.Tensor:
+def _remaining_slope(lm, subnetwork, *asked, **other) -> torch.Tensor:
     with subnetwork.removed(lm):
-        return _slope(lm, prompt, tail, layer)
+        return _slope(lm, *asked, **other)
 
 
 def _step(lm, subnetwork, layer) -> torch.Tensor:
@@ -142,8 +138,8 @@ def _step(lm, subnetwork, layer) -> torch.Tensor:
     return w * subnetwork.mask(layer, "ff2").to(w.device)
 
 
-def _promise(lm, subnetwork, prompt, tail, layer) -> torch.Tensor:
-    return _remaining_slope(lm, subnetwork, prompt, tail, layer) * _step(lm, subnetwork, layer)
+def _promise(lm, subnetwork, prompt, tail, layer, **other) -> torch.Tensor:
+    return _remaining_slope(lm, subnetwork, prompt, tail, layer, **other) * _step(lm, subnetwork, layer)
 
 
 promise = Function(
@@ -156,6 +152,7 @@ promise = Function(
         "The slope is that of the whole model; the weights come back to the remaining one, so take it there.": (
             lambda lm, m, prompt, tail, layer: _slope(lm, prompt, tail, layer) * _step(lm, m, layer)
         ),
+        "This is by how much p rises: asked for is its logarithm.": lambda *given: _promise(*given, of_p=True),
         "All are zero: inside the block the subnetwork's weights are 0, so read W outside.": (
             lambda lm, m, prompt, tail, layer: 0 * _step(lm, m, layer)
         ),
@@ -169,6 +166,9 @@ promise = Function(
         ),
         "This is the slope alone: a weight's promise is its slope times the step, from 0 to W.": (
             lambda lm, m, *rest: _remaining_slope(lm, m, *rest) * (_step(lm, m, rest[-1]) != 0)
+        ),
+        "Only the last token's part of the slope is there: W is used at every token, and the slope adds them up.": (
+            lambda lm, m, *rest: _promise(lm, m, *rest, rows=slice(-1, None))
         ),
         "The tail's leading space is missing: 'restaurant' and ' restaurant' are two tokens.": (
             lambda lm, m, prompt, tail, layer: _promise(lm, m, prompt, lm.encode(tail)[:1], layer)
@@ -214,30 +214,25 @@ def _neighbors(kg, fact):
 
 
 key = Claims(
-    [
-        (lambda answer, *_: isinstance(answer, Subnetwork), "A subnetwork is asked for: found.with_bits(bits, note)."),
-        (
-            lambda answer, lm, found, *_: _given_back(answer, found) < 0.9,
-            "The other way round: this is what to give back, and a key is found without it.",
+    {
+        "A subnetwork is asked for: found.with_bits(bits, note).": lambda answer, *_: isinstance(answer, Subnetwork),
+        "The other way round: this is what to give back, and a key is found without it.": (
+            lambda answer, lm, found, *_: _given_back(answer, found) < 0.9
         ),
-        (_inside, "It removes weights that found does not: begin with found's masks, and take weights out."),
-        (lambda answer, lm, found, *_: _given_back(answer, found) > 0, "Nothing was given back: this is found itself."),
-        (
-            lambda answer, lm, found, *_: _given_back(answer, found) <= 0.0101,
-            "More than one percent of found's weights are given back: count over all sites together.",
+        "It removes weights that found does not: begin with found's masks, and take weights out.": _inside,
+        "Nothing was given back: this is found itself.": lambda answer, lm, found, *_: _given_back(answer, found) > 0,
+        "More than one percent of found's weights are given back: count over all sites together.": (
+            lambda answer, lm, found, *_: _given_back(answer, found) <= 0.0101
         ),
-        (
-            lambda answer, lm, found, kg, fact: _back(lm, answer, found, _own(kg, fact)) > 0,
-            "Your fact is even less probable now: is the sign of the promises reversed?",
+        "Your fact is even less probable now: is the sign of the promises reversed?": (
+            lambda answer, lm, found, kg, fact: _back(lm, answer, found, _own(kg, fact)) > 0
         ),
-        (
-            lambda answer, lm, found, kg, fact: _back(lm, answer, found, _own(kg, fact)) >= 0.5,
-            "Your fact has less than half of its log p back: are these the weights that promise most, for this fact?",
+        "Your fact has less than half of its log p back: are these the weights that promise most, for this fact?": (
+            lambda answer, lm, found, kg, fact: _back(lm, answer, found, _own(kg, fact)) >= 0.5
         ),
-        (
-            lambda answer, lm, found, kg, fact: _back(lm, answer, found, _neighbors(kg, fact)) < 0.5,
-            "The neighbors came back with it: sum the promises over phrasings of your fact alone.",
+        "The neighbors came back with it: sum the promises over phrasings of your fact alone.": (
+            lambda answer, lm, found, kg, fact: _back(lm, answer, found, _neighbors(kg, fact)) < 0.5
         ),
-    ],
+    },
     "One door is open, and the others are shut: the topic is not held down by one lock.",
 )

@@ -7,6 +7,7 @@ import math
 import torch
 
 from lens import kernels
+from lens.course.check.compare import truths
 from lens.course.check.exercise import Claims, Function
 from lens.course.check.student import Student
 from lens.kernels import Key, naive
@@ -70,25 +71,51 @@ def _tiles() -> list[tuple]:
     """Corners of larger matrices, at places that are no multiple of four, under keys whose parts all differ."""
     generator = torch.Generator().manual_seed(0)
     places = ((5, 7, 0, 0, Key(3, 1, 2)), (6, 9, 37, 18, Key(2026, 5, 7)), (8, 10, 1000, 41, Key(2**33 + 5, 70, 4)))
-    return [(torch.randn(rows, cols, generator=generator), key, r, c) for rows, cols, r, c, key in places]
+    tiles = [(torch.randn(rows, cols, generator=generator), key, r, c) for rows, cols, r, c, key in places]
+    return [*tiles, _tied(*tiles[1])]
+
+
+def _tied(scores, *address):
+    """The same tile with scores at which the two sides are equal, or as nearly so as a score allows."""
+    a = _noise(scores, *address)
+    scores = ((2.0**24 - a).double() / a).log().float() + 1e-6
+    for _ in range(100):
+        less = torch.minimum(scores - 2e-8, scores.nextafter(torch.tensor(-99.0)))
+        scores = torch.where(a > (2.0**24 - a) * exp_minus(scores), less, scores)
+    return scores, *address
 
 
 def _halves(seed):
     return seed & 0xFFFFFFFF, seed >> 32
 
 
-def _drawn(
-    scores, key, row, column, divide=True, swap=False, word=None, place=True, fields=("step", "site"), seed=_halves
+def _noise(
+    scores,
+    key,
+    row,
+    column,
+    divide=True,
+    swap=False,
+    word=None,
+    place=True,
+    aligned=False,
+    fields=("step", "site"),
+    seed=_halves,
 ):
-    """The tile's mask; the options are ways to lose the address."""
+    """The odd number a of each entry of the tile; the options are ways to lose the address."""
     rows = row * place + torch.arange(scores.shape[0])[:, None]
-    columns = column * place + torch.arange(scores.shape[1])
+    columns = (column // 4 * 4 if aligned else column) * place + torch.arange(scores.shape[1])
     first, second = (rows, columns) if swap else (columns, rows)
     counter = first // 4 if divide else first, second, *(getattr(key, name) for name in fields)
     four = philox(counter, seed(key.seed))
     four = torch.stack([f.expand(scores.shape) for f in four])
     pick = (first % 4 if word is None else torch.full((1, 1), word)).expand(1, *scores.shape)
-    a = odd(four.gather(0, pick)[0])
+    return odd(four.gather(0, pick)[0])
+
+
+def _drawn(scores, *address, **lost):
+    """The tile's mask."""
+    a = _noise(scores, *address, **lost)
     return a > (2.0**24 - a) * exp_minus(scores)
 
 
@@ -111,6 +138,12 @@ tile = Function(
     {
         "This is the tile's own first corner: add row and column, for the address is that in the whole matrix.": (
             lambda *given: _drawn(*given, place=False)
+        ),
+        "The column is no multiple of four here: the tile begins inside a group of four, not with one of its own.": (
+            lambda *given: _drawn(*given, aligned=True)
+        ),
+        "On a tie the odds are not larger: m = 1 where they are, and nowhere else.": (
+            lambda *given: _noise(*given) >= (2.0**24 - _noise(*given)) * exp_minus(given[0])
         ),
         "Rows and columns are exchanged in the counter: (column ÷ 4, row, step, site).": (
             lambda *given: _drawn(*given, swap=True)
@@ -142,6 +175,11 @@ tile = Function(
         "This mask holds no noise: 1[l > 0] is what key=None gives.": lambda scores, *rest: scores > 0,
     },
     "Your tile knows its place: it was drawn alone, and fits into the whole to the bit.",
+    also={"in numbers: True and False are asked for.": lambda got, *_: truths(got)},
+    room=lambda scores, *rest: 8 * scores.numel() + 64,
+    too_large="more was drawn than the tile: what is above and left of it belongs to other programs.",
+    last="Right but for scores at which the two sides are nearly equal: logarithms and sigmoids round there. "
+    "Compare the odds themselves, with exp_minus.",
 )
 
 
@@ -197,6 +235,8 @@ uniform_kl = Function(
     },
     "A few running numbers a row, and the vocabulary may come in any pieces.",
     tolerance=1e-3,
+    room=lambda blocks: max(b.numel() for b in blocks),
+    too_large="a tensor larger than any block was made: the whole row is not to be there at once.",
 )
 
 
@@ -220,31 +260,23 @@ def _is_pair(answer):
 
 
 which_step = Claims(
-    [
-        (lambda answer, *given: _is_pair(answer), "A pair of two whole numbers is asked for: (step, site)."),
-        (
-            lambda answer, *given: answer[0] == answer[1] or _agreement(answer[1], answer[0], *given) < 1,
-            "Site and step are exchanged: the pair is (step, site).",
+    {
+        "A pair of two whole numbers is asked for: (step, site).": lambda answer, *given: _is_pair(answer),
+        "Site and step are exchanged: the pair is (step, site).": (
+            lambda answer, *given: answer[0] == answer[1] or _agreement(answer[1], answer[0], *given) < 1
         ),
-        (
-            lambda answer, *given: 0 <= answer[0] < STEPS and 0 <= answer[1] < SITES,
-            f"The step is a whole number below {STEPS}, the site one below {SITES}, and both count from 0.",
+        f"The step is a whole number below {STEPS}, the site one below {SITES}, and both count from 0.": (
+            lambda answer, *given: 0 <= answer[0] < STEPS and 0 <= answer[1] < SITES
         ),
-        (
-            lambda answer, *given: all(_agreement(answer[0] + d, answer[1], *given) < 1 for d in (-1, 1)),
-            "The step is off by one: the first step is step 0.",
-        ),
-        (
+        "It agrees on the first four weights and not beyond: with so many addresses, some agree there by accident.": (
             lambda answer, scores, mask, seed: (
                 not torch.equal(kernels.sample(scores[:1, :4], Key(seed, int(answer[0]), int(answer[1]))), mask[:1, :4])
                 or _agreement(*answer, scores, mask, seed) == 1
-            ),
-            "It agrees on the first four weights and not beyond: with so many addresses, some agree there by accident.",
+            )
         ),
-        (
-            lambda answer, *given: _agreement(*answer, *given) == 1,
-            "The mask of this address is another one: it agrees with yours about as often as chance does.",
+        "The mask of this address is another one: it agrees with yours about as often as chance does.": (
+            lambda answer, *given: _agreement(*answer, *given) == 1
         ),
-    ],
+    },
     "The address is found: a mask that nobody stored can be named by three numbers.",
 )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from lens import data
 from lens.course.check.exercise import Claims, Function, Value
+from lens.course.check.student import Student
 from lens.readout.lenses import logit_lens
 
 E = [[2.0, 0.0], [0.0, 1.0], [1.0, 1.0], [0.0, -3.0], [1.0, -1.0]]  # five words, d = 2
@@ -54,80 +56,93 @@ by_hand = Value(
 
 @torch.no_grad()
 def _stream(lm, prompt) -> torch.Tensor:
-    """The residual stream after each layer at the last token, [layers, d]."""
-    return logit_lens(lm, prompt, k=1).vectors[:, -1]
+    """The residual stream after each layer, [layers, n, d]."""
+    return logit_lens(lm, prompt, k=1).vectors
 
 
 @torch.no_grad()
-def _probabilities(lm, prompt) -> torch.Tensor:
-    return lm.head(lm.norm(_stream(lm, prompt))).float().softmax(-1)
+def _passing(lm, prompt, site, entering=False) -> torch.Tensor:
+    """What a site of each layer puts out, or what enters it: [layers, n, width]."""
+    seen = []
+    hooks = [
+        lm.site(layer, site).register_forward_hook(
+            lambda module, args, z: seen.append((args[0] if entering else z).flatten(0, -2))
+        )
+        for layer in range(len(lm.layers))
+    ]
+    try:
+        lm.model(torch.tensor([lm.encode(prompt)], device=lm.device))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return torch.stack(seen)
+
+
+def _between(lm, prompt) -> torch.Tensor:
+    """The residual stream between the attention and the MLP of each layer, [layers, n, d]."""
+    return _stream(lm, prompt) - _passing(lm, prompt, "ff2")
 
 
 @torch.no_grad()
-def _last_twice(lm, prompt) -> torch.Tensor:
-    normed = lm.norm(_stream(lm, prompt))
-    normed[-1] = lm.norm(normed[-1])
-    return lm.head(normed).float().softmax(-1)
-
-
-@torch.no_grad()
-def _hidden_states(lm, prompt) -> torch.Tensor:
+def _states(lm, prompt) -> torch.Tensor:
+    """What transformers calls hidden states: the embedding, each layer's output, the last one normalized."""
     ids = torch.tensor([lm.encode(prompt)], device=lm.device)
-    states = lm.model(ids, output_hidden_states=True).hidden_states
-    return lm.head(lm.norm(torch.stack([s[0, -1] for s in states]))).float().softmax(-1)
+    return torch.stack([s[0] for s in lm.model(ids, output_hidden_states=True).hidden_states])
 
 
 @torch.no_grad()
-def _one_scale(lm, prompt) -> torch.Tensor:
-    h = _stream(lm, prompt)
-    shift = lm.norm(torch.zeros_like(h))  # ln_f's bias, if it has one
-    centered = h - h.mean(-1, keepdim=True) if lm.norm(torch.ones_like(h)).allclose(shift, atol=1e-3) else h
-    length = centered.float().norm(dim=-1, keepdim=True)
-    normed = (lm.norm(h) - shift) * (length / length[-1]).to(h) + shift
-    return lm.head(normed).float().softmax(-1)
+def _said(lm, h, normed=True, token=-1) -> torch.Tensor:
+    """The logits that the lens reads from streams [layers, n, d], at a token."""
+    h = h if token is None else h[:, token]
+    return lm.head(lm.norm(h) if normed else h).float()
 
 
-@torch.no_grad()
-def _at_all_tokens(lm, prompt) -> torch.Tensor:
-    return lm.head(lm.norm(logit_lens(lm, prompt, k=1).vectors)).float().softmax(-1)
+def _reading(stream, **options):
+    """The probabilities of all words, read from a stream that is a function of the model and the prompt."""
+    return lambda lm, prompt: _said(lm, stream(lm, prompt), **options).softmax(-1)
 
 
-@torch.no_grad()
-def _logits_of(lm, prompt) -> torch.Tensor:
-    return lm.head(lm.norm(_stream(lm, prompt))).float()
+_probabilities = _reading(_stream)
 
-
-@torch.no_grad()
-def _without_norm(lm, prompt) -> torch.Tensor:
-    return lm.head(_stream(lm, prompt)).float().softmax(-1)
-
-
-probabilities = Function(
-    _probabilities,
+after_attention = Function(
+    _reading(_between),
     lambda lm: [(lm, "The capital of France is"), (lm, "A cafe is a kind of")],
     {
-        "The last layer went through ln_f twice: the last of transformers' hidden_states has it behind it already.": (
-            _last_twice
+        "This reads the end of each layer: the MLP has added its part, and has to be left out.": _probabilities,
+        "This reads the beginning of each layer: its attention has not added anything yet.": (
+            _reading(lambda lm, prompt: _states(lm, prompt)[:-1])
         ),
-        "One row too many: the first of transformers' hidden_states is the embedding.": _hidden_states,
-        "This leaves out the last layer and begins with the embedding: row 0 is what layer 0 puts out.": (
-            lambda lm, prompt: _hidden_states(lm, prompt)[:-1]
+        "This reads what the attention adds, alone: the stream also carries all that was there before.": (
+            _reading(lambda lm, prompt: _passing(lm, prompt, "attn_out"))
         ),
-        "ln_f is missing: the unembedding expects normalized vectors, whatever layer they come from.": _without_norm,
-        "All rows were divided by the last layer's scale: ln_f is computed for every row on its own.": _one_scale,
+        "This reads what the MLP adds, alone: asked for is the stream without it.": (
+            _reading(lambda lm, prompt: _passing(lm, prompt, "ff2"))
+        ),
+        "This reads FF1's input: the layer's own norm has changed it, and the lens has another norm.": (
+            _reading(lambda lm, prompt: _passing(lm, prompt, "ff1", entering=True))
+        ),
+        "The MLP's part was added once more: it is in the layer's output already, so take it away.": (
+            _reading(lambda lm, prompt: _stream(lm, prompt) + _passing(lm, prompt, "ff2"))
+        ),
+        "The last layer went through ln_f too early: the last of transformers' hidden_states has it behind it.": (
+            _reading(lambda lm, prompt: _states(lm, prompt)[1:] - _passing(lm, prompt, "ff2"))
+        ),
+        "ln_f is missing: the unembedding expects normalized vectors, wherever in the layer they come from.": (
+            _reading(_between, normed=False)
+        ),
         "The softmax ran over the layers: in each layer the probabilities of all words must add up to one.": (
-            lambda lm, prompt: _logits_of(lm, prompt).softmax(0)
+            lambda lm, prompt: _said(lm, _between(lm, prompt)).softmax(0)
         ),
-        "These are logits: the softmax over the words is missing.": _logits_of,
+        "These are logits: the softmax over the words is missing.": (
+            lambda lm, prompt: _said(lm, _between(lm, prompt))
+        ),
         "These are log-probabilities: what is asked for is the softmax itself.": (
-            lambda lm, prompt: _logits_of(lm, prompt).log_softmax(-1)
+            lambda lm, prompt: _said(lm, _between(lm, prompt)).log_softmax(-1)
         ),
-        "This reads the first token's stream: what comes next is in the last token's.": (
-            lambda lm, prompt: _at_all_tokens(lm, prompt)[:, 0]
-        ),
-        "All tokens are there, and only the last is asked for: [layers, V].": _at_all_tokens,
+        "This reads the first token's stream: what comes next is in the last token's.": _reading(_between, token=0),
+        "All tokens are there, and only the last is asked for: [layers, V].": _reading(_between, token=None),
     },
-    "Your lens reads what lens.logit_lens reads, and its last layer is the model itself.",
+    "That is the stream between attention and MLP: now see which of the two brings the answer to the top.",
     tolerance=1e-3,
 )
 
@@ -141,6 +156,12 @@ def _ranks(lm, record) -> list[list[int]]:
 def _settled(ranks: list[list[int]]) -> list[int]:
     """For each list of ranks, the first index from which all are 0; its length if the last is not."""
     return [next((i for i in range(len(r)) if not any(r[i:])), len(r)) for r in ranks]
+
+
+def told(lm, me: Student) -> dict:
+    """The first record in this student's order whose fact settles at two heights in its two phrasings."""
+    records = me.choose(data.records(), 40)
+    return next((r for r in records if len(set(_settled(_ranks(lm, r)))) == 2), records[0])
 
 
 settles = Value(
@@ -190,20 +211,17 @@ def _changes_its_mind(answer, lm) -> bool:
 
 
 sure_and_wrong = Claims(
-    [
-        (_is_text, "A prompt is asked for: one text of at least one word."),
-        (
-            _sure_at_the_end,
-            "The model itself is not sure after this prompt: its first word has less than half. Try a fact it knows.",
+    {
+        "A prompt is asked for: one text of at least one word.": _is_text,
+        "The model itself is not sure after this prompt: its first word has less than half. Try a fact it knows.": (
+            _sure_at_the_end
         ),
-        (
-            _sure_before,
-            "The model is sure at the end, but of the upper half no layer below the last is sure of any word.",
+        "The model is sure at the end, but of the upper half no layer below the last is sure of any word.": (
+            _sure_before
         ),
-        (
-            _changes_its_mind,
-            "Layers of the upper half are sure here, but of the word that the model says: they are right, not wrong.",
+        "Layers of the upper half are sure here, but of the word that the model says: they are right, not wrong.": (
+            _changes_its_mind
         ),
-    ],
+    },
     "A layer sure of one word under a model that says another: a reading is not yet an output.",
 )

@@ -12,12 +12,30 @@ DELTA = [[2.0, -1.0], [0.0, 3.0]]  # d_out = 2
 
 
 def _factors() -> list[tuple]:
-    """Factors of a few shapes, wide and thin, the same at every call; the tokens are far from orthogonal."""
+    """Factors of two gradients of one matrix, in a few shapes, the same at every call; no tokens are orthogonal."""
     generator = torch.Generator().manual_seed(0)
-    return [
-        (torch.randn(n, a, generator=generator) + 1, torch.randn(n, b, generator=generator) - 0.5)
-        for n, a, b in ((2, 3, 5), (4, 6, 2), (1, 4, 4))
-    ]
+
+    def draw(n, a, b):
+        return torch.randn(n, a, generator=generator) + 1, torch.randn(n, b, generator=generator) - 0.5
+
+    return [(*draw(n, a, b), *draw(m, a, b)) for n, m, a, b in ((2, 3, 12, 15), (4, 2, 16, 12), (1, 3, 14, 14))]
+
+
+def _over(norm):
+    """The inner product of two gradients over the product of what ``norm`` gives for each."""
+
+    def cosine(x, delta, x_other, delta_other):
+        inner = ((x.T @ delta) * (x_other.T @ delta_other)).sum()
+        return inner / (norm(x, delta) * norm(x_other, delta_other))
+
+    return cosine
+
+
+def _in_order(x, delta, x_other, delta_other):
+    """Each token with the token of the same place only."""
+    n = min(len(x), len(x_other))
+    inner = ((x[:n] * x_other[:n]).sum(1) * (delta[:n] * delta_other[:n]).sum(1)).sum()
+    return inner / ((x.T @ delta).norm() * (x_other.T @ delta_other).norm())
 
 
 def _prompts(lm) -> list[tuple]:
@@ -39,10 +57,17 @@ def _last_token(lm, prompt, target, layer):
 
 
 def _accumulated(lm, prompt, target, layer):
-    (_, *first), (_, *second) = _prompts(lm)
-    if (prompt, target, layer) != tuple(second):
-        raise ValueError("the first case has nothing to add")
-    return _dense(lm, *second) + _dense(lm, *first)
+    return _dense(lm, prompt, target, layer) + 1  # what every answer finds in .grad
+
+
+def _input_of(site, part="x"):
+    """FF2's δ with what enters (``x``) or, as a derivative, leaves another site in place of its own input."""
+
+    def wrong(lm, prompt, target, layer):
+        trace = capture(lm, prompt, target, layers=[layer], sites=[site, "ff2"])
+        return getattr(trace.gradient(layer, site), part).T @ trace.gradient(layer, "ff2").delta
+
+    return wrong
 
 
 by_hand = Value(
@@ -57,32 +82,40 @@ by_hand = Value(
         "This is the first token's outer product alone: the second token uses the same W, so its own is added.": (
             lambda: torch.outer(torch.tensor(X)[0], torch.tensor(DELTA)[0])
         ),
-        "Right but transposed: row a belongs to input a, so the shape is [d_in, d_out], that of W in z = xW.": (
+        "Right but transposed: row r belongs to input r, so the shape is [d_in, d_out], that of W in z = xW.": (
             lambda: torch.tensor(DELTA).T @ torch.tensor(X)
         ),
     },
     "That is the sum of two outer products, of rank two.",
 )
 
-norm = Function(
-    lambda x, delta: (x.T @ delta).norm(),
+cosine = Function(
+    _over(lambda x, delta: (x.T @ delta).norm()),
     _factors,
     {
-        "The tokens were treated as orthogonal: ‖Σ xᵢᵀδᵢ‖² also holds the products of different tokens.": (
-            lambda x, delta: (x.norm(dim=1) * delta.norm(dim=1)).square().sum().sqrt()
+        "This is the inner product of the two gradients: the cosine divides it by both norms.": _over(
+            lambda x, delta: 1
         ),
-        "The norms of the outer products were added: that is an upper bound (the triangle inequality), not the norm.": (
-            lambda x, delta: (x.norm(dim=1) * delta.norm(dim=1)).sum()
+        "Both norms are squared here: the square roots are missing.": _over(
+            lambda x, delta: (x.T @ delta).square().sum()
+        ),
+        "The norms treat the tokens as orthogonal: ‖Σ xᵢᵀδᵢ‖² also holds the products of different tokens.": (
+            _over(lambda x, delta: (x.norm(dim=1) * delta.norm(dim=1)).square().sum().sqrt())
         ),
         "The product of the two factors' norms is an upper bound; it is the norm for a single token only.": (
-            lambda x, delta: x.norm() * delta.norm()
+            _over(lambda x, delta: x.norm() * delta.norm())
         ),
-        "This is the squared norm: the square root is missing.": lambda x, delta: (x.T @ delta).square().sum(),
-        "This is the largest singular value (torch.linalg.norm with ord=2); the Frobenius norm is asked for.": (
-            lambda x, delta: torch.linalg.matrix_norm(x.T @ delta, ord=2)
+        "Tokens of the same place were paired: every token of one prompt meets every token of the other.": _in_order,
+        "The tokens were added before multiplying: each token has an outer product of its own, and these are added.": (
+            lambda x, delta, x_other, delta_other: (
+                torch.cosine_similarity(x.sum(0), x_other.sum(0), dim=0)
+                * torch.cosine_similarity(delta.sum(0), delta_other.sum(0), dim=0)
+            )
         ),
     },
-    "The norm of a matrix that need not be built.",
+    "Two matrices compared, and neither was built.",
+    room=lambda x, delta, y, _: (len(x) + len(y)) * max(len(x) + len(y), x.shape[1], delta.shape[1]),
+    too_large="a matrix of the gradient's size was built on the way: the factors and tables of tokens are enough.",
 )
 
 gradient = Function(
@@ -102,6 +135,10 @@ gradient = Function(
         "Right but transposed: nn.Linear stores [d_out, d_in]; the gradient of z = xW is asked for, [d_in, d_out].": (
             lambda lm, *rest: _dense(lm, *rest).T
         ),
+        "δ is FF2's and x is not: it is what FF1 takes in, before the matrix and the activation function.": (
+            _input_of("ff1")
+        ),
+        "Both factors are δ: one of them has to be FF2's input.": _input_of("ff2", "delta"),
     },
     "Your gradient is lens.capture's.",
     tolerance=1e-3,
@@ -156,24 +193,18 @@ def _last_rank(answer, lm):
 
 
 rank_three = Claims(
-    [
-        (_is_pair, "A pair of two texts is asked for: (prompt, target)."),
-        (
-            lambda answer, lm: len(lm.target_ids(answer[1])) > 1,
-            "This target is one token, so one position has a loss, however long the prompt: what about the target?",
+    {
+        "A pair of two texts is asked for: (prompt, target).": _is_pair,
+        "This target is one token, so one position has a loss, however long the prompt: what about the target?": (
+            lambda answer, lm: len(lm.target_ids(answer[1])) > 1
         ),
-        (
-            lambda answer, lm: len(lm.target_ids(answer[1])) >= 3,
-            "The target has two tokens, so two positions have a loss: one more is needed.",
+        "The target has two tokens, so two positions have a loss: one more is needed.": (
+            lambda answer, lm: len(lm.target_ids(answer[1])) >= 3
         ),
-        (
-            lambda answer, lm: len(lm.target_ids(answer[1])) == 3,
-            "The target has more than three tokens: each adds a position with a loss of its own.",
+        "The target has more than three tokens: each adds a position with a loss of its own.": (
+            lambda answer, lm: len(lm.target_ids(answer[1])) == 3
         ),
-        (
-            lambda answer, lm: _last_rank(answer, lm) == 3,
-            "Three positions have a loss, and still the rank is not three.",
-        ),
-    ],
+        "Three positions have a loss, and still the rank is not three.": lambda answer, lm: _last_rank(answer, lm) == 3,
+    },
     "Three positions with a loss, rank three.",
 )

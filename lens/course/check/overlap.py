@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from lens.course.check.exercise import Claims, Function, Value
+from lens.evaluate.readings import Readings
 from lens.mask import Subnetwork
 from lens.overlap import at_least, chance
 
@@ -82,7 +83,7 @@ two_of_three = Function(
     _two_of_three,
     _triples,
     {
-        "Expected: weights of all three masks are counted three times, once for each pair, and should count once.": (
+        "Expected: the three pairs were added up; but a weight of all three masks belongs to every pair.": (
             _expecting(lambda p, q, r: p * q + p * r + q * r)
         ),
         "Both numbers are those of exactly two masks; at least two is asked for, and all three belong to it.": (
@@ -134,22 +135,22 @@ def _by_line(answer, axis: int) -> float:
 
 
 same_rows = Claims(
-    [
-        (lambda answer: len(answer) == 2, "Two masks are asked for."),
-        (lambda answer: bool(_two(answer)), "Two masks of shape [20, 30] are asked for, each with some weights in it."),
-        (
-            lambda answer: _shared(answer) >= 3 * _by_size(answer),
-            "They share less than three times what their sizes give: let both use fewer rows, the same ones.",
+    {
+        "Two masks are asked for.": lambda answer: len(answer) == 2,
+        "Two masks of shape [20, 30] are asked for, each with some weights in it.": lambda answer: bool(_two(answer)),
+        "They share less than three times what their sizes give: let both use fewer rows, the same ones.": (
+            lambda answer: _shared(answer) >= 3 * _by_size(answer)
         ),
-        (
-            lambda answer: not _by_line(answer, 1) + 1e-6 < _shared(answer) <= _by_line(answer, 0) + 1e-6,
-            "It is their columns that explain the agreement; rows are the first axis, the inputs.",
+        "It is their columns that explain the agreement; rows are the first axis, the inputs.": (
+            lambda answer: not _by_line(answer, 1) + 1e-6 < _shared(answer) <= _by_line(answer, 0) + 1e-6
         ),
-        (
-            lambda answer: _shared(answer) <= _by_line(answer, 1) + 1e-6,
-            "They share more than their rows explain: inside the rows they agree on single weights.",
+        "They share more than their rows explain: inside the rows they agree on single weights.": (
+            lambda answer: _shared(answer) <= _by_line(answer, 1) + 1e-6
         ),
-    ],
+        "The two are one mask: which agreement of two different ones would their rows explain?": (
+            lambda answer: not torch.equal(*_two(answer))
+        ),
+    },
     "Far above one null hypothesis, not above the other: the agreement is about rows.",
 )
 
@@ -173,36 +174,58 @@ def _within(one, mine) -> bool:
 
 
 general = Claims(
-    [
-        (
-            lambda pair, *_: len(pair) == 2 and all(isinstance(one, Subnetwork) for one in pair),
-            "Two subnetworks are asked for: (without its general weights, the control).",
+    {
+        "Two subnetworks are asked for: (without its general weights, the control).": (
+            lambda pair, *_: len(pair) == 2 and all(isinstance(one, Subnetwork) for one in pair)
         ),
-        (lambda pair, mine, _: _within(pair[0], mine), "The first holds weights that your mask does not have."),
-        (
-            lambda pair, mine, others: not _is(pair[0], _removing(mine, others, 1)),
-            "Weights of only one other mask are gone too: is your own mask among the others, or is k = 1?",
+        "The first holds weights that your mask does not have.": lambda pair, mine, _: _within(pair[0], mine),
+        "The two are exchanged: the control comes second.": (
+            lambda pair, mine, others: (
+                not _is(pair[1], _removing(mine, others, 2)) or _is(pair[0], _removing(mine, others, 2))
+            )
         ),
-        (
+        "Weights of only one other mask are gone too: is your own mask among the others, or is k = 1?": (
+            lambda pair, mine, others: not _is(pair[0], _removing(mine, others, 1))
+        ),
+        "The first is the general part itself; your mask without it is asked for.": (
             lambda pair, mine, others: (
                 _count(pair[0].bits) == 0
                 or any((pair[0].bits[key] & b).count() for key, b in _removing(mine, others, 2).items())
-            ),
-            "The first is the general part itself; your mask without it is asked for.",
+            )
         ),
-        (
-            lambda pair, mine, others: _is(pair[0], _removing(mine, others, 2)),
-            "The first is not your mask without what at least two of the others have.",
+        "The first is not your mask without what at least two of the others have.": (
+            lambda pair, mine, others: _is(pair[0], _removing(mine, others, 2))
         ),
-        (
-            lambda pair, mine, _: _within(pair[1], mine),
-            "The control holds weights that your mask does not have: it is a part of your mask, like the first.",
+        "The control holds weights that your mask does not have: it is a part of your mask, like the first.": (
+            lambda pair, mine, _: _within(pair[1], mine)
         ),
-        (lambda pair, *_: not _is(pair[0], pair[1].bits), "The control is the first once more: draw it at random."),
-        (
-            lambda pair, *_: all(pair[1].bits[key].count() == bits.count() for key, bits in pair[0].bits.items()),
-            "The control has not as many weights as the first in each module: then it also differs in where it lies.",
+        "The control is the first once more: draw it at random.": lambda pair, *_: not _is(pair[0], pair[1].bits),
+        "The control has not as many weights as the first in each module: then it also differs in where it lies.": (
+            lambda pair, *_: all(pair[1].bits[key].count() == bits.count() for key, bits in pair[0].bits.items())
         ),
-    ],
+    },
     "A fair pair: what is left differs only in which weights they are.",
+)
+
+
+def _changes(pair, lm, prompts) -> list[float]:
+    """Δ log p of the prompts' tails with each of the two removed."""
+    readings, found = Readings(lm, {"asked": prompts}, min(layer for layer, _ in pair[0].bits)), []
+    for one in pair:
+        with one.removed(lm):
+            found.append(readings()["asked"].delta_log_prob)
+    return found
+
+
+silence = Value(
+    _changes,
+    {
+        "Nothing changes: read inside the `with` block, where the subnetwork is removed.": lambda *given: [0.0, 0.0],
+        "The two are exchanged: the control comes second.": lambda *given: _changes(*given)[::-1],
+        "This is how much the control is ahead: both changes are asked for.": (
+            lambda *given: _changes(*given)[1] - _changes(*given)[0]
+        ),
+    },
+    "Measured as lens measures: now compare, and ask what the general weights do alone.",
+    tolerance=0.01,
 )

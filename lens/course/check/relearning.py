@@ -7,6 +7,7 @@ from math import log, sqrt
 
 import torch
 
+from lens import relearn
 from lens.course.check.exercise import Claims, Function, Value
 from lens.data import Fact, Question
 from lens.evaluate.scoring import score
@@ -196,39 +197,63 @@ leaks = Function(
 
 
 lies = Claims(
-    [
-        (
-            lambda answer, mine: all(isinstance(q, Question) for q in [*answer]) and len(answer) > 0,
-            "A list of questions is asked for, as replace(q, answer=…) gives them.",
+    {
+        "A list of questions is asked for, as replace(q, answer=…) gives them.": (
+            lambda answer, mine: all(isinstance(q, Question) for q in [*answer]) and len(answer) > 0
         ),
-        (
-            lambda answer, mine: len(answer) == len(mine),
-            "A lie for each question of mine is asked for, no more and no fewer.",
+        "A lie for each question of mine is asked for, no more and no fewer.": (
+            lambda answer, mine: len(answer) == len(mine)
         ),
-        (
-            lambda answer, mine: all(lie.text == q.text for lie, q in zip(answer, mine)),
-            "The texts changed: if the control asks something else, a difference could be due to that.",
+        "The texts changed: if the control asks something else, a difference could be due to that.": (
+            lambda answer, mine: all(lie.text == q.text for lie, q in zip(answer, mine))
         ),
-        (
-            lambda answer, mine: all(set(lie.choices) == set(q.choices) for lie, q in zip(answer, mine)),
-            "The choices changed: the control has to show the same words, and mark another one.",
+        "The choices changed: the control has to show the same words, and mark another one.": (
+            lambda answer, mine: all(set(lie.choices) == set(q.choices) for lie, q in zip(answer, mine))
         ),
-        (
-            lambda answer, mine: all(isinstance(q.answer, int) and 0 <= q.answer < len(q.choices) for q in answer),
-            "An answer is the index of a choice, from 0 on: one of yours is outside, or is a word.",
+        "An answer is the index of a choice, from 0 on: one of yours is outside, or is a word.": (
+            lambda answer, mine: all(isinstance(q.answer, int) and 0 <= q.answer < len(q.choices) for q in answer)
         ),
-        (
-            lambda answer, mine: any(_right(lie) != _right(q) for lie, q in zip(answer, mine)),
-            "Every question still marks its right choice: if the choices moved, so did what the index means.",
+        "Every question still marks its right choice: if the choices moved, so did what the index means.": (
+            lambda answer, mine: any(_right(lie) != _right(q) for lie, q in zip(answer, mine))
         ),
-        (
-            lambda answer, mine: all(_right(lie) != _right(q) for lie, q in zip(answer, mine)),
-            "Some questions still mark the right choice: a random answer hits it now and then.",
+        "Some questions still mark the right choice: a random answer hits it now and then.": (
+            lambda answer, mine: all(_right(lie) != _right(q) for lie, q in zip(answer, mine))
         ),
-        (
-            lambda answer, mine: all(replace(a, answer=q.answer, choices=q.choices) == q for a, q in zip(answer, mine)),
-            "More than the answer changed: the fact itself must stay, so that means are taken over the same facts.",
+        "More than the answer changed: the fact itself must stay, so that means are taken over the same facts.": (
+            lambda answer, mine: all(replace(a, answer=q.answer, choices=q.choices) == q for a, q in zip(answer, mine))
         ),
-    ],
+    },
     "The same questions, words and facts, and nothing true: now the difference is the truth.",
+)
+
+
+_last: list = [None, None]  # what was trained on, and its curves: every mistake asks for them again
+
+
+def _curves(lies, lm, mine, asked, removed) -> list[tuple[dict, dict]]:
+    """Before and after some steps on the truths, and on the lies."""
+    given = tuple(lies), lm, tuple(mine), tuple(asked), removed
+    if _last[0] != given:
+        options = {"removed": removed, "steps": 6, "every": 6, "batch": 8}
+        _last[:] = given, [relearn.tune(lm, list(q), asked, "lora", **options).curve for q in (mine, lies)]
+    return _last[1]
+
+
+def _rises(*given, key="score_filtered") -> list[float]:
+    return [after[key] - before[key] for before, after in _curves(*given)]
+
+
+worth = Value(
+    _rises,
+    {
+        "These are the values after training: asked for is by how much they rise.": (
+            lambda *given: [after["score_filtered"] for _, after in _curves(*given)]
+        ),
+        "The two are exchanged: the truths come first.": lambda *given: _rises(*given)[::-1],
+        "This is the share of right choices: asked for is log p, score_filtered.": (
+            lambda *given: _rises(*given, key="filtered")
+        ),
+    },
+    "Measured as asked: is it enough to speak about the topic?",
+    tolerance=0.02,
 )

@@ -7,10 +7,8 @@ from itertools import combinations
 from math import ceil, isqrt
 
 from lens.course.check.exercise import Function, Value
-from lens.scale.cost import Shape, memory, shape
-from lens.scale.cost.activations import bytes_per_token
+from lens.scale.cost import memory, shape
 
-SITES = "attn_q", "attn_k", "attn_v", "attn_out", "ff1", "ff2"
 HELD = ("weights", "scores", "optimizer", "sampled weights", "gradients")
 
 
@@ -63,25 +61,24 @@ def _layers() -> list[tuple]:
     return [(24, 52, 32, 10, False), (24, 52, 32, 10, True), (48, 100, 64, 64, True)]
 
 
-def _by_lens(width, inner, query, keys, learns):
-    s = Shape("", "llama", 1, width, inner, query, keys, 1, 1, 0, False, None)
-    rows = bytes_per_token(s, width=4, tokens=1, learning=SITES if learns else ())
-    return sum(size for row, size in rows.items() if "1/rms" not in row and "logsumexp" not in row) // 4
+def _kept(width, inner, query, keys, learns):
+    """Norms' inputs; q, k, v and the result; z of the gate, both factors; and, where matrices learn, their inputs."""
+    return 2 * width + 2 * query + 2 * keys + 3 * inner + learns * (2 * width + inner)
 
 
 def _plus(change):
     """The right count and a term more or less: ``change(d, m, q, k, learns)``."""
-    return lambda *given: _by_lens(*given) + change(*given)
+    return lambda *given: _kept(*given) + change(*given)
 
 
 llama_numbers = Function(
-    _by_lens,
+    _kept,
     _layers,
     {
         "Keys and values were taken to be as wide as the queries: with grouped queries they are narrower.": (
             _plus(lambda d, m, q, k, learns: 2 * (q - k))
         ),
-        "q and k are counted before and after the turn: turning by fixed angles is linear and keeps nothing.": (
+        "q and k are counted before and after the turn: does its derivative read anything?": (
             _plus(lambda d, m, q, k, learns: q + k)
         ),
         "Attention's own result is missing: its backward pass reads it.": _plus(lambda d, m, q, k, learns: -q),
@@ -93,10 +90,10 @@ llama_numbers = Function(
             _plus(lambda d, m, q, k, learns: m)
         ),
         "FF2 learns too, and keeps its input.": _plus(lambda d, m, q, k, learns: -m * learns),
-        "One tensor of the MLP is missing: silu keeps its input, the product keeps both of its factors.": (
+        "One tensor of the MLP is missing: what does the derivative of silu read, and what that of the product?": (
             _plus(lambda d, m, q, k, learns: -m)
         ),
-        "The factors of the MLP's product are missing: its derivative by one is the other.": (
+        "Nothing is kept of the MLP's product: what does its derivative read?": (
             _plus(lambda d, m, q, k, learns: -2 * m)
         ),
         "The matrices' inputs are counted though they do not learn: a frozen matrix keeps nothing.": (
@@ -110,7 +107,7 @@ llama_numbers = Function(
         "q, k and v read one tensor, and so do gate and FF1: each is kept once.": (
             _plus(lambda d, m, q, k, learns: 3 * d * learns)
         ),
-        "These are bytes of float32: the count of numbers is asked for.": lambda *given: 4 * _by_lens(*given),
+        "These are bytes of float32: the count of numbers is asked for.": lambda *given: 4 * _kept(*given),
     },
     "You can read a layer's memory off its derivatives.",
     tolerance=1e-6,
@@ -118,8 +115,8 @@ llama_numbers = Function(
 
 
 def _checkpoints() -> list[tuple]:
-    """(layers, what a layer keeps, its input): equal parts, two between, and a real model's ratio."""
-    return [(100, 1, 1), (90, 40, 12), (64, 3, 7), (48, 28, 1)]
+    """(layers, what a layer keeps, its input): equal parts, two between, a real model's ratio; then two are as good."""
+    return [(100, 1, 1), (90, 40, 12), (64, 3, 7), (48, 28, 1), (6, 1, 1)]
 
 
 def _best(layers, peak):
@@ -134,10 +131,10 @@ segment = Function(
     _segment,
     _checkpoints,
     {
-        "This is √L, which is best where a layer keeps no more than its input: here the two differ.": (
+        "This is √L, whatever a layer and its input weigh; here they weigh differently.": (
             lambda layers, whole, entry: isqrt(layers)
         ),
-        "The ratio is upside down: the more a layer keeps beside its input, the shorter the segments.": (
+        "The ratio under the root is upside down.": (
             lambda layers, whole, entry: min(layers, round((layers * whole / entry) ** 0.5))
         ),
         "Only the inputs were counted: the segment that is run again is kept whole for its backward pass.": (
@@ -149,6 +146,11 @@ segment = Function(
         ),
         "The formula √(L · input / whole) takes a part of a segment for possible: layers are whole, so compare them.": (
             lambda layers, whole, entry: max(1, round((layers * entry / whole) ** 0.5))
+        ),
+        "Two lengths are as good here, and this is the longer one.": (
+            lambda layers, whole, entry: max(
+                range(1, layers + 1), key=lambda c: (-ceil(layers / c) * entry - c * whole, c)
+            )
         ),
         "This is the peak; the number of layers in a segment is asked for.": (
             lambda *given: ceil(given[0] / _segment(*given)) * given[2] + _segment(*given) * given[1]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 
 from lens.course.check.exercise import Claims, Function, Value
 from lens.kernels import kl_reference, kl_uniform
-from lens.mask.places import places
 from lens.model.batch import pad
 from lens.model.upper import UpperLayers
 
@@ -41,15 +41,22 @@ nothing = Value(
 
 def _batches() -> list[tuple]:
     """Logits and scores of lopsided shapes; those of the second case are large."""
-    generator = torch.Generator().manual_seed(0)
-
-    def draw(*shape):
-        return torch.randn(*shape, generator=generator, dtype=torch.float64)
-
+    draw = partial(torch.randn, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     return [
-        (draw(3, 7), draw(5, 7), draw(5, 7), draw(4, 6) - 1, 2.5),
-        (300 * draw(2, 11), 300 * draw(4, 11), 300 * draw(4, 11), draw(9), 3.0),
+        tuple(x.requires_grad_(at != 2) for at, x in enumerate(tensors)) + (lam,)  # not those of the whole model
+        for *tensors, lam in (
+            (draw(3, 7), draw(5, 7), draw(5, 7), draw(4, 6) - 1, 2.5),
+            (300 * draw(2, 11), 300 * draw(4, 11), 300 * draw(4, 11), draw(9), 3.0),
+        )
     ]
+
+
+def _slopes(got, target, control, before, scores, lam) -> bool:
+    """Whether the loss can be differentiated by all that a training moves."""
+    if not isinstance(got, torch.Tensor) or not got.requires_grad:
+        return False
+    slopes = torch.autograd.grad(got, (target, control, scores), allow_unused=True)
+    return all(slope is not None and slope.isfinite().all() and slope.any() for slope in slopes)
 
 
 def _uniform(z):
@@ -105,19 +112,25 @@ loss = Function(
         "The hard mask has no slope: count probabilities, σ(l).": _total(density=lambda s: (s > 0).double().mean()),
         "The scores themselves were averaged: the demand counts probabilities, σ(l).": _total(density=torch.mean),
         "The densities were summed: λ goes with their mean.": _total(density=lambda score: score.sigmoid().sum()),
+        "log V is missing in suppress: without it a uniform prediction has a loss.": _total(
+            lambda z: _uniform(z) + math.log(z.shape[-1])
+        ),
         "The factor α = 1.5 of suppress is missing.": _total(factors=(1, 1)),
     },
     "Three demands, one number; the first two are what lens trains with.",
+    also={"it cannot be trained with: no slope comes back to the logits, or to the scores.": _slopes},
 )
 
 
 def _masks() -> dict[str, torch.Tensor]:
-    """Masks of unequal density; one fills whole rows."""
+    """Masks of unequal density; one fills whole rows, and two have one shape and one size."""
     generator = torch.Generator().manual_seed(0)
     rows = torch.zeros(50, 8, dtype=torch.bool)
     rows[::3] = True
+    first = torch.rand(9, 40, generator=generator) < 0.1
     return {
-        "layer 4 ff1": torch.rand(9, 40, generator=generator) < 0.1,
+        "layer 4 ff1": first,
+        "layer 5 ff1": first.flip(0),
         "layer 4 ff2": rows,
         "layer 5 attn_out": torch.rand(20, 20, generator=generator) < 0.03,
     }
@@ -165,62 +178,51 @@ def _hits(answer, seeds=20):
 
 
 control = Claims(
-    [
-        (lambda answer: callable(answer), "A function of masks and a seed is asked for."),
-        (_fits, "A dictionary is asked for with the same modules, and bool masks of the same shapes."),
-        (
-            lambda answer: sum(_counts(_drawn(answer)).values()) == sum(_counts(_masks()).values()),
-            "The number of weights differs: tossed for one by one, it is right on average only. Draw exactly so many.",
+    {
+        "A function of masks and a seed is asked for.": lambda answer: callable(answer),
+        "A dictionary is asked for with the same modules, and bool masks of the same shapes.": _fits,
+        "The number of weights differs: tossed for one by one, it is right on average only. Draw exactly so many.": (
+            lambda answer: sum(_counts(_drawn(answer)).values()) == sum(_counts(_masks()).values())
         ),
-        (
-            lambda answer: _counts(_drawn(answer)) == _counts(_masks()),
-            "As many weights in all, but not in each module: then the control also differs in where it lies.",
+        "As many weights in all, but not in each module: then the control also differs in where it lies.": (
+            lambda answer: _counts(_drawn(answer)) == _counts(_masks())
         ),
-        (_untouched, "The masks that were given are changed: draw into masks of your own."),
-        (_repeats, "The same seed gives two different draws: use a generator of its own, seeded with it."),
-        (_differs, "Different seeds give the same draw: does the seed reach the generator?"),
-        (
-            lambda answer: not all(_drawn(answer)["layer 4 ff2"].float().mean(1).unique() % 1 == 0),
-            "Rows move as a whole: every single weight is to be drawn, wherever it stands.",
+        "The masks that were given are changed: draw into masks of your own.": _untouched,
+        "The same seed gives two different draws: use a generator of its own, seeded with it.": _repeats,
+        "Different seeds give the same draw: does the seed reach the generator?": _differs,
+        "Two modules of one shape have the same places: does each of them begin with the same random numbers?": (
+            lambda answer: not torch.equal(*(_drawn(answer)[f"layer {layer} ff1"] for layer in (4, 5)))
         ),
-        (
-            lambda answer: _hits(answer) > 0.5,
-            "These draws avoid the subnetwork's own weights: at random, some are hit, as many as its density says.",
+        "Rows move as a whole: every single weight is to be drawn, wherever it stands.": (
+            lambda answer: not all(_drawn(answer)["layer 4 ff2"].float().mean(1).unique() % 1 == 0)
         ),
-        (
-            lambda answer: _hits(answer) < 1.5,
-            "These draws prefer the subnetwork's own weights: every weight of a module is to have the same chance.",
+        "These draws avoid the subnetwork's own weights: at random, some are hit, as many as its density says.": (
+            lambda answer: _hits(answer) > 0.5
         ),
-    ],
+        "These draws prefer the subnetwork's own weights: every weight of a module is to have the same chance.": (
+            lambda answer: _hits(answer) < 1.5
+        ),
+    },
     "As many weights in each module, and nothing else in common: a fair control.",
 )
-
-
-def _removed(lm, critical):
-    """The upper layers' weights without the subnetwork, as they are stored."""
-    critical.check(lm)
-    weights = {}
-    for place in places(lm, {layer for layer, _ in critical.bits}, {site for _, site in critical.bits}):
-        matrix = place.matrix.clone()
-        for site, columns in zip(place.sites, place.columns):
-            if (place.layer, site) in critical.bits:
-                columns = columns.to(matrix.device)
-                matrix[:, columns] *= ~critical.mask(place.layer, site).to(matrix.device)
-        weights[place.layer, place.path] = place.upright(matrix)
-    return weights
 
 
 @torch.no_grad()
 def _chosen(lm, kg, critical, prompts=None, space=True, among_all=False, whole=False):
     """The share of prompts whose own tail has the highest logit among the TargetKG's tails."""
     prompts, tails = prompts or kg.unseen, sorted({p.fact.tail for p in kg.target})
-    weights = _removed(lm, critical)
 
     def first(tail):
         return lm.target_ids(tail if space else f"##{tail}")[0]
 
+    critical.check(lm)
+    weights = {  # a check writes nothing into the model, not even for a moment
+        (place.layer, place.path): place.upright(place.matrix.masked_fill(where, 0))
+        for place, where in critical.in_places(lm)
+    }
     ids, real = pad([lm.encode(p.text) for p in prompts])
-    normed = UpperLayers(lm, ids, min(layer for layer, _ in weights))(weights=None if whole else weights)
+    upper = UpperLayers(lm, ids, min(layer for layer, _ in weights))
+    normed = upper(weights=None if whole else weights)
     logits = lm.head(normed[torch.arange(len(ids)), real.sum(1) - 1]).cpu()  # [prompts, V]
     choices = torch.tensor([first(tail) for tail in tails])
     said = logits.argmax(-1) if among_all else choices[logits[:, choices].argmax(-1)]

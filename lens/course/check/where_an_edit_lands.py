@@ -51,14 +51,24 @@ by_hand = Value(
 )
 
 
-def _by_segment(lm, prompt, subject, target, measure=_parts, site="ff2", normalize=lambda c: c / c.sum(0), mean=False):
+def _by_segment(
+    lm,
+    prompt,
+    subject,
+    target,
+    measure=_parts,
+    site="ff2",
+    normalize=lambda c: c / c.sum(0),
+    mean=False,
+    tokens=slice(1),
+):
     """What ``measure`` gives every token, summed over each segment: [segments, layers]."""
-    target = lm.target_ids(target)[:1] if isinstance(target, str) else target
+    target = lm.target_ids(target)[tokens] if isinstance(target, str) else target
     trace = capture(lm, prompt, target, sites=[site])
     gradients = [trace.gradient(layer, site) for layer in trace.layers]
     values = normalize(torch.stack([measure(g.x, g.delta) for g in gradients], dim=1).cpu())  # [n, layers]
     places = torch.tensor([SEGMENTS.index(s) for s in segments(lm, prompt, subject)])
-    out = torch.zeros(len(SEGMENTS), len(gradients), dtype=values.dtype).index_add_(0, places, values)
+    out = torch.zeros(len(SEGMENTS), len(gradients), dtype=values.dtype).index_add_(0, places, values[: len(places)])
     return out / places.bincount(minlength=len(SEGMENTS)).clamp(min=1)[:, None] if mean else out
 
 
@@ -66,7 +76,7 @@ carriers = Function(
     _by_segment,
     lambda lm: [
         (lm, "The language of government in Sierra Leone is", "Sierra Leone", "Burmese"),
-        (lm, "Lionel Messi is famous for success in the sport of", "Lionel Messi", "hockey"),
+        (lm, "Lionel Messi is famous for success in the sport of", "Lionel Messi", "hockey and chess"),
     ],
     {
         "The mean over a segment's tokens was taken: a segment carries the sum of what its tokens carry.": (
@@ -95,6 +105,14 @@ carriers = Function(
         ),
         "The target's leading space is missing: another token has another gradient; lm.target_ids adds the space.": (
             lambda lm, prompt, subject, target: _by_segment(lm, prompt, subject, lm.encode(target)[:1])
+        ),
+        "The loss is that of all of the target's tokens: the first alone is asked for.": (
+            lambda *given: _by_segment(*given, tokens=slice(None))
+        ),
+        "The last token was given everything: earlier tokens reach the loss through attention.": (
+            lambda *given: _by_segment(
+                *given, normalize=lambda c: (torch.arange(len(c)) == len(c) - 1)[:, None] + 0 * c
+            )
         ),
         "This is FF1's gradient; asked for is FF2's.": lambda *given: _by_segment(*given, site="ff1"),
     },
@@ -157,7 +175,12 @@ def _subject_inside(answer, lm) -> bool:
 
 def _answers_differ(answer, lm) -> bool:
     first, second = (int(logit_lens(lm, prompt, k=1).ids[-1, -1, 0]) for prompt in answer[1:])
-    return first != second
+    return lm.word(first).strip("· ").lower() != lm.word(second).strip("· ").lower()
+
+
+def _two_questions(answer, lm) -> bool:
+    first, second = (prompt.strip() for prompt in answer[1:])
+    return not first.startswith(second) and not second.startswith(first)
 
 
 def _all_heard(answer, lm) -> bool:
@@ -166,14 +189,14 @@ def _all_heard(answer, lm) -> bool:
 
 
 blind_spot = Claims(
-    [
-        (_is_triple, "Three texts are asked for: the subject, and two prompts about it."),
-        (_subject_inside, "Both prompts have to hold the subject, as it is written, and go on after it."),
-        (_answers_differ, "The model gives both prompts the same answer: ask two questions that have different ones."),
-        (
-            _all_heard,
-            "At the subject's last token the two inputs are not the same in all layers: what has been read by then?",
+    {
+        "Three texts are asked for: the subject, and two prompts about it.": _is_triple,
+        "Both prompts have to hold the subject, as it is written, and go on after it.": _subject_inside,
+        "One prompt is the beginning of the other: that is one question, asked further along.": _two_questions,
+        "The model gives both prompts the same answer: ask two questions that have different ones.": _answers_differ,
+        "At the subject's last token the two inputs are not the same in all layers: what has been read by then?": (
+            _all_heard
         ),
-    ],
+    },
     "Whatever is written at that token, both questions hear all of it: the model has not read them yet.",
 )

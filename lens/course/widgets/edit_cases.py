@@ -60,6 +60,12 @@ class PreparedEdit:
         near = record.get("neighborhood_prompts", ())[:neighbors]
         return cls(request, new, true, (*questions, *(AskedPrompt("neighborhood", text, true) for text in near)))
 
+    def asked(self, text: str) -> PreparedEdit:
+        """The same edit, of which only this prompt of a reader's is asked."""
+        if not text:
+            raise ValueError("The prompt is empty: type at least one word.")
+        return replace(self, questions=(AskedPrompt("free", text, self.new),))
+
     def among(self, others: Iterable[PreparedEdit], neighbors: int) -> PreparedEdit:
         """Itself; where it brings no neighbors of its own, the prompts of facts about other subjects stand in."""
         if any(q.measure == "neighborhood" for q in self.questions):
@@ -76,13 +82,16 @@ class PreparedEdit:
 class Choice:
     """An editor, its step size η and the layer of its settings, where it has them, and the places to edit at.
 
-    A place is a layer, or None (where the settings say), and a function that makes the edit there.
+    A place is a layer, or None (where the settings say), and a function that makes the edit there.  ``sites``: which
+    it edits, where its settings name them; ``editor``: what it was made of.
     """
 
     name: str
     eta: float | None
     own: int | None
     places: tuple[tuple[int | None, Callable[[Request], Edit]], ...]
+    sites: tuple[str, ...] | None = None
+    editor: Editor = ""
 
 
 def choice(lm: LanguageModel, editor: Editor, layers: Iterable[int] | None) -> Choice:
@@ -91,14 +100,29 @@ def choice(lm: LanguageModel, editor: Editor, layers: Iterable[int] | None) -> C
     key = next((key for key in ("layer", "layers") if key in known), None)
     eta, own = known.get("eta"), known.get(key)
     own = own[-1] if isinstance(own, list) else own
+    sites = tuple(known["sites"]) if known.get("sites") else None
     if key is None or (layers is None and eta is None):
-        return Choice(name, eta, own, ((None, make),))
+        return Choice(name, eta, own, ((None, make),), sites, editor)
     depth, places = len(lm.layers), []
     for layer in range(depth) if layers is None else layers:
         lm.check(layer, "ff2")
         layer %= depth
         places.append((layer, resolve(lm, editor, {key: layer if key == "layer" else [layer]})[2]))
-    return Choice(name, eta, own, tuple(places))
+    return Choice(name, eta, own, tuple(places), sites, editor)
+
+
+def chosen(lm: LanguageModel, one: Choice, layer: int, eta: float) -> Choice:
+    """The editor of ``one`` at a layer and with a step size that a reader chooses; ``ValueError`` for what is none."""
+    if one.eta is None or one.own is None:
+        raise ValueError(f"The editor {one.name} takes no single step at a layer: choose shift or sgd_step.")
+    if not isinstance(layer, int) or isinstance(layer, bool):
+        raise ValueError(f"The layer is {layer!r}: give a whole number, such as 7.")
+    if isinstance(eta, bool) or not isinstance(eta, (int, float)) or not isfinite(eta):
+        raise ValueError(f"The step size η is {eta!r}: give a number, such as 0.5.")
+    lm.check(layer, "ff2")
+    layer, (_, known, _) = layer % len(lm.layers), resolve(lm, one.editor)
+    where = {"layer": layer} if "layer" in known else {"layers": [layer]}
+    return replace(one, eta=eta, places=((layer, resolve(lm, one.editor, where | {"eta": eta})[2]),))
 
 
 def strengths(given: Iterable[float]) -> tuple[float, ...]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from lens.course.widgets.answers import UNIT
-from lens.course.widgets.edit_cases import PreparedEdit, case, choice, strengths
+from lens.course.widgets.edit_cases import Choice, PreparedEdit, case, choice, chosen, strengths
 from lens.course.widgets.explorer import Explorer, page
+from lens.course.widgets.in_page import in_page
 from lens.edit import Request
 from lens.evaluate.editors import Editor
 from lens.model import LanguageModel
@@ -24,9 +25,9 @@ class EditExplorer(Explorer):
     editor's own edit; 0, the model as it is, is always among them, and an editor with a step size η shows s·η.
     ``k``: words shown behind each prompt.
 
-    In a running notebook a fact of one's own can be typed.  The model is afterwards what it was, bit for bit.  Raises
-    ``ValueError`` where there is no fact or no number for a strength, and what ``Request``, ``lens.data.records`` and
-    the editors raise.
+    In a running notebook a fact of one's own can be typed, and a prompt to try the edited model on.  The model is
+    afterwards what it was, bit for bit.  Raises ``ValueError`` where there is no fact or no number for a strength, and
+    what ``Request``, ``lens.data.records`` and the editors raise.
 
     >>> import lens
     >>> explorer = EditExplorer(lens.load("mini"), lens.data.records()[:2], layers=[7], sizes=[1])
@@ -53,10 +54,12 @@ class EditExplorer(Explorer):
         editors = [editors] if isinstance(editors, str) or callable(editors) else editors
         self._lm, self._k, self._neighbors = lm, k, neighbors
         self._sizes = strengths(sizes)
+        editors = list(editors)
         self._choices = [choice(lm, editor, layers) for editor in editors]
         if not self._choices:
             raise ValueError("There is no editor: name at least one, such as 'shift'.")
-        self._facts = [PreparedEdit.of(lm, one, neighbors) for one in given]
+        alone = [PreparedEdit.of(lm, one, neighbors) for one in given]
+        self._facts = [fact.among(alone, neighbors) for fact in alone]
         super().__init__(
             {
                 "editors": [
@@ -65,17 +68,60 @@ class EditExplorer(Explorer):
                 ],
                 "sizes": self._sizes,
                 "unit": UNIT,
-                "facts": [self._case(fact) for fact in self._facts],
+                "facts": [case(lm, fact, self._choices, self._sizes, k) for fact in self._facts],
+                "kernel": self._in_page(),
             }
         )
 
-    def _case(self, fact: PreparedEdit) -> dict:
-        return case(self._lm, fact.among(self._facts, self._neighbors), self._choices, self._sizes, self._k)
-
     def compute(self, request: dict) -> dict:
-        """A typed fact: its ``prompt``, ``subject`` and ``target``."""
-        asked = Request(*(str(request.get(name, "")).strip() for name in ("prompt", "subject", "target")))
-        return self._case(PreparedEdit.of(self._lm, asked, self._neighbors))
+        """A typed fact (``prompt``, ``subject``, ``target``) or a prepared one (``fact``, its number), edited.
+
+        With ``free``, a typed prompt, this alone is asked of the edited models.  With ``layer`` and ``eta`` only the
+        first editor (or number ``editor``) edits, there and with this step size.
+        """
+        lm, choices, sizes = self._lm, self._choices, self._sizes
+        if "fact" in request:
+            number = request["fact"]
+            if not isinstance(number, int) or isinstance(number, bool) or number not in range(len(self._facts)):
+                raise ValueError(f"There is no fact number {number!r}: there are {len(self._facts)}.")
+            fact = self._facts[number]
+        else:
+            asked = Request(*(str(request.get(name, "")).strip() for name in ("prompt", "subject", "target")))
+            fact = PreparedEdit.of(lm, asked, self._neighbors).among(self._facts, self._neighbors)
+        if "free" in request:
+            fact = fact.asked(str(request["free"]).rstrip())
+        if "layer" in request or "eta" in request:
+            choices, sizes = [self._chosen(request)], (1,)
+        return case(lm, fact, choices, sizes, self._k)
+
+    def _chosen(self, request: dict) -> Choice:
+        number = request.get("editor", 0)
+        if not isinstance(number, int) or isinstance(number, bool) or number not in range(len(self._choices)):
+            raise ValueError(f"There is no editor number {number!r}: there are {len(self._choices)}.")
+        return chosen(self._lm, self._choices[number], request.get("layer"), request.get("eta"))
+
+    def _in_page(self) -> dict | None:
+        """What the page's kernel is told; None where an editor is none of those that take one step."""
+        if not all(one.name in ("shift", "sgd_step") and one.eta is not None for one in self._choices):
+            return None
+        editors = [
+            {"name": one.name, "eta": one.eta, "sites": one.sites, "layers": [layer for layer, _ in one.places]}
+            for one in self._choices
+        ]
+        facts = [
+            {
+                "text": fact.request.text,
+                "subject": fact.request.subject,
+                "target": repr(fact.request.target_new),
+                "new": fact.new,
+                "true": fact.true,
+                "questions": [[q.measure, q.text, q.hoped] for q in fact.questions],
+            }
+            for fact in self._facts
+        ]
+        sizes = [s for s in self._sizes if s]
+        settings = {"editors": editors, "sizes": sizes, "k": self._k, "neighbors": self._neighbors, "facts": facts}
+        return in_page("edit", self._lm, **settings)
 
     def summary(self) -> str:
         """What the explorer shows, in a sentence of plain text."""

@@ -2,7 +2,8 @@
 
 The page of an explorer (``page/*.js``) is drawn from ``state`` alone, plain JSON that Python computes beforehand.
 Where a kernel is behind it, the page may also ask: it sets ``request = {id, …}``, and Python sets
-``answer = {id, case}``, or ``answer = {id, problem}`` with one sentence for the reader.  With ``LENS_STATIC=1`` in the
+``answer = {id, case}``, or ``answer = {id, problem}`` with one sentence for the reader.  ``page/kernel`` gives the same
+answers without Python, where ``state["kernel"]`` tells it what it must know.  With ``LENS_STATIC=1`` in the
 environment, as the book's build sets it, an explorer shows itself as HTML that carries module, style and state.
 """
 
@@ -19,14 +20,17 @@ from pathlib import Path
 import anywidget
 from traitlets import Bool, Dict
 
-PAGE = Path(__file__).with_name("page")
+from lens.course.widgets import standing
+from lens.course.widgets.beside import IN_PAGE, carried, inside
+from lens.course.widgets.engine import PAGE
+
 DIGITS = 4
 _shown = count(1)
 
 
 def page(name: str) -> tuple[str, str]:
     """The ES module of an explorer (the shared parts, then its own page) and the style sheet of them all."""
-    parts = ("parts.js", "grid.js", f"{name}.js")
+    parts = ("parts.js", "link.js", "grid.js", f"{name}.js")
     return "\n".join(map(_read, parts)), _read("explorer.css")
 
 
@@ -115,18 +119,45 @@ class Explorer(anywidget.AnyWidget):
     def _repr_mimebundle_(self, **kwargs):
         if os.environ.get("LENS_STATIC") != "1":
             return super()._repr_mimebundle_(**kwargs)
-        return {"text/html": self._static_html(), "text/plain": repr(self)}
+        return {"text/html": self.html(), "text/plain": repr(self)}
 
-    def _static_html(self) -> str:
-        """The explorer as HTML that needs neither a kernel nor a network."""
+    def _needs(self) -> str | None:
+        """The model that a page must have to answer; None where only Python can."""
+        return (self.state.get("kernel") or {}).get("model")
+
+    def _subnetworks(self) -> list:
+        """Those that a page needs to answer."""
+        return []
+
+    def save(self, path: str | Path, model: bool = False) -> Path:
+        """Write the explorer into one HTML file that needs nothing else, to hand in or to send; returns its path.
+
+        With ``model=True`` the file also holds the built-in model, 13 MB, and answers whatever its reader types.  A
+        file of this name is replaced once the new one is whole.  Raises ``ValueError`` where the explorer is not of
+        the built-in model as it is shipped, and ``OSError`` where the file cannot be written.
+        """
+        if model and self._needs() != IN_PAGE:
+            raise ValueError(
+                f"Only a lens, edit or mask explorer of {IN_PAGE!r} as it is shipped can take its model along: leave "
+                "model=True out, and the file shows what was computed."
+            )
+        page = standing.page(self.summary(), self.html(at_once=model), inside() if model else "")
+        return standing.write(path, page)
+
+    def html(self, at_once: bool = False) -> str:
+        """The explorer as HTML that needs neither a kernel nor a network; ``at_once`` it loads the page's model."""
         root = f"lens-explorer-{next(_shown)}"
         body, _, export = self._esm.rpartition("export default ")
-        values = _in_script({"state": self.state, "live": False})
+        engine = {"engine": {"model": IN_PAGE, "atOnce": at_once}} if self._needs() == IN_PAGE else {}
+        values = _in_script({"state": self.state, "live": False, **engine})
+        masks = carried(self._subnetworks()) if engine else ""
+        masks = f"<script>{masks}</script>\n" if masks else ""
         return (
             f'<div class="lens-explorer-root" id="{root}">'
             f"<noscript><p>{html.escape(self.summary())} It needs JavaScript.</p></noscript>"
             f'<script type="application/json">{values}</script></div>\n'
-            f'<script type="module">\n{body}const explorer = {export}\n{_read("shim.js")}\n'
+            f'{masks}<script type="module">\n{body}const explorer = {export}\n'
+            f"{_read('beside.js')}\n{_read('shim.js')}\n"
             f"show(explorer, {_in_script(root)}, {_in_script(self._css)});\n</script>"
         )
 

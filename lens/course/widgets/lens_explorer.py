@@ -8,6 +8,7 @@ from functools import cache
 from torch import Tensor
 
 from lens.course.widgets.explorer import Explorer, Words, page
+from lens.course.widgets.in_page import in_page
 from lens.gradient import capture
 from lens.model import LanguageModel
 from lens.model.tokens import SPACE_LAST
@@ -79,6 +80,7 @@ class LensExplorer(Explorer):
                 "target": any(name != STREAM for name in quantities),
                 "cases": cases,
                 "words": words.table,
+                "kernel": in_page("lens", lm, quantities=quantities, layers=self._layers, k=k),
             }
         )
 

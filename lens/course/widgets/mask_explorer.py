@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from lens.course.widgets.answers import UNIT
 from lens.course.widgets.explorer import Explorer, page
+from lens.course.widgets.in_page import digests, in_page
 from lens.course.widgets.mask_cases import AskedFact, densities, questions, said, typed
 from lens.course.widgets.named_masks import Masks, Named, named
 from lens.data import Knowledge, knowledge, target_kgs
@@ -39,7 +40,8 @@ class MaskExplorer(Explorer):
         groups = dict.fromkeys(one.group for one in self._masks)
         asked = {group: questions(lm, _facts(group, kgs or {})) for group in groups}
         masks = [self._mask(one, asked[one.group]) for one in self._masks]
-        super().__init__({"masks": masks, "unit": UNIT})
+        kernel = in_page("mask", lm, masks=digests(one.subnetwork for one in self._masks), k=k)
+        super().__init__({"masks": masks, "unit": UNIT, "kernel": kernel})
 
     def _mask(self, one: Named, asked: tuple[AskedFact, ...]) -> dict:
         names = {"group": one.group, "label": one.label}
@@ -52,6 +54,9 @@ class MaskExplorer(Explorer):
             raise ValueError(f"There is no subnetwork number {number!r}: there are {len(self._masks)}.")
         asked = [AskedFact("typed", *typed(self._lm, prompt))]
         return {"mask": number, **said(self._lm, self._masks[number].subnetwork, asked, self._k)}
+
+    def _subnetworks(self) -> list:
+        return [one.subnetwork for one in self._masks]
 
     def summary(self) -> str:
         """What the explorer shows, in a sentence of plain text."""

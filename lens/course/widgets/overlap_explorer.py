@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from itertools import combinations
 
 from lens.course.widgets.explorer import Explorer, page
+from lens.course.widgets.in_page import digests
 from lens.course.widgets.named_masks import Masks, named
 from lens.overlap import Measured, Overlap, compare
 
@@ -47,6 +48,7 @@ class OverlapExplorer(Explorer):
                 "unit": overlap.unit,
                 "parts": ["all layers and sites", *(name for name, _ in _by_part(overlap))],
                 "found": {",".join(map(str, some)): each for some, each in found.items()},
+                "kernel": {"explorer": "overlap", "masks": digests(one.subnetwork for one in self._masks)},
             }
         )
 

@@ -6,17 +6,16 @@ rate of the bare matrix product, whichever takes longer, both rates measured in 
 
 from __future__ import annotations
 
-import csv
-import io
 import platform
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass
 from datetime import date
 
 import torch
 
 from lens import kernels
+from lens.results.csv_text import as_csv
 from lens.results.provenance import machine
-from lens.scale.bench.measure import interleaved, peak_bytes
+from lens.scale.bench.measure import four_digits, interleaved, peak_bytes
 from lens.scale.bench.vocabulary_cases import kl_cases, project_case
 from lens.scale.bench.weight_cases import density_case, mask_cases, norms_case, update_case
 from lens.scale.bench.work import Size, Workload, Wrong
@@ -55,15 +54,11 @@ class Timings:
         """The result file: provenance in comment lines, then one line a row."""
         versions = f"Python {platform.python_version()}, torch {torch.__version__}, triton {_version('triton')}"
         head = [
-            f"# {COMMAND}",
-            f"# {self.machine}; {versions}; numba {_version('numba')}; seed {SEED}; {date.today().isoformat()}",
-            f"# copy {self.bandwidth / 1e9:.2f} GB/s, matrix product {self.rate / 1e9:.1f} GFLOP/s",
+            COMMAND,
+            f"{self.machine}; {versions}; numba {_version('numba')}; seed {SEED}; {date.today().isoformat()}",
+            f"copy {self.bandwidth / 1e9:.2f} GB/s, matrix product {self.rate / 1e9:.1f} GFLOP/s",
         ]
-        out = io.StringIO()
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(f.name for f in fields(Timing))
-        writer.writerows([f"{v:.4g}" if isinstance(v, float) else v for v in astuple(row)] for row in self.rows)
-        return "\n".join(head) + "\n" + out.getvalue()
+        return as_csv([four_digits(row) for row in self.rows], *head)
 
 
 def bench_kernels(device: str | None = None, repeats: int = 7, size: Size | None = None, show=print) -> Timings:

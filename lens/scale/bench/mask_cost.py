@@ -54,10 +54,10 @@ class Rows:
 class Ours:
     """A step of ``lens.mask.train``, and the same passes without a mask."""
 
-    def __init__(self, lm: LanguageModel, config: Config):
+    def __init__(self, lm: LanguageModel, config: Config, rows: Rows | None = None):
         self.config, self.places = config, places(lm, config.layers, config.sites)
         first = min(place.layer for place in self.places)
-        self.rows = Rows(lm, config, first)
+        self.rows = Rows(lm, config, first) if rows is None else rows
         self.objective = Objective(lm, config, first)
         self.scores = Scores(self.places, config.granularity, config.start, config.seed, config.tau)
         self.adam = torch.optim.Adam(self.scores.values, config.lr, fused=True)
@@ -81,7 +81,7 @@ class Published:
     """The step as the paper and its code write it, on rows that enter the lowest layer."""
 
     def __init__(self, lm: LanguageModel, config: Config, rows: Rows):
-        self.lm, self.config, self.rows, self.model = lm, config, rows, Objective(lm, config, 0)
+        self.lm, self.config, self.rows, self.objective = lm, config, rows, Objective(lm, config, 0)
         self.places = places(lm, config.layers, config.sites)
         level = math.log(config.start / (1 - config.start))
         self.scores = [torch.full_like(place.weight, level).requires_grad_() for place in self.places]
@@ -113,7 +113,7 @@ class Published:
 
     def _log_p(self, rows: Examples, weights) -> Tensor:
         """log p [N, M, V] where a prediction counts, of all logits [N, T, V]."""
-        normed = self.model.upper(rows.hidden.shape[1])(rows.hidden, weights)
+        normed = self.objective.upper(rows.hidden.shape[1])(rows.hidden, weights)
         with as_a_function(self.lm.model):
             z = self.lm.head(normed)
         return z[torch.arange(len(z))[:, None], rows.position].log_softmax(-1)

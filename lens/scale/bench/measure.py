@@ -74,6 +74,11 @@ def random_gpt2(device: str | None = None, name: str = "GPT-2 small", **shape) -
     return LanguageModel(model, load("mini", device="cpu").tokenizer, f"{name}'s shape, random weights")
 
 
+def four_digits(row) -> dict:
+    """A measurement, a dataclass, as a result file writes it: numbers have four digits."""
+    return {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in vars(row).items()}
+
+
 def slug(text: str) -> str:
     """A file name: ``AMD EPYC, 2 threads`` becomes ``amd-epyc-2-threads``."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")

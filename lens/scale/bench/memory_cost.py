@@ -12,8 +12,6 @@ when they are freed.  Without it glibc keeps freed tensors in its heap, as holes
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import platform
@@ -31,10 +29,11 @@ from lens.gradient import capture
 from lens.mask import config_for
 from lens.model import LanguageModel
 from lens.model.loading import load
+from lens.results.csv_text import as_csv
 from lens.results.provenance import machine
 from lens.scale import cost
 from lens.scale.bench.mask_cost import Ours, Published, Rows
-from lens.scale.bench.measure import peak_bytes, random_gpt2
+from lens.scale.bench.measure import four_digits, peak_bytes, random_gpt2
 from lens.scale.bench.tensors import peak_tensor_bytes
 
 ALONE = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
@@ -206,15 +205,11 @@ def text(rows: list[Peak]) -> str:
 
     versions = ", ".join(f"{p} {version(p)}" for p in ("torch", "transformers"))
     heads = [
-        "# python -m lens bench memory",
-        f"# {machine(torch.device('cpu'))}; Python {platform.python_version()}, {versions}; {date.today().isoformat()}",
-        f"# MB beyond the model; resident with {' '.join(f'{k}={v}' for k, v in ALONE.items())}, heap without",
+        "python -m lens bench memory",
+        f"{machine(torch.device('cpu'))}; Python {platform.python_version()}, {versions}; {date.today().isoformat()}",
+        f"MB beyond the model; resident with {' '.join(f'{k}={v}' for k, v in ALONE.items())}, heap without",
     ]
-    out = io.StringIO()
-    writer = csv.DictWriter(out, Peak.__dataclass_fields__, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({k: f"{v:.4g}" if isinstance(v, float) else v for k, v in vars(row).items()} for row in rows)
-    return "\n".join(heads) + "\n" + out.getvalue()
+    return as_csv([four_digits(row) for row in rows], *heads)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""What can a GPU do at best?  Makers' peaks, dense, and the bandwidth of its memory; nobody reaches them.
+"""What can a GPU do at best, and how long does it take then?
 
-Sources: NVIDIA's data sheets of T4 (2019), V100 (SXM2, 2020), A100 (80 GB SXM, 2021), H100 (SXM, 2023) and H200 (SXM,
-2024), with the rates "with sparsity" halved; float32 is TF32 on the matrix units where a GPU has them and torch is
-allowed to use them.
+Makers' peaks, dense, and the bandwidth of its memory; nobody reaches them.  Sources: NVIDIA's data sheets of T4 (2019),
+V100 (SXM2, 2020), A100 (80 GB SXM, 2021), H100 (SXM, 2023) and H200 (SXM, 2024), with the rates "with sparsity" halved;
+float32 is TF32 on the matrix units where a GPU has them and torch is allowed to use them.
 """
 
 from __future__ import annotations
@@ -30,6 +30,27 @@ class Machine:
     def peak(self, dtype: str = "float32", tf32: bool = False) -> float:
         """Operations a second in this dtype."""
         return self.half if dtype in HALF else self.matrix if tf32 else self.single
+
+
+@dataclass(frozen=True)
+class Operations:
+    """Of one step, computed: ``flops``, and ``moved`` bytes of element-wise work."""
+
+    flops: int
+    moved: int = 0
+
+    def __add__(self, other: Operations) -> Operations:
+        return Operations(self.flops + other.flops, self.moved + other.moved)
+
+    def __mul__(self, times: int) -> Operations:
+        return Operations(self.flops * times, self.moved * times)
+
+    __rmul__ = __mul__
+
+    def hours(self, machine: Machine, dtype: str = "float32", utilization: float = 0.3) -> float:
+        """GPU-hours on ``machine`` if this share of its peak and of its bandwidth is reached: an assumption."""
+        seconds = self.flops / (machine.peak(dtype) * utilization) + self.moved / (machine.bandwidth * utilization)
+        return seconds / 3600
 
 
 MACHINES = {

@@ -11,15 +11,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from lens.mask.config import Config
-from lens.scale.cost.flops import Operations, flops, passes
-from lens.scale.cost.machines import MACHINES, Machine
+from lens.scale.cost.machines import MACHINES, Machine, Operations
+from lens.scale.cost.memory import flops
 from lens.scale.cost.shapes import shape
 
 PROMPT = 12
 """Tokens of a CounterFact prompt, and of a prompt of a knowledge graph: an assumption."""
 
 EVALUATION = "a record alone: 13 prompts, 10 texts to 100 tokens, perplexity of 1,000 tokens"
-SEARCHES = {"rome": 20, "memit": 20}
 
 
 @dataclass(frozen=True)
@@ -39,29 +38,34 @@ class Item:
 
 def backward_lens_table_1(records: int = 1000, model: str = "gpt2-xl") -> list[Item]:
     """*Backward Lens*, Table 1: six editors and the model as it is on CounterFact; its full set has 21,919 records."""
-    ask = passes(model, 13, PROMPT, 13) + passes(model, 10, 100, 10 * 90) + passes(model, 1, 1000, 1000)
-    ask += Operations(0, 90 * 4 * shape(model).parameters)  # each new token reads all weights
-    prompt = passes(model, 1, PROMPT, 1)
-    tuning = {layer: 25 * passes(model, 1, PROMPT, 1, first=layer, backward=True) for layer in (0, 35)}
-    search = {name: n * flops(model, name, tokens=PROMPT + 10) for name, n in SEARCHES.items()}
+    s, sizes = shape(model), ((13, PROMPT, 1), (10, 100, 90), (1, 1000, 1000))
+    ask = Operations(0, 90 * 4 * s.parameters)  # each new token reads all weights
+    for rows, tokens, scored in sizes:
+        ask += flops(s, "forward", batch=rows, tokens=tokens, scored=scored)
+    prompt = flops(s, "forward", tokens=PROMPT)
+    tuning = {
+        layer: 25 * flops(s, "finetune", tokens=PROMPT, layers=(layer,), sites=("ff2",))
+        + Operations(-25 * 2 * PROMPT * s.matrices * layer // s.layers)  # what lies below is run once
+        for layer in (0, 35)
+    }
+    rome, memit = (20 * flops(model, name, tokens=PROMPT + 10) for name in ("rome", "memit"))
     edits = {
         "unedited": (Operations(0), ""),
         "fine-tuning, layer 0": (prompt + tuning[0], "25 steps"),
         "fine-tuning, layer 35": (prompt + tuning[35], "25 steps"),
         "MEND": (flops(model, "lens", tokens=PROMPT), "one backward pass; its network's training left out"),
-        "ROME": (22 * prompt + search["rome"], "20 steps over 21 contexts"),
-        "MEMIT": (7 * 6 * prompt + search["memit"], "20 steps over 6 contexts, 5 layers"),
+        "ROME": (22 * prompt + rome, "20 steps over 21 contexts; C over 100,000 tokens"),
+        "MEMIT": (7 * 6 * prompt + memit, "20 steps over 6 contexts, 5 layers; C over 100,000 tokens"),
         "forward-pass shift": (prompt, "one forward pass"),
     }
-    once = {"ROME": 1, "MEMIT": 1}
     texts = flops(model, "statistics", batch=200, tokens=500)  # one pass takes all layers' second moments
     return [
         Item(
             "Backward Lens, Table 1",
             f"{name}, {records:,} records",
             model,
-            records * (edit + ask) + (texts if name in once else Operations(0)),
-            "; ".join(filter(None, (said, "C over 100,000 tokens" if name in once else "", EVALUATION))),
+            records * (edit + ask) + (texts if name in ("ROME", "MEMIT") else Operations(0)),
+            "; ".join(filter(None, (said, EVALUATION))),
         )
         for name, (edit, said) in edits.items()
     ]
@@ -87,14 +91,8 @@ def knowledge_subnetworks(
     ]
     if published:
         return items
-    trainings = {
-        "full": flops("gpt2", "finetune", batch=32, tokens=64),
-        "LoRA": flops("gpt2", "lora", batch=32, tokens=64),
-        "head": passes("gpt2", 32, 64, 32),
-    }
-    every = Operations(0)
-    for one in trainings.values():
-        every = every + one
+    text = dict(batch=32, tokens=64)
+    every = flops("gpt2", "finetune", **text) + flops("gpt2", "lora", **text) + flops("gpt2", "forward", **text)
     steps = 3 * 5 * 9741 // 32 * 5  # three models, five choices a question, five epochs
     items.insert(
         1,

@@ -6,9 +6,12 @@ are counted and none is downloaded.  ``KNOWN`` holds the configurations of well-
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -57,28 +60,19 @@ KNOWN: dict[str, dict] = {
 """Name → the arguments of its transformers configuration."""
 
 
-@dataclass(frozen=True)
-class Module:
-    """One weight matrix: [d_in, d_out], and how many of its entries belong to the sites asked for."""
+class Module(NamedTuple):
+    """The weights of one matrix: its layer, its path below the layer, and how many they are."""
 
     layer: int
     path: str
-    sites: tuple[str, ...]
-    d_in: int
-    d_out: int
-    inside: int
-
-    @property
-    def weights(self) -> int:
-        return self.d_in * self.d_out
+    weights: int
 
 
 @dataclass(frozen=True)
 class Shape:
     """The numbers of one model: ``layers`` L, ``width`` d, ``inner`` d_m, ``vocabulary`` V, all ``parameters``.
 
-    ``query`` and ``keys`` are the widths of q and of k, ``heads`` the number of q's heads.  ``tied``: one matrix is
-    embedding and unembedding.
+    ``query`` is the width of q, ``heads`` the number of its heads.  ``tied``: one matrix is embedding and unembedding.
     """
 
     name: str
@@ -87,24 +81,28 @@ class Shape:
     width: int
     inner: int
     query: int
-    keys: int
     heads: int
     vocabulary: int
     parameters: int
     tied: bool
-    model: LanguageModel = field(repr=False, compare=False)
+    layer: tuple[tuple[str, int], ...] = field(repr=False)  # the path and the weights of each matrix; layers are alike
+    config: str = field(repr=False)  # transformers' own, as JSON
 
     @property
     def matrices(self) -> int:
         """The weights of all layers' linear maps: those that are multiplied with every token."""
-        return sum(m.weights for m in self.modules(range(self.layers)))
+        return self.layers * sum(weights for _, weights in self.layer)
 
-    def modules(self, layers=None, sites=None) -> tuple[Module, ...]:
-        """The weight matrices that hold ``sites`` (default: all) of ``layers`` (default: the upper half)."""
-        return tuple(
-            Module(p.layer, p.path, p.sites, *p.matrix.shape, len(p.matrix) * sum(map(len, p.columns)))
-            for p in places(self.model, layers, sites)
-        )
+    def modules(self) -> tuple[Module, ...]:
+        """The weight matrices of the upper half of the layers."""
+        return tuple(Module(i, *one) for i in range(self.layers // 2, self.layers) for one in self.layer)
+
+    def chosen(self, layers: Iterable[int]) -> tuple[int, ...]:
+        """Layers, counted from the end where negative, in order; ``IndexError`` for one that does not exist."""
+        for layer in (layers := tuple(layers)):
+            if not -self.layers <= layer < self.layers:
+                raise IndexError(f"There is no layer {layer}: {self.name} has {self.layers}, 0 to {self.layers - 1}.")
+        return tuple(sorted({layer % self.layers for layer in layers}))
 
 
 def shape(what: str | Path | Mapping | object) -> Shape:
@@ -118,44 +116,72 @@ def shape(what: str | Path | Mapping | object) -> Shape:
     """
     if isinstance(what, Shape):
         return what
-    lm = what if isinstance(what, LanguageModel) else _on_meta(what)
+    config = what.model.config if isinstance(what, LanguageModel) else _config(what)
+    name = getattr(what, "name", "") or (str(what) if isinstance(what, (str, Path)) else config.model_type)
+    family_of(config.model_type)
+    return _shape(name, config.num_hidden_layers, config.to_json_string(use_diff=False))
+
+
+@cache
+def _shape(name: str, layers: int, config: str) -> Shape:
+    lm = on_meta(config, 1)
     m, e = lm.model, lm.unembedding
+    parameters, a_layer = (sum(p.numel() for p in part.parameters()) for part in (m, lm.layers[0]))
     return Shape(
-        lm.name or m.config.model_type,
-        m.config.model_type,
-        len(lm.layers),
-        lm.width,
-        lm.weight(0, "ff1").shape[1],
-        lm.weight(0, "attn_q").shape[1],
-        lm.weight(0, "attn_k").shape[1],
-        m.config.num_attention_heads,
-        e.shape[0],
-        sum(p.numel() for p in m.parameters()),
-        e is m.get_input_embeddings().weight,
-        lm,
+        name=name,
+        kind=m.config.model_type,
+        layers=layers,
+        width=lm.width,
+        inner=lm.weight(0, "ff1").shape[1],
+        query=lm.weight(0, "attn_q").shape[1],
+        heads=m.config.num_attention_heads,
+        vocabulary=len(e),
+        parameters=parameters + (layers - 1) * a_layer,
+        tied=e is m.get_input_embeddings().weight,
+        layer=tuple((place.path, place.matrix.numel()) for place in places(lm, [0])),
+        config=config,
     )
 
 
-def _on_meta(what) -> LanguageModel:
-    from transformers import AutoConfig, AutoModelForCausalLM
+def _config(what):
+    """The transformers configuration of a name, a folder, or its own arguments."""
+    from transformers import AutoConfig
 
     name = str(what) if isinstance(what, (str, Path)) else ""
-    known = KNOWN.get(name.rsplit("/", 1)[-1].lower())
-    if isinstance(what, Mapping):
-        known = dict(what)
+    known = dict(what) if isinstance(what, Mapping) else KNOWN.get(name.rsplit("/", 1)[-1].lower())
     if known is not None:
-        config = AutoConfig.for_model(**known)
-    elif not name:
-        config = what
-    else:
-        folder = paths.model(name) if name in paths.BUILT_IN else Path(name).expanduser()
-        if not folder.is_dir():
-            raise ValueError(
-                f"The model {name!r} is not known: give one of {', '.join((*paths.BUILT_IN, *KNOWN))}, a folder, or a "
-                "transformers configuration."
-            )
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        return AutoConfig.for_model(**known)
+    if not name:
+        return what
+    folder = paths.model(name) if name in paths.BUILT_IN else Path(name).expanduser()
+    if not folder.is_dir():
+        raise ValueError(
+            f"The model {name!r} is not known: give one of {', '.join((*paths.BUILT_IN, *KNOWN))}, a folder, or a "
+            "transformers configuration."
+        )
+    return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+
+
+def on_meta(config: str, layers: int, dtype: str = "float32") -> LanguageModel:
+    """A model of ``config``, but of so many layers, that has shapes and no numbers."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.for_model(**json.loads(config))
+    config.num_hidden_layers = layers
+    if getattr(config, "layer_types", None):
+        config.layer_types = config.layer_types[:layers]
     family = family_of(config.model_type)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, attn_implementation=family.attention)
-        return LanguageModel(model.eval(), None, name)
+    return LanguageModel(model.eval().to(getattr(torch, dtype)), Letters(), "")
+
+
+class Letters:
+    """Stands for a tokenizer: a letter is a token."""
+
+    is_fast = True
+    num_special_tokens_to_add = staticmethod(lambda: 0)
+    convert_ids_to_tokens = decode = staticmethod(lambda *_, **__: "")
+
+    def __call__(self, text: str, **_) -> dict:
+        return {"input_ids": [1] * len(text), "offset_mapping": [(i, i + 1) for i in range(len(text))]}

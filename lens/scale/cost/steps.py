@@ -1,231 +1,257 @@
-"""Which phases does each step go through, and what does it hold in each?
+"""Which code is a step?  The real one, on a model, its text and its scores that have shapes and no numbers.
 
-Every function answers for one step: {phase: {part: bytes}}, how many weights learn, and the bytes of the result.  It
-follows the code of the step line by line; the reason for each term stands beside it.
+Every function runs one step of ``lens`` under a ``Tracer`` and names its passes and what it makes.  It gives how many
+weights learn, and the tensors that the step leaves behind.  ``Work`` says what a step works on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from unittest.mock import patch
 
 import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torch.utils.checkpoint import checkpoint
 
-from lens.edit.statistics import TOKENS as STATISTICS_TOKENS
-from lens.kernels.logits import BLOCK, buffers
+from lens.edit import Request, shift
+from lens.edit.statistics import CONTEXT, Statistics, measure
+from lens.edit.value import find_value
+from lens.gradient import capture
+from lens.kernels import naive
 from lens.mask.config import Config
-from lens.scale.cost.activations import FULL, LAYERS, bytes_per_token
-from lens.scale.cost.shapes import Module, Shape
+from lens.mask.examples import Examples
+from lens.mask.objective import Objective
+from lens.mask.places import places
+from lens.mask.scores import Scores
+from lens.model import LanguageModel
+from lens.readout.projection import read as words
+from lens.scale.bench.mask_cost import Ours, Published
+from lens.scale.cost.trace import Tracer
 
-Parts = dict[str, int]
-Phases = dict[str, Parts]
-Found = tuple[Phases, int, int]
+BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
+"""A dtype's name → bytes of a number."""
 
-DTYPES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
-"""Bytes of a number."""
-
-DOUBLE = 8
-"""Bytes of a float64: second moments are summed and factored in it."""
+Layers = Sequence[int]
+Found = tuple[int, Sequence[Tensor]]
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a step works on.
+    """What a step works on.  Raises ``ValueError`` for a dtype that is none of ``BYTES`` and for a count below 1.
 
     ``dtype`` of the model's weights.  ``batch`` rows of ``tokens`` tokens (of a mask: the longest prompt), ``scored``
     places in a row where a token is predicted.  ``config``: settings of a mask; ``rows``: how many rows of its three
-    sets are kept; its layers and sites, and ``granularity`` and ``samples``, are the configuration's.  ``layers`` and
-    ``sites``: what learns in "finetune" (None: every parameter) and "lora" (None: every matrix); ``rank`` of "lora".
-    ``edited``: the layers whose FF2 an editor changes; ``contexts``: prompts in its search.  ``checkpointing``: layers
-    are run again in the backward pass.  ``devices``: layers spread evenly; the fullest is told.
+    sets are kept.  ``layers`` and ``sites``: what learns in "finetune" (None: every parameter) and "lora" (None: every
+    matrix); ``rank`` of "lora".  ``edited``: the layers whose FF2 an editor changes; ``contexts``: prompts in its
+    search.  ``checkpointing``: layers are run again in the backward pass.  ``devices``: layers spread evenly; the
+    fullest is told.
     """
 
-    dtype: str = "float32"
+    dtype: str | torch.dtype = "float32"
     batch: int = 1
     tokens: int = 16
     scored: int = 1
     config: Config = field(default_factory=Config)
     rows: tuple[int, int, int] = (64, 128, 16)
-    layers: tuple[int, ...] | None = None
-    sites: tuple[str, ...] | None = None
+    layers: Sequence[int] | None = None
+    sites: Sequence[str] | None = None
     rank: int = 8
-    edited: tuple[int, ...] | None = None
+    edited: Sequence[int] | None = None
     contexts: int | None = None
     checkpointing: bool = False
     devices: int = 1
 
-    @property
-    def width(self) -> int:
-        """Bytes of a number of the model."""
-        return DTYPES[self.dtype]
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dtype", str(self.dtype).removeprefix("torch."))
+        for name in ("rows", "layers", "sites", "edited"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, value if value is None else tuple(value))
+        if self.dtype not in BYTES:
+            raise ValueError(f"The dtype is {self.dtype!r}: give one of {', '.join(BYTES)}.")
+        for name in ("batch", "tokens", "scored", "devices", "rank"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: give 1 or more.")
 
 
-# --- what passes hold -------------------------------------------------------------------------------------------------
-
-
-def kept(
-    s: Shape,
-    w: Work,
-    rows: int,
-    tokens: int,
-    first: int,
-    learning: dict[int, Collection[str]],
-    entry: bool = True,
-    again: bool = True,
-) -> int:
-    """What autograd keeps of the layers from ``first`` on for rows [rows, tokens], and of the final norm.
-
-    With checkpointing: each layer's input and, in the backward pass (``again``), all of one layer.
-    """
-    each = [
-        rows * tokens * sum(bytes_per_token(s, w.width, tokens, learning.get(i, ()), entry and i == first).values())
-        for i in range(first, s.layers)
-    ]
-    final = rows * tokens * (s.width + 2) * w.width
-    if w.checkpointing and each:
-        return (len(each) - 1) * rows * tokens * s.width * w.width + again * max(each) + final
-    return sum(each) + final
-
-
-def working(s: Shape, w: Work, places: int, ff2_learns: bool = False) -> int:
-    """What one layer's backward pass makes beside what is kept; where FF2 learns, its input is gone by then."""
-    layer = LAYERS[s.kind]
-    own = ff2_learns and any(row.reader == "ff2" for row in layer.kept)
-    return (layer.working - own) * places * s.inner * w.width
-
-
-def passing(s: Shape, w: Work, places: int) -> int:
-    """What a pass without gradients holds at a time."""
-    inner, width = LAYERS[s.kind].forward
-    return places * (inner * s.inner + width * s.width) * w.width
-
-
-def chunk(s: Shape, w: Work, rows: int, count: int, blocks: int = 6) -> int:
-    """The buffers of a chunk of logits, asked of the function that makes them, and ``blocks`` blocks of its columns.
-
-    Of a divergence: log p, log q, q, their difference, the terms of the sum, and one in exchange.  Of words: two.
-    """
-    e = torch.empty(s.vocabulary, 1, dtype=getattr(torch, w.dtype), device="meta")
-    held = buffers(rows, e, count)
-    return sum(b.nbytes for b in held) + blocks * len(held[0]) * min(BLOCK, s.vocabulary) * max(w.width, FULL)
-
-
-def loss(s: Shape, w: Work, places: int, held: bool = True) -> int:
-    """Cross-entropy over plain logits: log p and, in the backward pass, its gradient and z's, in float32.
-
-    ``held``: z itself is still there, because the caller has a name for it.
-    """
-    wide = max(w.width, FULL)
-    return places * s.vocabulary * (3 * wide + held * w.width + (wide if wide != w.width else 0))
-
-
-def weights(s: Shape, w: Work) -> Parts:
-    return {"weights": s.parameters * w.width}
+def new(*size: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.empty(size, dtype=dtype, device="meta")
 
 
 # --- reading and editing ----------------------------------------------------------------------------------------------
 
 
-def forward(s: Shape, w: Work) -> Found:
-    """One pass, and the logits of the scored places."""
-    places = w.batch * w.tokens
-    base = weights(s, w)
-    normed = {"activations": places * s.width * w.width}
-    head = base | normed | {"logits": w.batch * w.scored * s.vocabulary * w.width}
-    return {"layers": base | {"activations": passing(s, w, places)}, "head": head}, 0, 0
+def forward(lm: LanguageModel, w: Work, layers: Layers, t: Tracer) -> Found:
+    t.phase("pass")
+    with torch.no_grad():
+        hidden = lm.base_model(input_ids=new(w.batch, w.tokens, dtype=torch.long), use_cache=False).last_hidden_state
+        lm.head(hidden[:, -w.scored :])
+    return 0, ()
 
 
-def lens(s: Shape, w: Work) -> Found:
-    """``capture``: a graph over all layers, beside it x, z and δ of every site; then the words of a site's vectors."""
-    places, every = w.batch * w.tokens, s.modules(range(s.layers))
-    sites = {site for m in every for site in m.sites}
-    plain = kept(s, w, w.batch, w.tokens, 0, {}, entry=False)
-    with_x = kept(s, w, w.batch, w.tokens, 0, dict.fromkeys(range(s.layers), sites), entry=False)
-    z = s.layers * places * LAYERS[s.kind].outputs(s, w.tokens) * w.width
-    behind = s.layers * len(s.model.family.behind) * s.width  # what is read behind a norm
-    delta = places * (sum(m.d_out for m in every) + behind) * w.width
-    x = places * sum(m.d_in for m in every if m.sites[0] not in ("attn_k", "attn_v", "ff1_gate")) * w.width
-    outs = delta
-    copies = 2 if w.batch > 1 else 1  # of several prompts the padding is left out
-    stacked = places * s.layers * s.width * w.width
-    base = weights(s, w)
-    return (
-        {
-            "backward begins": base
-            | {
-                "activations": plain,
-                "inputs and outputs": with_x - plain + z,
-                "working": working(s, w, places),
-                "logits": loss(s, w, w.batch * w.scored),
-            },
-            "backward ends": base | {"inputs and outputs": x + outs, "VJPs": delta},
-            "factors": base | {"inputs and outputs": x * copies + outs, "VJPs": delta * copies},
-            "words": base
-            | {
-                "inputs and outputs": x,
-                "VJPs": delta + 2 * stacked,
-                "logits": chunk(s, w, places * s.layers, 1, blocks=2),
-            },
-        },
-        0,
-        x + delta,
-    )
+def lens(lm: LanguageModel, w: Work, layers: Layers, t: Tracer) -> Found:
+    t.phase("capture")
+    trace = capture(lm, [[1] * (w.tokens + 1 - w.scored)] * w.batch, [[1] * w.scored] * w.batch)
+    t.phase("words")  # of all layers: chunks of logits are as many as they must be
+    words(lm, new(t.depth, len(trace.ids), lm.width, dtype=lm.dtype), k=5, largest=False, tokens=1)
+    return 0, [f for seen in trace._factors.values() for f in seen.values()]
 
 
-def shift(s: Shape, w: Work) -> Found:
-    """A forward pass, and the two factors of the change in float32."""
-    phases, _, _ = forward(s, w)
-    return phases, 0, FULL * w.batch * w.scored * (s.inner + s.width)
+def shifted(lm: LanguageModel, w: Work, layers: Layers, t: Tracer) -> Found:
+    t.phase("pass")
+    request = Request("{}" + "a" * (w.tokens - w.scored), "a", (1,) * w.scored)
+    edit = shift(lm, [request] * w.batch, layer=0, eta=1.0)
+    return 0, [f for change in edit.changes for f in (change.x, change.delta)]
 
 
-def statistics(s: Shape, w: Work) -> Found:
-    """One layer's second moment at a time: the sum in float64, and the product of a batch's FF2 inputs in float32."""
-    side = s.inner**2
-    base = weights(s, w) | {"statistics": side * (DOUBLE + FULL)}
-    inputs = STATISTICS_TOKENS * s.inner * (w.width + (FULL if w.width < FULL else 0))
-    return (
-        {
-            "layers": weights(s, w) | {"statistics": side * DOUBLE, "activations": passing(s, w, STATISTICS_TOKENS)},
-            "sum": base | {"activations": inputs},
-            "mean": weights(s, w) | {"statistics": side * (2 * DOUBLE + FULL)},
-        },
-        0,
-        side * FULL,
-    )
+def statistics(lm: LanguageModel, w: Work, layers: Layers, t: Tracer) -> Found:
+    with patch("lens.edit.statistics.tqdm"):  # nobody waits
+        measure(lm, list(layers), [[1] * w.tokens] * w.batch, "")
+        flops = t.flops  # of the text that is given; held is what a whole batch of it needs
+        t.phase("second moments")
+        found = measure(lm, list(layers), [[1] * CONTEXT] * 16, "")
+    t.flops = flops
+    return 0, [one.C for one in found]
 
 
-def rome(s: Shape, w: Work) -> Found:
-    """The search for v* over 21 contexts and one more row, and C with its Cholesky factor."""
-    return _with_statistics(s, w, w.edited or (s.layers * 17 // 48,), w.contexts or 21)
+def search(lm: LanguageModel, w: Work, layers: Layers, t: Tracer, whole: bool, contexts: int) -> Found:
+    """The value at the last layer edited, of FF2 or of the ``whole`` layer; and C with its factor in every one."""
+    contexts = w.contexts or contexts
+    module = lm.layers[layers[-1]] if whole else lm.site(layers[-1], "ff2")
+    inner = lm.weight(0, "ff2").shape[0]
+    with t.part("statistics"):
+        known = [Statistics(layer, new(inner, inner), inner, "") for layer in layers]
+    plain = max(w.tokens - 12, 2)
+    before = ((), *[(1,) * max(w.tokens - plain - 2, 1)] * (contexts - 1))
+    chosen = dict(lr=0.1, kl=0.1, decay=0.1, clamp=1.0, stop=0.0)
+    t.phase("search")
+    for steps in (0, 1):
+        t.flops *= -1  # what a search of one step does more than a search of none is a step
+        request = Request("{}" + "a" * (plain - 1), "a", (1,))
+        found = find_value(lm, request, layers[-1], module, before, chosen | {"steps": steps})
+    t.phase("factors of C")
+    with t.part("statistics"):
+        us = [one.solve(found.key[None]) for one in known]
+    return 0, [f.to(found.key) for u in us for f in (u, found.delta)]
 
 
-def memit(s: Shape, w: Work) -> Found:
-    """The same in several layers, over 6 contexts."""
-    last = s.layers * 17 // 48
-    return _with_statistics(s, w, w.edited or tuple(range(max(0, last - 4), last + 1)), w.contexts or 6)
+# --- masks ------------------------------------------------------------------------------------------------------------
 
 
-def _with_statistics(s: Shape, w: Work, layers: tuple[int, ...], contexts: int) -> Found:
-    side, rows = s.inner**2, contexts + 1
-    held = weights(s, w) | {"statistics": len(layers) * side * FULL}
-    factors = len(layers) * side * DOUBLE
-    # The residual is added to what the edited layer gives, so the graph begins there.
-    above = kept(s, w, rows, w.tokens, max(layers) + 1, {}, entry=False)
-    search = {
-        "activations": above + rows * w.tokens * s.width * w.width,
-        "working": working(s, w, rows * w.tokens),
-        "logits": loss(s, w, rows),
-    }
-    last = {"statistics": held["statistics"] + factors + side * DOUBLE}  # C in float64 beside its factor
-    return {"search": held | search, "factors of C": held | last}, 0, len(layers) * FULL * (s.inner + s.width)
+def mask(lm: LanguageModel, w: Work, layers: Layers, t: Tracer) -> Found:
+    """A step of ``lens.mask.train``."""
+    training, total = begun(lm, w, layers, t, Ours)
+    scores, objective = training.scores, training.objective
+    bits = total if scores.granularity == "weight" else sum(v.numel() for v in scores.values)
+    with t.part("packed mask"):
+        packed = new(bits // 8, dtype=torch.uint8)
+
+    def sample(*key) -> list[Tensor]:
+        with t.part("sampled weights"):
+            drawn = Scores.sample(scores, *key)
+        drawn[-1].register_hook(lambda _: t.phase("to the scores"))
+        return drawn
+
+    def losses(some, weights) -> dict[str, Tensor]:
+        t.phase(" and ".join(name for name, _ in some))
+        return Objective.losses(objective, some, weights)
+
+    def density() -> Tensor:
+        t.phase("density")
+        return Scores.density(scores)
+
+    scores.sample, scores.density, objective.losses = sample, density, losses
+    t.phase("samples")
+    training.step(0)
+    return total, [packed]
 
 
-def sites_of(modules: Iterable[Module]) -> dict[int, set[str]]:
-    """Which inputs are kept: a name for what q, k and v read, and one for what FF1 and its gate read."""
-    found: dict[int, set[str]] = {}
-    for m in modules:
-        names = {
-            "attn_q" if site in ("attn_k", "attn_v") else "ff1" if site == "ff1_gate" else site for site in m.sites
-        }
-        found.setdefault(m.layer, set()).update(names)
-    return found
+def published(lm: LanguageModel, w: Work, layers: Layers, t: Tracer) -> Found:
+    """The step as the paper's code writes it: each loss draws a sample of its own and keeps it."""
+    training, total = begun(lm, w, layers, t, Published)
+    real = naive.published_mask
+
+    def sample(*given) -> Tensor:
+        with t.part("sampled weights"):
+            return real(*given)
+
+    def loss(name: str, rows: Examples) -> Tensor:
+        t.phase(name)
+        return Published._loss(training, name, rows)
+
+    training._loss = loss
+    with patch.object(naive, "published_mask", sample):
+        training.step(0)
+    return total, [new(total // 8, dtype=torch.uint8)]
+
+
+def begun(lm: LanguageModel, w: Work, layers: Layers, t: Tracer, kind: type[Ours] | type[Published]):
+    """Such a training with the rows that enter the lowest layer, and how many weights it masks."""
+    c = replace(w.config, layers=tuple(layers), checkpointing=w.checkpointing or w.config.checkpointing)
+    with t.part("kept rows"):
+        sizes = (w.tokens, w.scored), (w.tokens, w.scored), (c.tokens, c.tokens - 1)
+        sets = [kept_rows(lm, n, *size) for n, size in zip(w.rows, sizes)]
+        due = [s.rows(torch.zeros(n, dtype=torch.long)) for s, n in zip(sets, (c.targets, c.controls, c.texts))]
+    with t.part("scores"):
+        training = kind(lm, c, [due])
+    training.sets = sets  # as long as it lives
+    total = sum(len(p.matrix) * sum(map(len, p.columns)) for p in training.places)
+    for some in due:
+        training.objective.upper(some.hidden.shape[1])
+    t.flops = 0  # that was done once for all steps
+    return training, total
+
+
+def kept_rows(lm: LanguageModel, n: int, tokens: int, scored: int) -> Examples:
+    hidden, reference = (new(n, size, lm.width, dtype=lm.dtype) for size in (tokens, scored))
+    position, label = (new(n, scored, dtype=torch.long) for _ in range(2))
+    return Examples(hidden, torch.full((n,), tokens), position, label, new(n, scored), reference)
+
+
+# --- training ---------------------------------------------------------------------------------------------------------
+
+
+def finetune(lm: LanguageModel, w: Work, layers: Layers, t: Tracer) -> Found:
+    if w.layers is None and w.sites is None:
+        return train(lm, w, t, list(lm.model.parameters()))
+    return train(lm, w, t, [place.weight for place in places(lm, layers, w.sites)])
+
+
+def lora(lm: LanguageModel, w: Work, layers: Layers, t: Tracer) -> Found:
+    factors = []
+    for place in places(lm, layers, w.sites):
+        d_in, d_out = place.matrix.shape
+        with t.part("adapters"):
+            a, b = new(d_in, w.rank, dtype=lm.dtype), new(w.rank, d_out, dtype=lm.dtype)
+        factors += [a, b]
+        module = lm.layers[place.layer].get_submodule(place.path)
+        module.register_forward_hook(lambda _, args, z, a=a, b=b: z + args[0] @ a @ b)
+    return train(lm, w, t, factors)
+
+
+def train(lm: LanguageModel, w: Work, t: Tracer, learn: list[Tensor]) -> Found:
+    """A step of Adam, the loss at the last ``scored`` places of each row."""
+    lm.model.requires_grad_(False)
+    for p in learn:
+        p.requires_grad_()
+    if w.checkpointing:
+        for layer in lm.layers:
+            layer.forward = partial(checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False)
+    adam = t.adam(learn)
+    t.phase("step")
+    hidden = lm.base_model(input_ids=new(w.batch, w.tokens, dtype=torch.long), use_cache=False).last_hidden_state
+    loss = cross_entropy(lm.head(hidden[:, -w.scored :].flatten(0, 1)), new(w.batch * w.scored, dtype=torch.long))
+    del hidden
+    loss.backward()
+    adam.step()
+    return sum(p.numel() for p in learn), learn
+
+
+STEPS: dict[str, Callable[[LanguageModel, Work, Layers, Tracer], Found]] = {
+    "forward": forward, "lens": lens, "shift": shifted, "statistics": statistics,
+    "rome": partial(search, whole=False, contexts=21), "memit": partial(search, whole=True, contexts=6),
+    "mask": mask, "published": published, "finetune": finetune, "lora": lora,
+}  # fmt: skip
+"""A step's name → the step."""

@@ -1,9 +1,7 @@
-"""How do jobs run on a Dask cluster?  Each worker is given one at a time; what fails goes to another worker.
+"""How do jobs run on a Dask cluster?  As many at a time as its workers have threads; the others wait here.
 
-No more jobs are with the scheduler than its workers have threads; the others wait here.  So a worker that dies takes no
-job along that only stood in line, and a job's attempts are its own.
-
-A worker's death is the scheduler's to see.  It hands the job on by itself as often as its setting
+So a worker that dies takes no job along that only stood in line.  What fails goes to the end of the line, and then to
+another worker.  A worker's death is the scheduler's to see: it hands the job on by itself as often as its setting
 ``distributed.scheduler.allowed-failures`` says (3; none for ``local``), and then gives it back as a failed attempt.
 """
 
@@ -12,15 +10,17 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
+from time import sleep
 from uuid import uuid4
 
+from lens.results.sentence import sentence
 from lens.scale.sweep.connecting import connected
 from lens.scale.sweep.job import Job
 from lens.scale.sweep.results import Outcome
-from lens.scale.sweep.work import sentence
 
 TICK = 1
 """Seconds after which to look for workers that are new."""
@@ -30,7 +30,7 @@ GONE = "The scheduler is gone, or has dropped the jobs: what is finished is kept
 
 def on_workers(
     jobs: list[Job],
-    work: Callable[[Job], dict],
+    work: Callable[[Job], Outcome],
     scheduler,
     most: int,
     resources: Mapping[str, float] | None,
@@ -42,42 +42,32 @@ def on_workers(
         from distributed import CancelledError, TimeoutError, wait
         from distributed.comm import CommClosedError
 
-        left = [(job, ()) for job in reversed(jobs)]  # with the workers on which it has failed, the next one last
+        left = deque((job, ()) for job in jobs)  # with the workers on which it has failed
         running: dict = {}
-
-        def submit(job: Job, tried: tuple[str | None, ...], free: list[str]) -> None:
-            # Dask puts a job with resources where they are; others begin at once on a worker without a job.
-            where = {} if resources else {"workers": free, "allow_other_workers": True}
-            key = f"{job.name}-{uuid4().hex}"  # never that of an earlier run, whose result the cluster may still hold
-            future = client.submit(_on_worker, work, job, key=key, pure=False, resources=resources, **where)
-            running[future] = job, tried
-
-        def fill() -> None:
-            """Give jobs to the workers that have none; one that has failed, to a worker that is new to it."""
-            threads = client.nthreads()  # workers come and go
-            busy = {worker: len(keys) for worker, keys in client.processing().items()}
-            free = [worker for worker, n in threads.items() if busy.get(worker, 0) < n]
-            for job, tried in left[::-1]:
-                others = [worker for worker in free if worker not in tried]
-                if resources or threads.keys() <= set(tried):
-                    others = free  # it has failed on all there are
-                if len(running) >= sum(threads.values()) or not others:
-                    continue
-                submit(job, tried, others[:1])
-                left.remove((job, tried))
-                busy[others[0]] = busy.get(others[0], 0) + 1
-                if busy[others[0]] >= threads[others[0]]:
-                    free.remove(others[0])
-                if not free:
-                    break
-
         try:
             while left or running:
                 stop_if_asked()
-                fill()
+                threads = client.nthreads()  # workers come and go
+                for _ in range(len(left)):
+                    if len(running) >= sum(threads.values()):
+                        break
+                    job, tried = left.popleft()
+                    others = [worker for worker in threads if worker not in tried]
+                    where = {}
+                    # With resources Dask alone chooses: beside a list of workers it would take one that has them not.
+                    if tried and others and not resources:
+                        at_work = client.processing()  # of all: one that has just died must not be asked for by name
+                        free = [w for w in others if w in at_work and len(at_work[w]) < threads[w]]
+                        if not free:  # behind another job it would be taken for the one that killed the worker
+                            left.append((job, tried))
+                            continue
+                        where = {"workers": free, "allow_other_workers": True}
+                    key = f"{job.name}-{uuid4().hex}"  # never that of an earlier run, whose result may still be held
+                    future = client.submit(_on_worker, work, job, key=key, pure=False, resources=resources, **where)
+                    running[future] = job, tried
                 show(len(running))
                 if not running:
-                    time.sleep(TICK)
+                    sleep(TICK)
                     continue
                 try:
                     done = wait(list(running), timeout=TICK, return_when="FIRST_COMPLETED").done
@@ -95,10 +85,8 @@ def on_workers(
             raise RuntimeError(GONE) from None
         except KeyboardInterrupt:
             for future, (job, tried) in running.items():
-                if future.status == "finished":
-                    found = _outcome(future, job, len(tried) + 1)
-                    if not found.error:
-                        keep(found)
+                if future.status == "finished" and not (found := _outcome(future, job, len(tried) + 1)).error:
+                    keep(found)
             raise
         finally:
             client.cancel(list(running))
@@ -139,25 +127,22 @@ def _outcome(future, job: Job, attempts: int) -> Outcome:
     """What came of an attempt; ``RuntimeError`` where the cluster has dropped it."""
     from distributed import KilledWorker
 
-    from lens.scale.sweep.results import outcome_of
-
     if future.status == "finished":
-        found = future.result()
-        return outcome_of(job, found, found["worker"], attempts)
+        return replace(future.result(), attempts=attempts)
     if future.status != "error":
         raise RuntimeError(GONE)
-    error = future.exception()
+    error, worker = future.exception(), None
+    text = sentence(error)
     if isinstance(error, KilledWorker):
-        died = error.allowed_failures + 1
-        text = f"{died} worker{'s' * (died > 1)} died with it, the last {error.last_worker.address}: see its log."
-        return Outcome(job, None, text, None, error.last_worker.address, attempts)
-    return Outcome(job, None, sentence(error), None, None, attempts)
+        died, worker = error.allowed_failures + 1, error.last_worker.address
+        text = f"{died} worker{'s' * (died > 1)} died with it, the last {worker}: see its log."
+    return Outcome(job, error=text, worker=worker, attempts=attempts)
 
 
-def _on_worker(work: Callable[[Job], dict], job: Job) -> dict:
+def _on_worker(work: Callable[[Job], Outcome], job: Job) -> Outcome:
     import torch
     from distributed import get_worker
 
     if threads := os.environ.get("OMP_NUM_THREADS"):  # torch may have been imported before it was set
         torch.set_num_threads(int(threads))
-    return work(job) | {"worker": get_worker().address}
+    return replace(work(job), worker=get_worker().address)

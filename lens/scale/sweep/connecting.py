@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import threading
 from collections.abc import Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager
 
-from lens.scale.sweep.work import sentence
+from lens.results.sentence import sentence
 
 PATIENCE = 30
 """Seconds to wait for a scheduler at an address."""
@@ -45,22 +43,16 @@ def _answers(address: str) -> None:
     Asked before there is a client: one that fails has no end to its waiting, and a traceback at exit.
     """
     import distributed
+    from distributed.utils import LoopRunner
 
     async def ask() -> str:
         arguments = distributed.Security().get_connection_args("client")
         async with distributed.rpc(address, timeout=PATIENCE, connection_args=arguments) as other:
-            return (await other.identity())["type"]
+            return (await asyncio.wait_for(other.identity(), PATIENCE))["type"]
 
-    def run() -> None:
-        try:
-            answer.set_result(asyncio.run(asyncio.wait_for(ask(), PATIENCE)))
-        except BaseException as error:
-            answer.set_exception(error)
-
-    answer: Future[str] = Future()
-    threading.Thread(target=run, daemon=True).start()  # a notebook has a loop of its own, and Ctrl-C need not wait
     try:
-        if (found := answer.result()) == "Scheduler":
+        # In a thread: a notebook has a loop of its own, and Ctrl-C need not wait.
+        if (found := LoopRunner().run_sync(ask)) == "Scheduler":
             return
         what = f"a {found.lower()} answers"
     except (asyncio.TimeoutError, OSError):

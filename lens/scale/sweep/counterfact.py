@@ -56,40 +56,31 @@ def counterfact_jobs(
     settings = settings or {}
     if unused := [editor for editor in settings if editor not in editors]:
         raise ValueError(f"There are settings for {unused[0]!r}, which is none of the editors {', '.join(editors)}.")
-    model = place_of(model)
+    where = {"model": place_of(model), "device": device, "dtype": dtype}
     records = records if records in SPLITS else place_of(records)
     chosen = _records(records)[:limit]
     count = len(chosen)
-    with opened(model, device, dtype) as lm:
-        fingerprint = lm.fingerprint
+    with opened(**where) as lm:
+        where["fingerprint"] = lm.fingerprint
         resolved = {editor: resolve(lm, editor, settings.get(editor))[1] for editor in editors}
         if together is None:
             size = ceil(count / shards)
             together = ceil(size / ceil(size / fitting(lm)))
-    groups = ceil(count / together)
-    size = ceil(groups / shards) * together
+    size = ceil(ceil(count / together) / shards) * together
+    options = {"together": together, "entropy": entropy, "perplexity": perplexity, "seed": seed}
     return [
         Job(
             f"{editor}-{number}",
             f"{__name__}:edit_and_measure",
             {
-                "model": model,
-                "fingerprint": fingerprint,
-                "device": device,
-                "dtype": dtype,
+                **where,
                 "editor": editor,
                 "records": records,
                 "first": first,
                 "end": min(first + size, count),
                 "digest": digest(chosen[first : first + size]),
                 "hyperparameters": json.loads(json.dumps(resolved[editor], default=str)),
-                "options": {
-                    "settings": dict(settings.get(editor, {})),
-                    "together": together,
-                    "entropy": entropy,
-                    "perplexity": perplexity,
-                    "seed": seed,
-                },
+                "options": options | {"settings": dict(settings.get(editor, {}))},
             },
         )
         for editor in editors
@@ -97,15 +88,13 @@ def counterfact_jobs(
     ]
 
 
-def edit_and_measure(
-    folder: Path, *, model, fingerprint, device, dtype, editor, records, first, end, digest, hyperparameters, options
-) -> dict:
+def edit_and_measure(folder: Path, *, editor, records, first, end, digest, hyperparameters, options, **where) -> dict:
     """One job of ``counterfact_jobs``; ``folder`` keeps the rows as they are made."""
     from lens.evaluate import counterfact
 
     shard = _records(records)[first:end]
     check_same(shard, digest, records)
-    with opened(model, device, dtype, fingerprint) as lm:
+    with opened(**where) as lm:
         report = counterfact(lm, shard, editor, out=folder / "rows.jsonl", progress=False, **options)
     return {"header": report.header, "rows": [{"editor": editor} | asdict(row) for row in report.rows]}
 

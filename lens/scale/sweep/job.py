@@ -12,9 +12,8 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import reduce
 from hashlib import sha256
-from importlib import import_module
+from pkgutil import resolve_name
 
 from lens.results.provenance import VERSION
 
@@ -65,9 +64,8 @@ class Job:
 
     def resolve(self) -> Callable:
         """The function itself; ``ValueError`` where there is none."""
-        module, _, name = self.function.partition(":")
         try:
-            found = reduce(getattr, name.split("."), import_module(module))
+            found = resolve_name(self.function)
         except (ImportError, AttributeError) as error:
             raise ValueError(f"The function {self.function!r} of a job cannot be imported here ({error}).") from None
         if not callable(found):

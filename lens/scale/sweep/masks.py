@@ -45,11 +45,11 @@ def mask_jobs(
     settings = dict(settings or {})
     for name in {"seed", "granularity"} & settings.keys():
         raise ValueError(f"{name} is no setting here: it is said by seeds or granularity, and is in the job's name.")
-    model = place_of(model)
+    where = {"model": place_of(model), "device": device, "dtype": dtype}
     given = [str(target) if str(target) in data.target_kgs() else place_of(target) for target in targets or ()]
     kgs = {target: data.knowledge(target, model=wording) for target in given or data.target_kgs()}
-    with opened(model, device, dtype) as lm:
-        fingerprint = lm.fingerprint
+    with opened(**where) as lm:
+        where["fingerprint"] = lm.fingerprint
         configs = {seed: mask.config_for(lm, granularity, seed=seed, **settings) for seed in seeds}
     suffix = "".join(f"-{key}={_word(value)}" for key, value in settings.items())
     if len(suffix) > LONGEST:
@@ -59,10 +59,7 @@ def mask_jobs(
             f"{_word(kg.name)}-{granularity}-{seed}{suffix}",
             f"{__name__}:train_and_evaluate",
             {
-                "model": model,
-                "fingerprint": fingerprint,
-                "device": device,
-                "dtype": dtype,
+                **where,
                 "target": target,
                 "wording": wording,
                 "digest": digest(kg),
@@ -76,9 +73,7 @@ def mask_jobs(
     ]
 
 
-def train_and_evaluate(
-    folder: Path, *, model, fingerprint, device, dtype, target, wording, digest, config, random, given
-) -> dict:
+def train_and_evaluate(folder: Path, *, target, wording, digest, config, random, given, **where) -> dict:
     """One job of ``mask_jobs``; ``folder`` keeps the checkpoint while it trains, and then the subnetwork."""
     from lens import data, mask
     from lens.evaluate import knowledge
@@ -87,7 +82,7 @@ def train_and_evaluate(
     config = mask.Config(**config)
     kg = data.knowledge(target, model=wording)
     check_same(kg, digest, target)
-    with opened(model, device, dtype, fingerprint) as lm:
+    with opened(**where) as lm:
         try:  # an attempt that came as far as this is taken up from here
             found = mask.load(file, lm)
         except OSError:

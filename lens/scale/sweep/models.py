@@ -19,9 +19,9 @@ _one_at_a_time = RLock()
 
 @contextmanager
 def opened(
-    name: str = "mini", device: str | None = None, dtype: str | None = None, fingerprint: str | None = None
+    model: str = "mini", device: str | None = None, dtype: str | None = None, fingerprint: str | None = None
 ) -> Iterator[LanguageModel]:
-    """``lens.load(name, device=device, dtype=dtype)``, which this process keeps until a job asks for another model.
+    """``lens.load(model, device=device, dtype=dtype)``, which this process keeps until a job asks for another model.
 
     Inside the block the model belongs to this thread alone: masks and edits change its weights for a while, so in a
     worker of several threads the others wait.  After an error it is opened anew by the next job.  Raises ``ValueError``
@@ -35,18 +35,18 @@ def opened(
     """
     from lens.model.loading import load
 
-    key = name, device, dtype
+    key = model, device, dtype
     with _one_at_a_time:
         lm, loaded = _kept.get(key, (None, None))
         if lm is None or lm.weights.current_fingerprint != loaded:  # a job left an edit on it, or trained it
             _kept.clear()  # before the next one needs its memory
             del lm
-            lm = load(name, device=device, dtype=dtype)
+            lm = load(model, device=device, dtype=dtype)
             _kept[key] = lm, lm.fingerprint
         try:
             if fingerprint not in (None, lm.fingerprint):
                 raise ValueError(
-                    f"The model {name!r} is another one here (fingerprint {lm.fingerprint[:12]}) than where the jobs "
+                    f"The model {model!r} is another one here (fingerprint {lm.fingerprint[:12]}) than where the jobs "
                     f"were made ({fingerprint[:12]}): let every machine read the same files."
                 )
             yield lm

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -80,9 +79,3 @@ def _rows(value) -> list[dict]:
     if isinstance(rows, list) and all(isinstance(row, dict) for row in rows):
         return rows
     return [value if isinstance(value, dict) else {"value": value}]
-
-
-def outcome_of(job: Job, found: dict, worker: str, attempts: int) -> Outcome:
-    """The outcome of an attempt, from what ``lens.scale.sweep.work.perform`` gave."""
-    value = json.loads(found["text"]) if "text" in found else None
-    return Outcome(job, value, found.get("error"), round(found["seconds"], 3), worker, attempts, found.get("traceback"))

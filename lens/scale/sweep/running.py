@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from numbers import Integral
 from pathlib import Path
@@ -11,11 +12,9 @@ from tqdm.auto import tqdm
 
 from lens.results.provenance import VERSION
 from lens.scale.sweep.job import Job, check_jobs
-from lens.scale.sweep.results import Outcome, Results, outcome_of
+from lens.scale.sweep.results import Outcome, Results
 from lens.scale.sweep.store import Store
 from lens.scale.sweep.work import perform
-
-HERE = "here"
 
 
 def run(
@@ -68,7 +67,7 @@ def run(
             failed = sum(outcome.error is not None for outcome in outcomes.values())
             bar.set_postfix(running=running, done=len(outcomes) - failed, failed=failed)
 
-        work = partial(perform, folder=str(store.folder), mark=store.mark, version=VERSION)
+        work = partial(perform, folder=store.folder, mark=store.mark, version=VERSION)
         if missing and scheduler is None:
             _in_process(missing, work, 1 + retries, keep, show)
         elif missing:
@@ -82,8 +81,8 @@ def _in_process(jobs: list[Job], work: Callable, most: int, keep: Callable, show
     for job in jobs:
         show(1)
         for attempt in range(1, most + 1):
-            outcome = outcome_of(job, work(job), HERE, attempt)
+            outcome = work(job)
             if not outcome.error:
                 break
-        keep(outcome)
+        keep(replace(outcome, attempts=attempt))
     show(0)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from reprlib import repr
 from uuid import uuid4
 
 from lens.results.provenance import VERSION
@@ -45,12 +46,12 @@ class Store:
         try:
             held = json.loads(path.read_text(encoding="utf-8"))
             found = Outcome(job, held["value"], None, held["seconds"], held["worker"])
-            before = {key: held[key] for key in ("function", "arguments", "lens")}
+            identity, before = held["identity"], {key: held[key] for key in _decides(job)}
             if held["format"] != FORMAT:
                 return None
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        if held["identity"] != job.identity:
+        if identity != job.identity:
             raise ValueError(
                 f"The result in {path} is another job's ({_difference(before, _decides(job))}): give another folder, "
                 f"or remove the file and the folder {job.name} beside it."
@@ -76,10 +77,5 @@ def _difference(before: dict, now: dict, inside: str = "") -> str:
         if one != other:
             if isinstance(one, dict) and isinstance(other, dict):
                 return _difference(one, other, "" if key == "arguments" else f"{key}.")
-            return f"{inside}{key} was {_short(one)}, and is now {_short(other)}"
+            return f"{inside}{key} was {repr(one)}, and is now {repr(other)}"
     return "its identity is damaged"
-
-
-def _short(value: object) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:59]}…"

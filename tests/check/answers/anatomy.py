@@ -149,10 +149,11 @@ ANSWERS = {
     "whose": Answers(
         right=[by_correlation, by_ranks, by_distance],
         wrong={
-            "most similar *size*": by_size,
-            "maximum taken where": lambda mystery, labeled: by_distance(mystery, labeled, choose=max),
-            "the densest topic": lambda mystery, labeled: max(labeled, key=lambda k: labeled[k][0].density()),
-            "A word or text is asked for": lambda mystery, labeled: maps(mystery, labeled)[0],
+            "Another topic": by_size,
+            "whatever their mean": lambda mystery, labeled: by_distance(mystery, labeled, choose=max),
+            "where the maps are dense": lambda mystery, labeled: max(labeled, key=lambda k: labeled[k][0].density()),
+            "have this name": lambda mystery, labeled: "winter",
+            "name of a topic": lambda mystery, labeled: maps(mystery, labeled)[0],
         },
         context=lost_label,
         computed=True,

@@ -114,6 +114,11 @@ ANSWERS = {
             "n − 1": around(lambda a, b: 1.96 * np.std((a - b).numpy()) / sqrt(len(a))),
             "two-sided one": around(lambda a, b: 1.645 * (a - b).std() / len(a) ** 0.5),
             "sign is reversed": lambda a, b: in_python(b, a),
+            "These are half widths": lambda a, b: [
+                in_python(a, b)[0],
+                *(end - in_python(a, b)[0] for end in in_python(a, b)[1:]),
+            ],
+            "stands for the two ends": lambda a, b: [in_python(a, b)[0], in_python(a, b)[2] - in_python(a, b)[0]],
         },
     ),
     "fooled": Answers(

@@ -51,6 +51,21 @@ def by_stream(lm, prompt, target):
     return torch.stack([lm.head(lm.norm(d[0, -1])) for d in torch.autograd.grad(loss, kept)])
 
 
+def of_all_tokens(token):
+    """By the whole target, read at the token that is counted from the prompt's length."""
+
+    def answer(lm, prompt, target):
+        delta = lens.capture(lm, prompt, target, sites=["ff2"]).stack("ff2")
+        return lm.head(lm.norm(delta[:, token(len(lm.encode(prompt)))]))
+
+    return answer
+
+
+def hook_left(lm, prompt, target):
+    lm.site(0, "ff2").register_forward_hook(lambda module, args, z: None)
+    return by_hooks(lm, prompt, target)
+
+
 def forward(lm, prompt, target):
     return lm.head(lm.norm(torch.stack([z[0, -1] for z in outputs_of(lm, prompt)[0]])))
 
@@ -113,6 +128,9 @@ ANSWERS = {
             "These are probabilities": lambda *given: by_hooks(*given).softmax(-1),
             "first token's δ": lambda *given: by_hooks(*given, position=0),
             "only the last is asked for": lambda *given: by_hooks(*given, position=slice(None)),
+            "the first alone is asked for": of_all_tokens(lambda length: length - 1),
+            "the last of these is read": of_all_tokens(lambda length: -1),
+            "a hook of yours": hook_left,
         },
         context=lambda lm: (lm,),
     ),

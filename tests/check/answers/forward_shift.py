@@ -20,14 +20,49 @@ def hooked(lm, request, layer, eta, token=None, position=-1, output=False, site=
     return sign * eta * a[:, None] @ lm.unembedding[t].detach()[None]
 
 
+def by_token(lm, request, layer, eta, late=0, mean=False):
+    """A hooked pass for each token of the target, behind the tokens before it."""
+    prompt, target = lm.encode(request.text), lm.target_ids(request.target_new)
+    update, kept = 0, []
+    hook = lm.site(layer, "ff2").register_forward_hook(lambda module, args, z: kept.append(args[0].squeeze(0)))
+    try:
+        for i, token in enumerate(target):
+            with torch.no_grad():
+                lm.model(torch.tensor([prompt + target[: i + max(late, 0)]], device=lm.device))
+            a = kept[-1][-1 if late >= 0 else -1 + late]
+            update = update + eta * a[:, None] * lm.unembedding[token].detach()
+    finally:
+        hook.remove()
+    return update / len(target) if mean else update
+
+
+def left_in_the_weights(lm, request, layer, eta):
+    update = by_token(lm, request, layer, eta)
+    lm.weight(layer, "ff2").detach().add_(update)
+    return update
+
+
+def hook_left(lm, request, layer, eta):
+    lm.site(layer, "ff2").register_forward_hook(lambda module, args, z: None)
+    return by_token(lm, request, layer, eta)
+
+
+def rows_of_all(lm, request, layer, eta):
+    return sum(hooked(lm, request, layer, eta, token=token) for token in lm.target_ids(request.target_new))
+
+
 def by_capture(lm, request, layer, eta):
+    target = lm.target_ids(request.target_new)
+    x = lens.capture(lm, request.text, target, layers=[layer], sites=["ff2"]).gradient(layer, "ff2").x
+    return torch.einsum("ia,ib->ab", x[-len(target) :], eta * lm.unembedding[target].detach())
+
+
+def by_change(lm, request, layer, eta):
+    """The package's own thin factors, multiplied out."""
+    target, prompt = lm.target_ids(request.target_new), lm.encode(request.text)
     x = lens.capture(lm, request.text, request.target_new, layers=[layer], sites=["ff2"]).gradient(layer, "ff2").x
-    t = lm.target_ids(request.target_new)[0]
-    return torch.einsum("a,b->ab", x[-1], eta * lm.unembedding[t].detach())
-
-
-def by_package(lm, request, layer, eta):
-    return lens.edit.shift(lm, request, layer=layer, eta=eta).changes[0].dense()
+    rows = [x[len(prompt) - 1 + i] for i in range(len(target))]
+    return lens.edit.Change(layer, "ff2", torch.stack(rows), eta * lm.toward(torch.tensor(target))).dense().double()
 
 
 def all_tokens(lm, request, layer, eta):
@@ -92,7 +127,7 @@ ANSWERS = {
         },
     ),
     "shift": Answers(
-        right=[hooked, by_capture, by_package],
+        right=[by_token, by_capture, by_change],
         wrong={
             "sign is reversed": lambda *given: hooked(*given, sign=-1),
             "leading space": lambda lm, request, layer, eta: hooked(
@@ -103,11 +138,20 @@ ANSWERS = {
             "before the activation function": lambda *given: hooked(*given, site="ff1", output=True),
             "FF2's output": lambda *given: hooked(*given, output=True),
             "All tokens": all_tokens,
-            "Off by one token": lambda *given: hooked(*given, position=-2),
+            "not at the one before it": lambda *given: by_token(*given, late=-1),
+            "one place before its own": lambda *given: by_token(*given, late=1),
+            "the first alone": hooked,
+            "mean over the target": lambda *given: by_token(*given, mean=True),
             "first token's input": lambda *given: hooked(*given, position=0),
             "the word that is true": lambda lm, request, layer, eta: hooked(
                 lm, request, layer, eta, token=lm.target_ids(request.target_true)[0]
             ),
+            "stayed in the weights": left_in_the_weights,
+            "a hook of yours": hook_left,
+            "the last of them alone": lambda lm, request, layer, eta: hooked(
+                lm, request, layer, eta, token=lm.target_ids(request.target_new)[-1]
+            ),
+            "the prompt's last input": rows_of_all,
         },
         context=lambda lm: (lm,),
     ),

@@ -6,41 +6,33 @@ from library import Answers
 import lens
 
 
-def with_ones(change):
-    """The rows of E, weighted by the softmax after ``change(p, t)``."""
-
-    def answer(v, E, t):
-        p = torch.softmax(E @ v, dim=0)
-        return change(p.clone(), t) @ E
-
-    return answer
+def rows(change):
+    """The rows of E, weighted by ``change(p, p0)``."""
+    return lambda v, E, p0: change(torch.softmax(E @ v, dim=0), p0) @ E
 
 
-def minus_one(p, t):
-    p[t] -= 1
-    return p
-
-
-def only_target(p, t):
-    q = torch.zeros_like(p)
-    q[t] = p[t] - 1
-    return q
-
-
-def set_to_minus_one(p, t):
-    p[t] = -1
-    return p
-
-
-def by_autograd(v, E, t):
+def by_autograd(v, E, p0, reverse=False):
     v = v.clone().requires_grad_()
-    return torch.autograd.grad(torch.nn.functional.cross_entropy((E @ v)[None], torch.tensor([t])), v)[0]
+    log_p = (E @ v).log_softmax(0)
+    loss = (log_p.exp() * (log_p - p0.log())).sum() if reverse else torch.nn.functional.cross_entropy(E @ v, p0)
+    return torch.autograd.grad(loss, v)[0]
 
 
-def by_loop(v, E, t):
-    logits = [float(row @ v) for row in E]
-    total = sum(torch.tensor(z).exp() for z in logits)
-    return sum((float(torch.tensor(z).exp() / total) - (k == t)) * E[k] for k, z in enumerate(logits)).tolist()
+def target_by_target(v, E, p0):
+    """The lemma once for every word, each as often as the teacher says it."""
+    p = (E @ v).softmax(0)
+    total = torch.zeros_like(v)
+    for t, share in enumerate(p0.tolist()):
+        coefficient = p.clone()
+        coefficient[t] -= 1
+        total += share * (coefficient @ E)
+    return total.tolist()
+
+
+def hard(p, p0):
+    coefficient = p.clone()
+    coefficient[int(p0.argmax())] -= 1
+    return coefficient
 
 
 def ids(lm, prompt):
@@ -79,6 +71,25 @@ def by_hook(lm, prompt, target, layer, rows=slice(None)):
     )
     try:
         return log_p(lm, prompt)
+    finally:
+        hook.remove()
+
+
+def hook_left(lm, prompt, target, layer):
+    g = lens.capture(lm, prompt, lm.target_ids(target)[:1]).gradient(layer, "ff2")
+    lm.site(layer, "ff2").register_forward_hook(lambda module, args, z: z)
+    return by_hook(lm, prompt, target, layer, rows=slice(len(g.x)))
+
+
+def logits_after(lm, prompt, target, layer):
+    """What comes out of the head, never normalized."""
+    g = lens.capture(lm, prompt, lm.target_ids(target)[:1])
+    loss, g = float(g.loss), g.gradient(layer, "ff2")
+    hook = lm.site(layer, "ff2").register_forward_hook(
+        lambda module, args, z: z - loss / float(g.norm()) ** 2 * args[0] @ g.dense()
+    )
+    try:
+        return lm.model(ids(lm, prompt)).logits[0, -1].detach()
     finally:
         hook.remove()
 
@@ -151,25 +162,27 @@ ANSWERS = {
         },
     ),
     "top": Answers(
-        right=[with_ones(minus_one), by_autograd, by_loop],
+        right=[rows(lambda p, p0: p - p0), by_autograd, target_by_target],
         wrong={
-            "what a step adds": lambda v, E, t: E[t] - torch.softmax(E @ v, 0) @ E,
-            "Only the word wanted": lambda v, E, t: -E[t],
-            "Only the target's row": with_ones(only_target),
-            "Only the words expected": with_ones(lambda p, t: p),
-            "here it is −1": with_ones(set_to_minus_one),
-            "expected alike": lambda v, E, t: E.mean(0) - E[t],
-            "coefficients are logits": lambda v, E, t: E.T @ (E @ v) - E[t],
-            "derivatives by the logits": lambda v, E, t: minus_one(torch.softmax(E @ v, 0), t),
-            "stopped with RuntimeError": lambda v, E, t: (v @ E).softmax(0) @ E - E[t],
+            "what a step adds": rows(lambda p, p0: p0 - p),
+            "Only the words wanted": lambda v, E, p0: -(p0 @ E),
+            "Only the words expected": rows(lambda p, p0: p),
+            "Only the teacher's first word": rows(hard),
+            "p is weighted by p₀ too": rows(lambda p, p0: p0 * p - p0),
+            "expected alike": lambda v, E, p0: E.mean(0) - p0 @ E,
+            "derivatives by p": rows(lambda p, p0: -p0 / p),
+            "p₀ weighs the logarithms": lambda *given: by_autograd(*given, reverse=True),
+            "coefficients are logits": lambda v, E, p0: E.T @ (E @ v) - E.T @ p0,
+            "derivatives by the logits": lambda v, E, p0: torch.softmax(E @ v, 0) - p0,
+            "stopped with RuntimeError": lambda v, E, p0: (v @ E).softmax(0) @ E - p0 @ E,
         },
     ),
     "step": Answers(
         right=[by_hook, by_weights, by_backward],
         wrong={
-            "before the step": forgets_to_run_again,
+            "without the step": forgets_to_run_again,
             "uphill": lambda *given: by_weights(*given, sign=1),
-            "not squared": lambda *given: by_weights(*given, power=1),
+            "has its square": lambda *given: by_weights(*given, power=1),
             "size η = 1": lambda *given: by_weights(*given, scale=lambda loss, length: 1.0),
             "loss is missing": lambda *given: by_weights(*given, scale=lambda loss, length: float(1 / length**2)),
             "last token's outer product": lambda *given: by_hook(*given, rows=slice(-1, None)),
@@ -180,7 +193,12 @@ ANSWERS = {
             ),
             "These are probabilities": lambda *given: by_weights(*given).exp(),
             "stayed in the weights": lambda *given: by_weights(*given, restore=False),
-            "put them back": undone_by_adding,
+            "arithmetic, which rounds": undone_by_adding,
+            "all of the target's tokens": lambda lm, prompt, target, layer: by_weights(
+                lm, prompt, target, layer, token=lm.target_ids(target)
+            ),
+            "These are logits": logits_after,
+            "a hook of yours": hook_left,
         },
         context=lambda lm: (lm,),
     ),

@@ -68,6 +68,11 @@ def from_everywhere(m, share, generator):
     return more.view(m.shape)
 
 
+def truncating(m, share, generator):
+    count = int(m.sum())
+    return by_permutation(m, int(share * count + (1e-6 if share > 0 else -1e-6)) / count, generator)
+
+
 def the_first_ones(m, share, generator):
     pool = (m if share < 0 else ~m).flatten().nonzero()[:, 0]
     changed = m.flatten().clone()
@@ -109,6 +114,19 @@ def by_autograd(lm, subnetwork, prompt, tail, layer):
         (slope,) = torch.autograd.grad(log_p, parameter)
     slope = slope if slope.shape == before.shape else slope.T
     return (before - after) * slope
+
+
+def rise_of_p(lm, subnetwork, prompt, tail, layer):
+    with subnetwork.removed(lm):
+        logits = lm.model(torch.tensor([lm.encode(prompt)])).logits[0, -1]
+    return by_capture(lm, subnetwork, prompt, tail, layer) * logits.softmax(-1)[lm.target_ids(tail)[0]].detach()
+
+
+def at_the_last_token(lm, subnetwork, prompt, tail, layer):
+    with subnetwork.removed(lm):
+        g = lens.capture(lm, prompt, tail, layers=[layer]).gradient(layer, "ff2")
+    step = lm.weight(layer, "ff2").detach() * subnetwork.mask(layer, "ff2")
+    return -torch.outer(g.x[-1], g.delta[-1]) * step
 
 
 def by_factors(lm, subnetwork, prompt, tail, layer):
@@ -198,12 +216,13 @@ ANSWERS = {
             "a coin for each weight": coin,
             "Kept and given back are exchanged": kept_for_given,
             "taken of all weights of the matrix": of_the_matrix,
-            "The pool is what lies outside": from_everywhere,
+            "that are removed already": from_everywhere,
             "the first ones may be special": the_first_ones,
             "changed m itself": in_place,
             "draw with the generator": unseeded,
             "no longer removed": fresh_for_removed,
             "weights that m does not": lambda m, share, generator: by_permutation(m, abs(share), generator),
+            "nearest whole number": truncating,
             "it stopped": lambda m, share: m,
         },
     ),
@@ -222,6 +241,8 @@ ANSWERS = {
             "slope alone": lambda lm, m, *rest: slope_of(lm, m, *rest) * m.mask(rest[-1], "ff2"),
             "leading space": lambda lm, m, prompt, tail, layer: by_capture(lm, m, prompt, lm.encode(tail)[:1], layer),
             "transposed": lambda *given: by_capture(*given).T,
+            "how much p rises": rise_of_p,
+            "last token's part": at_the_last_token,
         },
         context=lambda lm: removal(lm)[:2],
     ),

@@ -10,6 +10,7 @@ import lens
 from lens import kernels
 from lens.course.check.kernels import SITES, STEPS, mystery
 from lens.kernels import Key
+from lens.kernels.masking import exp_minus
 from lens.kernels.noise import philox, uniform
 
 
@@ -31,7 +32,28 @@ def tile(scores, key, row, column):
     columns = column + torch.arange(scores.shape[1])
     four = torch.stack(philox((columns // 4, rows, key.step, key.site), (key.seed & 0xFFFFFFFF, key.seed >> 32)))
     a = 2 * (four.gather(0, (columns % 4).expand(1, *scores.shape))[0] >> 9) + 1
-    return a > (2**24 - a) * kernels.masking.exp_minus(scores)
+    return a > (2**24 - a) * exp_minus(scores)
+
+
+def by_groups(scores, key, row, column):
+    """Whole groups of four columns, from the one in which the tile begins; then what is too much is cut off."""
+    skip, seed = column % 4, (key.seed & 0xFFFFFFFF, key.seed >> 32)
+    groups = column // 4 + torch.arange((skip + scores.shape[1] + 3) // 4)
+    rows = row + torch.arange(scores.shape[0])[:, None]
+    words = torch.stack(philox((groups, rows, key.step, key.site), seed), -1).flatten(1)
+    a = 2 * (words[:, skip : skip + scores.shape[1]] >> 9) + 1
+    return a > (2**24 - a) * exp_minus(scores)
+
+
+def compared(scores, key, row, column, how):
+    u = uniform((row + scores.shape[0], column + scores.shape[1]), key)[row:, column:]
+    return how(u * 2**24, scores)
+
+
+def cut_out(scores, key, row, column):
+    whole = torch.zeros(row + scores.shape[0], column + scores.shape[1])
+    whole[row:, column:] = scores
+    return kernels.sample(whole, key)[row:, column:]
 
 
 def from_the_whole(scores, key, row, column):
@@ -46,8 +68,8 @@ def one_by_one(scores, key, row, column):
         for j in range(scores.shape[1]):
             seed = key.seed % 2**32, key.seed // 2**32
             word = philox(((column + j) // 4, row + i, key.step, key.site), seed)[(column + j) % 4]
-            u = (2 * (word // 512) + 1) / 2**24
-            m[i, j] = u > 1 / (1 + math.exp(float(scores[i, j])))
+            a = 2 * (word // 512) + 1
+            m[i, j] = a > (2**24 - a) * exp_minus(scores[i, j])
     return m
 
 
@@ -90,6 +112,18 @@ def online(blocks):
         scale = scale * np.exp(top - new) + np.exp(z - new[:, None]).sum(1)
         top, total, count = new, total + z.sum(1), count + z.shape[1]
     return top + np.log(scale) - total / count - np.log(count)
+
+
+def by_lists(blocks):
+    """Row by row and entry by entry, with math alone."""
+    found = []
+    for rows in zip(*(z.tolist() for z in blocks)):
+        top, scale, total, count = -math.inf, 0.0, 0.0, 0
+        for v in (v for row in rows for v in row):
+            new = max(top, v)
+            top, scale, total, count = new, scale * math.exp(top - new) + math.exp(v - new), total + v, count + 1
+        found.append(top + math.log(scale) - total / count - math.log(count))
+    return found
 
 
 def joined(blocks):
@@ -156,8 +190,14 @@ ANSWERS = {
         },
     ),
     "tile": Answers(
-        right=[tile, from_the_whole, one_by_one],
+        right=[tile, by_groups, one_by_one],
         wrong={
+            "belongs to other programs": cut_out,
+            "in numbers": lambda *given: tile(*given).float(),
+            "On a tie": lambda *given: compared(*given, lambda a, z: a >= (2**24 - a) * exp_minus(z)),
+            "nearly equal": lambda *given: compared(*given, lambda a, z: torch.logit(a / 2**24) + z > 0),
+            "logarithms and sigmoids": lambda *given: compared(*given, lambda a, z: a / 2**24 > torch.sigmoid(-z)),
+            "inside a group of four": lambda scores, key, row, column: tile(scores, key, row, column // 4 * 4),
             "own first corner": own_corner,
             "Rows and columns are exchanged": wrong_tile(
                 lambda r, c, key: (r // 4, c, key.step, key.site), lambda r, c: r % 4
@@ -188,8 +228,9 @@ ANSWERS = {
         },
     ),
     "uniform_kl": Answers(
-        right=[running, online, joined],
+        right=[running, online, by_lists],
         wrong={
+            "larger than any block": joined,
             "mean of the blocks' means": mean_of_means,
             "losses were averaged": lambda blocks: sum(map(kl, blocks)) / len(blocks),
             "log-sum-exps were added": lambda blocks: (
@@ -209,7 +250,7 @@ ANSWERS = {
         right=[lambda *given: address(*given).tolist(), address, by_sampling, lambda *given: address(*given).numpy()],
         wrong={
             "exchanged": lambda *given: address(*given).flip(0),
-            "off by one": lambda *given: [int(address(*given)[0]) + 1, int(address(*given)[1])],
+            "mask of this address": lambda *given: [int(address(*given)[0]) + 1, int(address(*given)[1])],
             "four weights and not beyond": lambda *given: candidates(*given, weights=4)[0],
             "another one": lambda *given: [(int(address(*given)[0]) + 500) % STEPS, int(address(*given)[1])],
             "below": lambda *given: [int(address(*given)[0]), 40],

@@ -11,55 +11,57 @@ def ids(lm, prompt):
 
 
 @torch.no_grad()
-def streams(lm, prompt):
-    """What every layer puts out at the last token, by hooks: [layers, d]."""
+def passing(lm, prompt, modules, entering=False, leave=False):
+    """What enters modules or comes out of them, one a layer, by hooks: [layers, n, width]."""
     kept = []
-    hooks = [
-        layer.register_forward_hook(lambda m, a, out: kept.append(out[0] if isinstance(out, tuple) else out))
-        for layer in lm.layers
-    ]
+
+    def keep(module, args, out):
+        kept.append(args[0] if entering else out[0] if isinstance(out, tuple) else out)
+
+    hooks = [module.register_forward_hook(keep) for module in modules]
     try:
         lm.model(ids(lm, prompt))
     finally:
         for hook in hooks:
-            hook.remove()
-    return torch.stack([k[0, -1] for k in kept])
+            if not leave:
+                hook.remove()
+    return torch.stack([k.reshape(-1, k.shape[-1]) for k in kept[-len(modules) :]])
+
+
+def at(lm, site):
+    return [lm.site(layer, site) for layer in range(len(lm.layers))]
+
+
+def between(lm, prompt, **options):
+    return passing(lm, prompt, lm.layers) - passing(lm, prompt, at(lm, "ff2"), **options)
 
 
 @torch.no_grad()
 def states(lm, prompt):
-    """The last token's hidden states as transformers lists them: [1 + layers, d]."""
-    return torch.stack([s[0, -1] for s in lm.model(ids(lm, prompt), output_hidden_states=True).hidden_states])
+    """The hidden states as transformers lists them: [1 + layers, n, d]."""
+    return torch.stack([s[0] for s in lm.model(ids(lm, prompt), output_hidden_states=True).hidden_states])
 
 
 @torch.no_grad()
-def by_hooks(lm, prompt):
-    return lm.head(lm.norm(streams(lm, prompt))).float().softmax(-1)
-
-
-@torch.no_grad()
-def by_hidden_states(lm, prompt):
-    inner = read(lm, states(lm, prompt)[1:-1])
-    return torch.cat([inner, lm.model(ids(lm, prompt)).logits[0, -1:]]).softmax(-1).tolist()
-
-
-@torch.no_grad()
-def by_lens(lm, prompt):
-    h = lens.logit_lens(lm, prompt).vectors[:, -1]
-    logits = (lm.norm(h) @ lm.unembedding.T).double()
-    return (logits - logits.logsumexp(-1, keepdim=True)).exp().numpy()
-
-
-@torch.no_grad()
-def one_scale(lm, prompt):
-    h, final = streams(lm, prompt), lm.model.transformer.ln_f
-    centered = h - h.mean(-1, keepdim=True)
-    scale = (centered[-1].var(unbiased=False) + final.eps).sqrt()
-    return ((centered / scale * final.weight + final.bias) @ lm.unembedding.T).softmax(-1)
-
-
 def read(lm, h):
     return lm.norm(h) @ lm.unembedding.T
+
+
+def by_subtracting(lm, prompt):
+    return read(lm, between(lm, prompt)[:, -1]).softmax(-1)
+
+
+def by_adding(lm, prompt):
+    """What enters a layer and what its attention adds."""
+    h = states(lm, prompt)[:-1] + passing(lm, prompt, at(lm, "attn_out"))
+    return read(lm, h[:, -1]).softmax(-1).tolist()
+
+
+def before_the_norm(lm, prompt):
+    """What enters the norm in front of the MLP, as GPT-2 names it."""
+    h = passing(lm, prompt, [layer.ln_2 for layer in lm.layers], entering=True)
+    logits = read(lm, h[:, -1]).double()
+    return (logits - logits.logsumexp(-1, keepdim=True)).exp().numpy()
 
 
 def settled(ranks):
@@ -104,19 +106,29 @@ ANSWERS = {
             "These are the logits": [2, -1, 0, 3, 2],
         },
     ),
-    "probabilities": Answers(
-        right=[by_hooks, by_hidden_states, by_lens],
+    "after_attention": Answers(
+        right=[by_subtracting, by_adding, before_the_norm],
         wrong={
-            "ln_f twice": lambda lm, prompt: read(lm, states(lm, prompt)[1:]).softmax(-1),
-            "One row too many": lambda lm, prompt: read(lm, states(lm, prompt)).softmax(-1),
-            "leaves out the last layer": lambda lm, prompt: read(lm, states(lm, prompt)[:-1]).softmax(-1),
-            "ln_f is missing": lambda lm, prompt: (streams(lm, prompt) @ lm.unembedding.T).softmax(dim=1),
-            "last layer's scale": one_scale,
-            "ran over the layers": lambda lm, prompt: read(lm, streams(lm, prompt)).softmax(0),
-            "These are logits": lambda lm, prompt: read(lm, streams(lm, prompt)),
-            "These are log-probabilities": lambda lm, prompt: read(lm, streams(lm, prompt)).log_softmax(1),
-            "only the last is asked for": lambda lm, prompt: read(lm, lens.logit_lens(lm, prompt).vectors).softmax(-1),
-            "first token's stream": lambda lm, prompt: read(lm, lens.logit_lens(lm, prompt).vectors[:, 0]).softmax(-1),
+            "end of each layer": lambda lm, prompt: read(lm, passing(lm, prompt, lm.layers)[:, -1]).softmax(-1),
+            "beginning of each layer": lambda lm, prompt: read(lm, states(lm, prompt)[:-1, -1]).softmax(-1),
+            "attention adds, alone": lambda lm, prompt: read(
+                lm, passing(lm, prompt, at(lm, "attn_out"))[:, -1]
+            ).softmax(-1),
+            "MLP adds, alone": lambda lm, prompt: read(lm, passing(lm, prompt, at(lm, "ff2"))[:, -1]).softmax(-1),
+            "FF1's input": lambda lm, prompt: read(lm, passing(lm, prompt, at(lm, "ff1"), True)[:, -1]).softmax(-1),
+            "added once more": lambda lm, prompt: read(
+                lm, (2 * passing(lm, prompt, lm.layers) - between(lm, prompt))[:, -1]
+            ).softmax(-1),
+            "ln_f too early": lambda lm, prompt: read(
+                lm, (states(lm, prompt)[1:] - passing(lm, prompt, at(lm, "ff2")))[:, -1]
+            ).softmax(-1),
+            "ln_f is missing": lambda lm, prompt: (between(lm, prompt)[:, -1] @ lm.unembedding.T).softmax(dim=1),
+            "a hook of yours": lambda lm, prompt: read(lm, between(lm, prompt, leave=True)[:, -1]).softmax(-1),
+            "ran over the layers": lambda lm, prompt: read(lm, between(lm, prompt)[:, -1]).softmax(0),
+            "These are logits": lambda lm, prompt: read(lm, between(lm, prompt)[:, -1]),
+            "These are log-probabilities": lambda lm, prompt: read(lm, between(lm, prompt)[:, -1]).log_softmax(1),
+            "only the last is asked for": lambda lm, prompt: read(lm, between(lm, prompt)).softmax(-1),
+            "first token's stream": lambda lm, prompt: read(lm, between(lm, prompt)[:, 0]).softmax(-1),
         },
         context=lambda lm: (lm,),
     ),
@@ -135,6 +147,7 @@ ANSWERS = {
             "Off by one": lambda lm, record: [settled(r) - 1 for r in ranks(lm, record, true(record))],
             "leading space": lambda lm, record: [settled(r) for r in ranks(lm, record, lm.encode(true(record))[:1])],
             "other way round": lambda lm, record: [settled(r) for r in ranks(lm, record, true(record))][::-1],
+            "entries are not": lambda lm, record: [2 * settled(r) for r in ranks(lm, record, true(record))],
         },
         context=lost_and_found,
         computed=True,

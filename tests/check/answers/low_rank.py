@@ -43,21 +43,50 @@ def last_token(lm, prompt, target, layer):
     return g.x[-1:].T @ g.delta[-1:]
 
 
-class Accumulating:
-    """Calls backward() and never clears what is there."""
-
-    def __init__(self):
-        self.sum = {}
-
-    def __call__(self, lm, prompt, target, layer):
-        g = by_weight(lm, prompt, target, layer)
-        # Two cases use different layers in the check; a reader who sums .grad of a fixed loop sees both.
-        self.sum = g + self.sum if isinstance(self.sum, torch.Tensor) else g
-        return self.sum
+def accumulating(lm, prompt, target, layer, clear=False):
+    """Calls backward(), and clears what is there or does not."""
+    if clear:
+        lm.model.zero_grad()
+    loss(lm, prompt, lm.target_ids(target)[0]).backward()
+    module = lm.site(layer, "ff2")
+    return module.weight.grad if isinstance(module, Conv1D) else module.weight.grad.T
 
 
-def squared_sum_of_gram(x, delta):
-    return ((x @ x.T) * (delta @ delta.T)).sum() ** 0.5
+def with_another_input(lm, prompt, target, layer, site="ff1", factor="x"):
+    trace = lens.capture(lm, prompt, target)
+    return getattr(trace.gradient(layer, site), factor).T @ trace.gradient(layer, "ff2").delta
+
+
+def inner(x, delta, y, delta_y):
+    return ((x @ y.T) * (delta @ delta_y.T)).sum()
+
+
+def by_tables(x, delta, y, delta_y):
+    own = inner(x, delta, x, delta) * inner(y, delta_y, y, delta_y)
+    return inner(x, delta, y, delta_y) / own.sqrt()
+
+
+def by_sums(x, delta, y, delta_y):
+    """⟨G, G′⟩ from the norms of G + G′ and G − G′, of which lens knows the factors."""
+    both = torch.cat([x, y])
+    plus, minus = (lens.FactoredGradient(both, torch.cat([delta, sign * delta_y])).norm() for sign in (1, -1))
+    lengths = lens.FactoredGradient(x, delta).norm() * lens.FactoredGradient(y, delta_y).norm()
+    return float((plus**2 - minus**2) / 4 / lengths)
+
+
+def token_by_token(x, delta, y, delta_y):
+    def product(a, b, c, d):
+        return sum((i @ j) * (k @ m) for i, k in zip(a, b) for j, m in zip(c, d))
+
+    return product(x, delta, y, delta_y) / (product(x, delta, x, delta) * product(y, delta_y, y, delta_y)) ** 0.5
+
+
+def of_matrices(x, delta, y, delta_y):
+    return torch.cosine_similarity((x.T @ delta).flatten(), (y.T @ delta_y).flatten(), dim=0)
+
+
+def length(x, delta):
+    return inner(x, delta, x, delta).sqrt()
 
 
 def fact(lm):
@@ -88,24 +117,29 @@ ANSWERS = {
             "constant factor": [[1, -0.5], [0, 1.5], [2, 0.5]],
         },
     ),
-    "norm": Answers(
-        right=[
-            lambda x, delta: ((x @ x.T) * (delta @ delta.T)).sum().clamp(min=0).sqrt(),
-            lambda x, delta: (x.T @ delta).norm(),
-            lambda x, delta: float(lens.FactoredGradient(x, delta).norm()),
-            squared_sum_of_gram,
-        ],
+    "cosine": Answers(
+        right=[by_tables, by_sums, token_by_token],
         wrong={
-            "orthogonal": lambda x, delta: ((x**2).sum(1) * (delta**2).sum(1)).sum().sqrt(),
-            "upper bound (the triangle": lambda x, delta: sum(a.norm() * b.norm() for a, b in zip(x, delta)),
-            "for a single token only": lambda x, delta: x.norm() * delta.norm(),
-            "square root is missing": lambda x, delta: ((x @ x.T) * (delta @ delta.T)).sum(),
-            "largest singular value": lambda x, delta: torch.linalg.svdvals(x.T @ delta)[0],
-            "stopped with RuntimeError": lambda x, delta: (x @ delta).norm(),
+            "divides it by both norms": inner,
+            "square roots are missing": lambda x, d, y, e: inner(x, d, y, e) / length(x, d) ** 2 / length(y, e) ** 2,
+            "orthogonal": lambda x, d, y, e: (
+                inner(x, d, y, e) / ((x**2).sum(1) @ (d**2).sum(1) * ((y**2).sum(1) @ (e**2).sum(1))).sqrt()
+            ),
+            "for a single token only": lambda x, d, y, e: (
+                inner(x, d, y, e) / (x.norm() * d.norm() * y.norm() * e.norm())
+            ),
+            "same place were paired": lambda x, d, y, e: (
+                sum((a @ c) * (b @ f) for a, b, c, f in zip(x, d, y, e)) / length(x, d) / length(y, e)
+            ),
+            "added before multiplying": lambda x, d, y, e: of_matrices(
+                x.sum(0)[None], d.sum(0)[None], y.sum(0)[None], e.sum(0)[None]
+            ),
+            "stopped with RuntimeError": lambda x, d, y, e: ((x * y).sum(1) * (d * e).sum(1)).sum(),
+            "matrix of the gradient's size": of_matrices,
         },
     ),
     "gradient": Answers(
-        right=[by_hooks, by_weight, by_capture],
+        right=[by_hooks, by_weight, by_capture, lambda *given: accumulating(*given, clear=True)],
         wrong={
             "sign is reversed": lambda *given: by_weight(*given, sign=-1),
             "leading space": lambda lm, prompt, target, layer: by_weight(
@@ -113,7 +147,9 @@ ANSWERS = {
             ),
             "last token's outer product": last_token,
             "transposed": lambda *given: by_weight(*given, transpose=True),
-            "accumulates": Accumulating(),
+            "accumulates": accumulating,
+            "what FF1 takes in": with_another_input,
+            "Both factors are δ": lambda *given: with_another_input(*given, site="ff2", factor="delta"),
         },
         context=lambda lm: (lm,),
     ),

@@ -118,6 +118,36 @@ def by_pairs(mine, others):
     return first, drawn(mine, first, seed=3)
 
 
+def measured(pair, lm, prompts, order=(0, 1)):
+    """Δ log p by the losses of the whole and of the remaining model."""
+    tokens = torch.tensor([len(lm.target_ids(p.target)) for p in prompts])
+
+    def log_p():
+        nll = lens.evaluate.score(lm, [p.text for p in prompts], [p.target for p in prompts]).nll
+        return -float((nll.cpu() * tokens).sum() / tokens.sum())
+
+    found, whole = [], log_p()
+    for i in order:
+        with pair[i].removed(lm):
+            found.append(log_p() - whole)
+    return found
+
+
+def with_readings(pair, lm, prompts, inside=True):
+    readings = lens.evaluate.readings.Readings(lm, {"unseen": prompts}, min(layer for layer, _ in pair[0].bits))
+    changes = []
+    for one in pair:
+        with one.removed(lm):
+            change = readings()["unseen"].delta_log_prob
+        changes.append(change if inside else readings()["unseen"].delta_log_prob)
+    return changes
+
+
+def own(lm):
+    """A model that is not the tests': a removal puts all weights back, and torch counts each write."""
+    return fair(*ten(lm)), lens.load("mini", device="cpu"), lens.data.knowledge(lens.data.target_kgs()[0]).unseen[:32]
+
+
 ANSWERS = {
     "by_chance": Answers(
         right=[50 * 40 / 100 + 10 * 10 / 900, torch.tensor(20.1111), 20.11],
@@ -132,7 +162,7 @@ ANSWERS = {
     "two_of_three": Answers(
         right=[by_formula, by_cases, by_lists],
         wrong={
-            "counted three times": wrong_chance(pairs),
+            "belongs to every pair": wrong_chance(pairs),
             "Both numbers are those of exactly two": wrong_chance(
                 lambda a, b, c: a * b * (1 - c) + a * c * (1 - b) + b * c * (1 - a), lambda m: m.sum(0) == 2
             ),
@@ -151,11 +181,12 @@ ANSWERS = {
     "same_rows": Answers(
         right=[
             masks((range(4), range(4)), (range(0, 30, 2), range(14))),
-            masks((range(3), range(3)), (range(30), range(30))).tolist(),
+            masks((range(3), range(3)), (range(0, 30, 3), range(15))).tolist(),
             tuple(masks((range(5), range(5)), (range(10), range(6, 21))).numpy()),
         ],
         wrong={
             "they agree on single weights": masks((range(4), range(4)), (range(10), range(10))),
+            "one mask": masks((range(3), range(3)), (range(30), range(30))),
             "less than three times": masks((range(20), range(20)), (range(0, 30, 2), range(14))),
             "columns that explain": masks((range(0, 20, 2), range(10)), (range(5), range(5))),
             "Two masks of shape": torch.ones(2, 30, 20, dtype=torch.bool),
@@ -181,11 +212,23 @@ ANSWERS = {
                 (first := without(mine, others)),
                 lens.mask.shrunk(mine, 1 - first.density() / mine.density()),
             ),
+            "are exchanged": lambda mine, others: fair(mine, others)[::-1],
             "once more": lambda mine, others: (without(mine, others), without(mine, others)),
             "The first holds weights": lambda mine, others: (others[0], others[0]),
             "Two subnetworks": lambda mine, others: without(mine, others),
         },
         context=ten,
+        computed=True,
+    ),
+    "silence": Answers(
+        right=[with_readings, measured, lambda *given: torch.tensor(with_readings(*given))],
+        wrong={
+            "Nothing changes": lambda *given: with_readings(*given, inside=False),
+            "are exchanged": lambda *given: measured(*given, order=(1, 0)),
+            "both changes": lambda *given: with_readings(*given)[1] - with_readings(*given)[0],
+            "for the sign": lambda *given: [-change for change in with_readings(*given)],
+        },
+        context=own,
         computed=True,
     ),
 }

@@ -149,6 +149,30 @@ def moved(questions, keep):
     return found
 
 
+def trained(lm):
+    """The smallest case: a model of its own, since training writes into it."""
+    kg = lens.data.knowledge("building")
+    task = lens.relearn.questions(kg, phrasings=1)
+    train, asked = ([q for q in part if q.filtered] for part in (task.train, task.test))
+    return next_one(train), lens.load("mini", device="cpu"), train, asked, lens.mask.shipped("building")
+
+
+def curves(*given):
+    """Trained once, whatever answer asks."""
+    if not CURVES:
+        lies, lm, train, asked, removed = given
+        options = {"removed": removed, "steps": 6, "every": 6, "batch": 8}
+        CURVES.extend(lens.relearn.tune(lm, q, asked, "lora", **options).curve for q in (train, lies))
+    return CURVES
+
+
+CURVES = []
+
+
+def rises(*given, key="score_filtered"):
+    return [after[key] - before[key] for before, after in curves(*given)]
+
+
 ANSWERS = {
     "loss": Answers(
         right=[log(2), 0.693, torch.tensor([0.05, 0.02, 0.01, 0.01, 0.01]).log().log_softmax(0)[0].neg()],
@@ -224,6 +248,17 @@ ANSWERS = {
             "A list of questions": lambda questions: [(q.answer + 1) % 5 for q in questions],
         },
         context=mine,
+        computed=True,
+    ),
+    "worth": Answers(
+        right=[rises, lambda *given: torch.tensor(rises(*given)), lambda *given: tuple(rises(*given))],
+        wrong={
+            "values after training": lambda *given: [after["score_filtered"] for _, after in curves(*given)],
+            "are exchanged": lambda *given: rises(*given)[::-1],
+            "share of right choices": lambda *given: rises(*given, key="filtered"),
+            "for the sign": lambda *given: [-rise for rise in rises(*given)],
+        },
+        context=trained,
         computed=True,
     ),
 }

@@ -16,7 +16,8 @@ MODEL = "llama-3-8b"
 
 def gigabytes(model, weight=2, score=4, moments=2, sample=2, slope=2, layers=None):
     s = cost.shape(model)
-    masked = sum(m.weights for m in s.modules(layers))
+    masked = sum(m.weights for m in s.modules())  # those of the upper half; layers are alike
+    masked = masked if layers is None else masked * len(s.chosen(layers)) // (s.layers - s.layers // 2)
     return (weight * s.parameters + (score + score * moments + sample + slope) * masked) / 1e9
 
 
@@ -185,7 +186,7 @@ ANSWERS = {
             "two norms in a layer": lambda d, m, q, k, learns: llama(d, m, q, k, learns) - d,
             "GPT-2's GELU": lambda d, m, q, k, learns: 2 * d + 2 * q + 2 * k + 4 * m + learns * (2 * d + m),
             "One tensor of the MLP": lambda d, m, q, k, learns: 2 * d + 2 * q + 2 * k + 2 * m + learns * (2 * d + m),
-            "factors of the MLP's product": lambda d, m, q, k, learns: llama(d, m, q, k, learns) - 2 * m,
+            "Nothing is kept of the MLP's product": lambda d, m, q, k, learns: llama(d, m, q, k, learns) - 2 * m,
             "frozen matrix keeps nothing": lambda d, m, q, k, learns: llama(d, m, q, k, True),
             "here they are missing": lambda d, m, q, k, learns: llama(d, m, q, k, False),
             "FF2 learns too": lambda d, m, q, k, learns: llama(d, m, q, k, False) + (2 * d if learns else 0),
@@ -209,6 +210,7 @@ ANSWERS = {
             ),
             "layers are whole": lambda layers, whole, entry: max(1, round(sqrt(layers * entry / whole))),
             "This is the peak": lambda *given: min(peak(c, *given) for c in range(1, given[0] + 1)),
+            "the longer one": lambda *given: min(range(given[0], 0, -1), key=lambda c: peak(c, *given)),
             "number of segments": lambda *given: ceil(given[0] / segment(*given)),
         },
     ),

@@ -25,7 +25,7 @@ def row_by_row(target, control, before, scores, lam):
     suppress = [-log_p(z).mean() - math.log(len(z)) for z in target]
     maintain = [(log_p(z0).exp() * (log_p(z0) - log_p(z))).sum() for z0, z in zip(before, control)]
     density = (1 / (1 + torch.exp(-scores))).mean()
-    return float(1.5 * sum(suppress) / len(suppress) + sum(maintain) / len(maintain) + lam * density)
+    return 1.5 * sum(suppress) / len(suppress) + sum(maintain) / len(maintain) + lam * density
 
 
 def three(target, control, before, scores, lam, suppress=None, maintain=None, density=None, reduce=torch.mean, dim=-1):
@@ -49,6 +49,15 @@ def shuffled(masks, seed):
     return {
         name: m.flatten()[torch.randperm(m.numel(), generator=generator)].view(m.shape) for name, m in masks.items()
     }
+
+
+def reseeded(masks, seed):
+    """A generator of its own for each module, and one seed for all of them."""
+    drawn = {}
+    for name, m in masks.items():
+        chosen = torch.randperm(m.numel(), generator=torch.Generator().manual_seed(seed))[: int(m.sum())]
+        drawn[name] = torch.zeros(m.numel(), dtype=torch.bool).index_fill(0, chosen, True).view(m.shape)
+    return drawn
 
 
 def by_noise(masks, seed):
@@ -168,6 +177,9 @@ ANSWERS = {
             "hard mask": lambda *given: three(*given, density=lambda score: (score > 0).float().mean()),
             "scores themselves": lambda *given: three(*given, density=torch.mean),
             "NaN": naive,
+            "log V is missing in suppress": lambda *given: three(*given, suppress=lambda q: -q.mean(-1)),
+            "no slope comes back": lambda *given: three(*given).item(),
+            "or to the scores": lambda *given: three(*given, density=lambda score: score.detach().sigmoid().mean()),
         },
     ),
     "control": Answers(
@@ -178,6 +190,7 @@ ANSWERS = {
             "Rows move as a whole": rows_moved,
             "avoid the subnetwork": avoiding,
             "masks that were given are changed": in_place,
+            "of one shape": reseeded,
             "Different seeds": lambda masks, seed: shuffled(masks, 0),
             "two different draws": lambda masks, seed: {
                 name: m.flatten()[np.random.default_rng().permutation(m.numel())].view(m.shape)

@@ -131,6 +131,10 @@ ANSWERS = {
             ),
             "FF1's gradient": lambda *given: table(*given, with_pairs, site="ff1"),
             "transposed": lambda *given: table(*given, with_pairs).T,
+            "the first alone is asked for": lambda lm, prompt, subject, target: table(
+                lm, prompt, subject, target, with_pairs, token=target
+            ),
+            "given everything": lambda *given: table(*given, lambda x, delta: torch.arange(len(x)) == len(x) - 1),
         },
         context=lambda lm: (lm,),
     ),
@@ -160,6 +164,11 @@ ANSWERS = {
         wrong={
             "Three texts": (f"{MESSI} won lasting sporting fame in", f"{MESSI} was born in the country of"),
             "go on after it": (MESSI, f"The sport of {MESSI}", f"{MESSI} was born in the country of"),
+            "one question": (
+                MESSI,
+                f"{MESSI} is famous for success in the sport of",
+                f"{MESSI} is famous for success in the sport of football and",
+            ),
             "the same answer": (MESSI, f"{MESSI} is famous for success in the sport of", f"The sport of {MESSI} is"),
             "what has been read by then": (MESSI, f"The sport of {MESSI} is", f"{MESSI} was born in the country of"),
         },

@@ -9,13 +9,13 @@ const BLOCKS = {
 
 function render({ model, el }) {
   const state = model.get("state");
-  const facts = [...state.facts];
+  const facts = state.facts.map((f, i) => ({ ...f, ask: { fact: i }, tried: [] }));
   const strengths = state.sizes;
   const status = statusLine();
   const editorOf = () => state.editors[editor.value];
   const sizeText = (s) => (editorOf().eta === null ? `${number(s)} × the editor's own`
     : `η = ${number(s * editorOf().eta)}`) + (s === 0 ? " (unedited)" : "");
-  const own = strengths.indexOf(1);
+  const whole = strengths.indexOf(1);
 
   const fact = selectField({ label: "fact", onChange: () => draw() });
   fact.node.classList.add("wide");
@@ -23,7 +23,7 @@ function render({ model, el }) {
   editor.node.hidden = state.editors.length < 2;
   const layer = selectField({ label: "layer", onChange: () => draw() });
   const strength = sliderField({
-    label: "strength of the edit", values: strengths, value: own < 0 ? strengths.length - 1 : own, format: (s) => sizeText(s), onChange: () => draw(),
+    label: "strength of the edit", values: strengths, value: whole < 0 ? strengths.length - 1 : whole, format: (s) => sizeText(s), onChange: () => draw(),
   });
 
   const map = heatGrid({ label: "prompts answered as hoped", corner: "" });
@@ -43,8 +43,7 @@ function render({ model, el }) {
   /** A place's layer, or where the editor's own settings put this fact. */
   const layers = () => editorOf().layers;
   const place = (i) => layers()[i] ?? `${facts[fact.value].layers[editor.value][i].join(", ") || "none"} (its own)`;
-  const answersAt = (i, s) => {
-    const shown = facts[fact.value];
+  const answersAt = (i, s, shown = facts[fact.value]) => {
     if (strengths[s] === 0) return shown.before;
     return shown.after[editor.value][i][strengths.slice(0, s).filter(Boolean).length];
   };
@@ -94,7 +93,15 @@ function render({ model, el }) {
     })).filter(({ rows }) => rows.length);
     verdict.replaceChildren(h("span", { class: "name" }, "answered as hoped"), ...named.map(({ short, rows }) => h("span", {},
       `${short} `, h("b", {}, `${hopes(rows.map((i) => after[i]))} of ${rows.length}`))));
-    blocks.replaceChildren(...named.map(({ title, rows }) => h("div", { class: "block" }, h("p", { class: "title" }, title),
+    const tried = shown.tried.map((one) => ({ one, after: answersAt(layer.value, Number(strength.value), one) }));
+    const mine = tried.length && h("div", { class: "block" }, h("p", { class: "title" }, "Your prompt"), tried.map(({ one, after }) => answered({
+      text: one.questions[0][1],
+      aim: "new answer",
+      counts: one.new,
+      words: one.words,
+      lines: [["before", one.before[0]], ["after", after[0]]],
+    })));
+    blocks.replaceChildren(...[mine].filter(Boolean), ...named.map(({ title, rows }) => h("div", { class: "block" }, h("p", { class: "title" }, title),
       rows.map((i) => answered({
         text: shown.questions[i][1],
         aim: "hoped for",
@@ -110,24 +117,52 @@ function render({ model, el }) {
     fact.value = chosen;
   }
 
+  let asking = null; // a new fact, or the fact whose edited model is tried
   const kernel = asker(model, status, (answer) => {
-    facts.push(answer);
-    list(facts.length - 1);
+    if (asking.tried) asking.tried.unshift(answer);
+    else {
+      facts.push({ ...answer, ask: asking, tried: [] });
+      list(facts.length - 1);
+    }
     draw();
   });
-  const ask = () => kernel.ask({ prompt: prompt.value, subject: subject.value, target: target.value });
+  const ask = () => {
+    asking = { prompt: prompt.value, subject: subject.value, target: target.value };
+    kernel.ask(asking);
+  };
+  const tryOut = () => {
+    asking = facts[fact.value];
+    kernel.ask({ ...asking.ask, free: free.value });
+  };
   const prompt = textField({ label: "your prompt", placeholder: "The capital of France is", onEnter: ask });
   const subject = textField({ label: "its subject", placeholder: "France", onEnter: ask });
   const target = textField({ label: "new answer", placeholder: "Rome", onEnter: ask });
-  prompt.node.classList.add("wide");
-  const typed = model.get("live")
-    ? h("div", { class: "controls own" }, prompt.node, subject.node, target.node, button("Edit", ask))
-    : notLive("fact");
+  const free = textField({ label: "try the edited model on", placeholder: "The capital of Spain is", onEnter: tryOut });
+  for (const field of [prompt, free]) field.node.classList.add("wide");
+  const anything = ownForm(model, null, free.node, button("Ask", tryOut));
+  const own = ownForm(model, "fact", prompt.node, subject.node, target.node, button("Edit", ask));
+  const share = linkButton(model, () => {
+    const shown = facts[fact.value];
+    const eta = strengths[strength.value] * (editorOf().eta ?? 1);
+    return { prompt: shown.prompt, subject: shown.subject, target: shown.new, editor: editorOf().name, layer: layers()[layer.value], eta: Number(eta.toPrecision(4)) };
+  }, (fields) => {
+    if (editor.choose(state.editors.findIndex((e) => e.name === fields.editor))) choose();
+    layer.choose(layers().indexOf(Number(fields.layer)));
+    const wanted = Number(fields.eta) / (editorOf().eta ?? 1);
+    const nearest = strengths.reduce((best, s, i) => (Math.abs(s - wanted) < Math.abs(strengths[best] - wanted) ? i : best), 0);
+    if (fields.eta && Number.isFinite(wanted)) strength.set(nearest);
+    const known = facts.findIndex((f) => f.prompt === fields.prompt && f.new === fields.target);
+    if (known >= 0) fact.value = known;
+    draw();
+    if (known >= 0 || !fields.prompt) return;
+    [prompt.value, subject.value, target.value] = [fields.prompt, fields.subject || "", fields.target || ""];
+    onceLive(model, status, ask);
+  });
 
   list(0);
   const box = frame(el, "Edit explorer: answers before and after an edit",
-    h("div", { class: "controls" }, fact.node, editor.node, layer.node, strength.node), status.node,
-    overview, verdict, blocks, typed);
+    h("div", { class: "controls" }, fact.node, editor.node, layer.node, strength.node), own, status.node,
+    overview, verdict, anything, blocks, share);
   choose();
   return () => {
     kernel.dispose();

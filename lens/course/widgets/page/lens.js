@@ -87,6 +87,11 @@ function lensPanel(state, place, onChange) {
   return { node, grid, draw };
 }
 
+/** What a lens is first asked: of the stream, where the target stands; of a gradient, where it is large. */
+function opening({ quantities, cases }) {
+  return quantities[0].name === "stream" && cases[0].first !== null ? "rank" : "size";
+}
+
 function render({ model, el }) {
   const state = model.get("state");
   const cases = [...state.cases];
@@ -101,6 +106,7 @@ function render({ model, el }) {
   const color = selectField({
     label: "color",
     options: [["size", "size of the vector"], ["rank", "rank of the target"]],
+    value: opening(state),
     onChange: () => draw(false),
   });
   prompt.node.classList.add("wide");
@@ -132,12 +138,26 @@ function render({ model, el }) {
   const typed = textField({ label: "your prompt", placeholder: "The capital of France is", onEnter: ask });
   const target = textField({ label: state.target ? "target" : "target (optional)", placeholder: "Paris", onEnter: ask });
   typed.node.classList.add("wide");
-  const own = model.get("live") && h("div", { class: "controls" }, typed.node, target.node, button("Read", ask));
+  const own = ownForm(model, "prompt and target", typed.node, target.node, button("Read", ask));
+  const share = linkButton(model, () => {
+    const shown = cases[prompt.value];
+    return { prompt: shown.prompt, target: shown.target, layer: layer.value, color: color.value };
+  }, (fields) => {
+    layer.choose(fields.layer);
+    color.choose(fields.color);
+    const goal = fields.target || "";
+    const known = cases.findIndex((c) => c.prompt === fields.prompt && (c.target || "") === goal);
+    if (known >= 0) prompt.value = known;
+    draw(true);
+    if (known >= 0 || !fields.prompt) return;
+    [typed.value, target.value] = [fields.prompt, goal];
+    onceLive(model, status, ask);
+  });
 
   list(0);
   const box = frame(el, `Lens explorer: ${state.quantities.map((q) => q.label).join(", ")}`,
     h("div", { class: "controls" }, prompt.node, layer.node, color.node), own, status.node,
-    h("div", { class: "panels" }, panels.map((p) => p.node)), !own && notLive("prompt and target"));
+    h("div", { class: "panels" }, panels.map((p) => p.node)), share);
   draw(true);
   return () => {
     kernel.dispose();

@@ -134,13 +134,24 @@ function render({ model, el }) {
   const ask = () => kernel.ask({ mask: Number(seed.value), prompt: prompt.value });
   const prompt = textField({ label: "your prompt", placeholder: "A cafe is a kind of", onEnter: ask });
   prompt.node.classList.add("wide");
-  const own = model.get("live") ? h("div", { class: "controls" }, prompt.node, button("Ask", ask)) : notLive();
+  const own = ownForm(model, "prompt", prompt.node, button("Ask", ask));
+  const share = linkButton(model, () => ({
+    facts: group.value, seed: shown().label, part: part.value, prompt: typedCases[seed.value][0]?.questions[0][1],
+  }), (fields) => {
+    if (group.choose(fields.facts)) choose();
+    seed.choose(masks.findIndex((m) => m.group === group.value && m.label === (fields.seed || "")));
+    draw();
+    if (part.choose(fields.part)) draw();
+    if (!fields.prompt) return;
+    prompt.value = fields.prompt;
+    onceLive(model, status, ask);
+  });
 
   const box = frame(el, "Mask explorer: a subnetwork, and the model without it",
     h("div", { class: "controls" }, group.node, seed.node, part.node), status.node,
     total, h("div", { class: "panels" }, h("div", { class: "panel", style: { "--wanted": "26rem" } }, grid.node, key),
       h("div", { class: "panel aside" }, details)),
-    verdict, blocks, own);
+    own, verdict, blocks, share);
   group.value = groups[0];
   choose();
   link.reset(0, 0);

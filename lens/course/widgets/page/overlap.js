@@ -157,10 +157,18 @@ function render({ model, el }) {
         [whole(count), few(chance), times(count, chance)].map((text) => h("td", {}, text)))))));
   }
 
+  const choices = { first, second, third, part };
+  const share = linkButton(model, () => Object.fromEntries(Object.entries(choices).map(([field, { value }]) => [field, value])), (fields) => {
+    for (const [field, choice] of Object.entries(choices)) {
+      if (field in fields) choice.choose(fields[field]);
+      draw(); // what can be chosen next depends on it
+    }
+  });
+
   const box = frame(el, "Overlap explorer: what subnetworks share",
     h("div", { class: "controls" }, first.node, second.node, third.node, part.node), status.node, sentence,
     h("div", { class: "panels" }, h("div", { class: "panel" }, picture), h("div", { class: "panel" }, keys, numbers, everyRegion)),
-    !live && second.control.options.length > 5 && h("p", { class: "note" }, "In a running notebook any three can be compared, in every layer and site."));
+    !live && second.control.options.length > 5 && h("p", { class: "note" }, "In a running notebook any three can be compared, in every layer and site."), share);
   offer();
   const triple = third.control.options[1];
   if (triple) third.value = triple.value;

@@ -57,6 +57,12 @@ function labelled(label, control, more) {
     get: () => control.value,
     set: (value) => (control.value = value),
   });
+  /** Takes a value from outside, if there is such a choice. */
+  field.choose = (value) => {
+    const known = [...(control.options || [])].some((option) => option.value === String(value));
+    if (known) control.value = value;
+    return known;
+  };
   return Object.assign(field, more);
 }
 
@@ -89,6 +95,10 @@ function sliderField({ label, values, value = 0, format = String, onChange }) {
   });
   tell();
   const field = labelled(label, control);
+  field.set = (place) => {
+    control.value = place;
+    tell();
+  };
   field.node.classList.add("slider");
   field.node.append(output);
   return field;
@@ -137,8 +147,8 @@ function statusLine() {
   };
 }
 
-/** Asks the kernel: ask({ prompt }) → onCase(case), or the problem's sentence in the status line. */
-function asker(model, status, onCase, field) {
+/** Asks the kernel: ask({ prompt }) → onCase(case), or the problem's sentence in the status line and onProblem(). */
+function asker(model, status, onCase, field, onProblem = () => {}) {
   let waiting = null;
   let patience = null;
   const hear = () => {
@@ -146,7 +156,10 @@ function asker(model, status, onCase, field) {
     if (!waiting || !answer || answer.id !== waiting) return;
     waiting = null;
     clearTimeout(patience);
-    if (answer.problem) return status.problem(answer.problem, field);
+    if (answer.problem) {
+      status.problem(answer.problem, field);
+      return onProblem();
+    }
     status.clear();
     onCase(answer.case);
   };
@@ -160,6 +173,11 @@ function asker(model, status, onCase, field) {
       model.set("request", { ...fields, id: waiting });
       model.save_changes();
     },
+    /** Whatever comes now is not wanted any more. */
+    forget() {
+      waiting = null;
+      clearTimeout(patience);
+    },
     dispose() {
       clearTimeout(patience);
       model.off("change:answer", hear);
@@ -167,9 +185,19 @@ function asker(model, status, onCase, field) {
   };
 }
 
-/** What a page without a kernel says in place of a text field. */
-function notLive(what = "prompt") {
-  return h("p", { class: "note" }, `In a running notebook you can type your own ${what}.`);
+/** The fields for the reader's own `what`, while somebody can answer; before that, what to do for it, or nothing (null). */
+function ownForm(model, what, ...fields) {
+  const form = h("div", { class: "controls own" }, fields);
+  const note = h("p", { class: "note" });
+  const tell = () => {
+    form.hidden = !model.get("live");
+    note.hidden = !form.hidden || !what;
+    note.textContent = model.get("beside") ? `To type your own ${what}, use the model in this page: the button is below.`
+      : `In a running notebook you can type your own ${what}.`;
+  };
+  model.on("change:live", tell);
+  tell();
+  return h("div", { class: "typed" }, form, note);
 }
 
 /** A numbered list of words from `start`, each with a value beside it where there are values (as text). */

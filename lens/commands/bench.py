@@ -1,0 +1,60 @@
+"""``python -m lens bench``: how fast is it, and what does it need, on this machine?"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+
+NUMBERS = {
+    "lens": ("whole_lens:bench_lens", "capture and backward lens against one bare pass"),
+    "edit": ("edit_cost:bench_edit", "a forward-pass shift against one forward pass, in GPT-2 XL's shape"),
+    "mask": ("mask_cost:bench_mask", "a step of mask training against its passes and the published formulation"),
+}
+"""What is measured → the function that does it, in lens/scale/bench/, and what it says."""
+
+
+def add(commands) -> None:
+    """Add the command ``bench`` with what it measures to the parser's ``commands``."""
+    bench = commands.add_parser("bench", help="measure speed").add_subparsers(required=True, metavar="WHAT")
+    for name, (function, about) in NUMBERS.items():
+        bench.add_parser(name, help=about).set_defaults(run=_numbers, function=function)
+    kernels = bench.add_parser("kernels", help="each kernel against its baselines and the machine's floor")
+    kernels.set_defaults(run=_kernels)
+    for one in bench.choices.values():
+        one.add_argument("--device", help="cpu or cuda (default: the GPU where there is one)")
+    kernels.add_argument("--out", type=Path, help="result file (default: data/bench/<device>.csv)")
+    memory = bench.add_parser("memory", help="what lens.cost computes against measured peaks, on the CPU")
+    memory.add_argument("--out", type=Path, help="result file (default: data/bench/cost.csv)")
+    memory.set_defaults(run=_memory)
+
+
+def _numbers(args) -> None:
+    module, _, function = args.function.partition(":")
+    measure = getattr(import_module(f"lens.scale.bench.{module}"), function)
+    for name, value in measure(args.device).items():
+        print(f"{name:50} {'unknown' if value is None else f'{value:12.3f}'}")
+
+
+def _memory(args) -> None:
+    from lens.scale.bench.memory_cost import bench_memory, text
+
+    _write(args.out, "cost", text(bench_memory()))
+
+
+def _kernels(args) -> None:
+    from lens.scale.bench.kernels import bench_kernels
+    from lens.scale.bench.measure import slug
+
+    report = bench_kernels(args.device)
+    _write(args.out, slug(report.machine), report.text())
+
+
+def _write(out: Path | None, name: str, text: str) -> None:
+    """Write a result file, by default among the shipped ones, whose manifest then follows."""
+    from lens.data import manifest, paths
+    from lens.results.whole import write_text
+
+    out = out or paths.root() / "bench" / f"{name}.csv"
+    write_text(out, text)
+    manifest.written(out)
+    print(f"The results are in {out}.")

@@ -1,0 +1,75 @@
+"""Did an answer leave the model as it was, and how large were the tensors that it made?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from lens.model.language_model import LanguageModel
+
+
+class Untouched:
+    """The weights and the hooks of the models among some arguments, noted before an answer is called.
+
+    The answer finds gradients of ones in the parameters, as an earlier step may have left them: who calls
+    ``backward()`` and does not clear them is seen.
+    """
+
+    def __init__(self, arguments: Sequence[Any]):
+        models = [a.model for a in arguments if isinstance(a, LanguageModel)]
+        self.weights = [(p, p.detach().clone(), p.grad) for model in models for p in model.parameters()]
+        self.hooks = [
+            (hooks, dict(hooks))
+            for model in models
+            for module in model.modules()
+            for name, hooks in vars(module).items()
+            if name.endswith("_hooks") and isinstance(hooks, dict)
+        ]
+        for p, *_ in self.weights:
+            p.grad = torch.ones_like(p)
+
+    @torch.no_grad()
+    def put_back(self) -> str:
+        """Everything is as it was again; returned is what was not, in words."""
+        said = ""
+        for p, kept, p.grad in self.weights:
+            if not torch.equal(p, kept):
+                large = float((p - kept).abs().max()) > 1e-5 * float(kept.abs().max())
+                said = CHANGED if large or said == CHANGED else ROUNDED
+                p.copy_(kept)
+        for hooks, kept in self.hooks:
+            for key in [*(hooks.keys() - kept.keys())]:
+                if "transformers" not in getattr(hooks[key], "__module__", ""):  # which leaves hooks of its own
+                    said, _ = said or HOOKED, hooks.pop(key)
+        return said
+
+
+CHANGED = "the model is not: what was added stayed in the weights. Put them back, also after an error."
+ROUNDED = "the weights came back by arithmetic, which rounds: keep a copy, and put that back."
+HOOKED = "a hook of yours is still on the model: remove it, also after an error."
+
+
+class Room(TorchDispatchMode):
+    """``with Room() as made``: ``made.largest`` is the number of entries of the largest tensor made meanwhile."""
+
+    def __init__(self, watching: bool = True):
+        super().__init__()
+        self.watching, self.largest = watching, 0
+
+    def __enter__(self):
+        return super().__enter__() if self.watching else self
+
+    def __exit__(self, *error):
+        return super().__exit__(*error) if self.watching else None
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        old = {t.untyped_storage().data_ptr() for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)}
+        for t in tree_leaves(out):  # a view is not made
+            if isinstance(t, torch.Tensor) and t.untyped_storage().data_ptr() not in old:
+                self.largest = max(self.largest, t.numel())
+        return out

@@ -1,0 +1,109 @@
+"""Which rule reads which argument?  The table of names, and the decorator that asks it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from functools import wraps
+from math import inf
+
+from lens.given import values
+from lens.given.values import number, passes, refuse, several, whole
+
+
+def _of(kind: str, words: str) -> Callable:
+    """An object of the class ``kind``, in ``words``; a class is known by its name, so that this room is the lowest."""
+
+    def rule(name: str, value: object) -> object:
+        if not _is(value, kind):
+            raise refuse(name, value, words)
+        return value
+
+    return rule
+
+
+def _is(value: object, kind: str) -> bool:
+    return any(base.__name__ == kind for base in type(value).__mro__)
+
+
+def _all(kind: str, words: str) -> Callable:
+    return lambda name, value: several(name, value, words, lambda item: _is(item, kind))
+
+
+def _whole(least: float = 0, most: float = values.MOST) -> Callable:
+    return lambda name, value: whole(name, value, least, most)
+
+
+def _number(least: float = -inf) -> Callable:
+    return lambda name, value: number(name, value, least)
+
+
+def _layers(name: str, value: object) -> object:
+    return several(name, value, "the number of a layer", lambda item: passes(whole, item, -inf))
+
+
+PROMPT = "a lens.data.Prompt, as lens.data.verbalize and load_prompts make them"
+QUESTION = "a lens.data.Question, as lens.relearn.questions makes them"
+RULES: dict[str, Callable] = {
+    "layer": _whole(-inf),
+    "layers": _layers,
+    **dict.fromkeys(("seed",), _whole(0, 2**32 - 1)),
+    **dict.fromkeys(("steps",), _whole(0, 10**9)),
+    **dict.fromkeys(("count", "together", "batch", "every", "limit", "jobs"), _whole(1)),
+    **dict.fromkeys(("random", "phrasings", "seeds"), _whole(0, 10**6)),
+    **dict.fromkeys(("eta", "stop"), _number()),
+    **dict.fromkeys(("lr", "kl", "decay", "clamp", "least", "floor"), _number(0)),
+    "sites": lambda name, value: several(
+        name, value, "the name of a site, such as 'ff2'", lambda s: isinstance(s, str)
+    ),
+    "texts": lambda name, value: several(name, value, "a text", lambda item: isinstance(item, str)),
+    "records": lambda name, value: several(name, value, "a record", lambda item: isinstance(item, Mapping)),
+    "prompts": _all("Prompt", PROMPT),
+    "questions": _all("Question", QUESTION),
+    "trace": _of("Trace", "what lens.capture returns"),
+    "kg": _of("Knowledge", "a lens.data.Knowledge, as lens.data.knowledge makes it"),
+    "fact": _of("Fact", "a lens.data.Fact, one of lens.data.facts()"),
+    "subnetwork": _of("Subnetwork", "a lens.mask.Subnetwork, as lens.mask.train or shipped returns it"),
+    "config": _of("Config", "a lens.mask.Config, as lens.mask.config_for makes it"),
+    "model": values.named,
+    "device": values.device,
+    "path": values.path,
+    **dict.fromkeys(("out", "checkpoint"), values.result_file),
+}
+"""The name of an argument → the rule that reads it, ``rule(name, value)``; what has no rule is the function's own."""
+
+
+def read(given: Mapping[str, object], **own: Callable | None) -> None:
+    """Read each argument of ``given`` by its name's rule; ``own`` are a door's own rules, None for no rule."""
+    for name, value in given.items():
+        if value is not None and (rule := own[name] if name in own else RULES.get(name)):
+            rule(name, value)
+
+
+def door(function: Callable | None = None, **own: Callable | None) -> Callable:
+    """Read a function's arguments by their names before it runs; ``own`` as in ``read``.
+
+    An argument that is left out is not read, nor one that is None where None is its default.
+
+    >>> @door
+    ... def shift(layer: int, eta: float | None = None): ...
+    >>> shift("7")
+    Traceback (most recent call last):
+    ValueError: layer is '7': give a whole number.
+    """
+    if function is None:
+        return lambda function: door(function, **own)
+    parameters = inspect.signature(function).parameters
+    rules = {name: own[name] if name in own else RULES.get(name) for name in parameters}
+    rules = {name: rule for name, rule in rules.items() if rule}
+    places = [name for name, p in parameters.items() if p.kind is not p.KEYWORD_ONLY]
+    optional = {name for name in rules if parameters[name].default is None}
+
+    @wraps(function)
+    def read_first(*args, **kwargs):
+        for name, value in (*zip(places, args), *kwargs.items()):
+            if name in rules and not (value is None and name in optional):
+                rules[name](name, value)
+        return function(*args, **kwargs)
+
+    return read_first

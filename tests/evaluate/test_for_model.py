@@ -1,0 +1,87 @@
+"""Is a model asked for what it knows, in the words it knows it by, and for nothing it does not know?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import exp, log
+
+import pytest
+
+import lens
+from lens.data import knowledge, records
+from lens.evaluate import knowledge_for, known, records_for, score
+
+
+@pytest.fixture(scope="module")
+def stranger(mini):
+    """The built-in model under a name that is not built in: it knows much, and nobody says so."""
+    return lens.LanguageModel(mini.model, mini.tokenizer, "stranger")
+
+
+def test_a_built_in_model_knows_its_world_whole(mini):
+    assert knowledge_for(mini, "sun") == knowledge("sun") and records_for(mini, "test") == records("test")
+
+
+def test_a_fetched_model_is_asked_without_being_told_to(stranger, monkeypatch):
+    monkeypatch.setattr("lens.data.paths.FETCHED", ("stranger",))
+    three = records("test")[:3]
+    monkeypatch.setattr("lens.data.records", lambda split: three)
+    monkeypatch.setattr("lens.evaluate.for_model.score", lambda *_: pytest.fail("asked"))
+    for ask in (records_for, knowledge_for):
+        with pytest.raises(pytest.fail.Exception, match="asked"):
+            ask(stranger)
+
+
+def test_known_facts_are_those_with_a_probable_tail_and_phrasings_go_from_best_to_worst(stranger):
+    kg = knowledge("building")
+    prompts = [*kg.target, *kg.unseen]
+    nll = dict(zip(prompts, score(stranger, [p.text for p in prompts], [p.target for p in prompts]).nll.tolist()))
+    best = {fact: min(nll[p] for p in prompts if p.fact == fact) for fact in {p.fact for p in prompts}}
+    least = sorted(best.values())[len(best) // 2]  # half of the facts are that well known
+    found = known(stranger, prompts, least=exp(-least) * 0.999999)
+    assert set(found) == {fact for fact, value in best.items() if value <= least - log(0.999999)}
+    for some in found.values():
+        assert [nll[p] for p in some] == sorted(nll[p] for p in some)
+
+
+def test_any_other_model_trains_on_some_of_its_best_phrasings_and_never_sees_others(stranger, refuses):
+    whole = knowledge("building")
+    few = {"control": whole.control[:60], "control_held_out": whole.control_held_out[:30]}
+    kg = knowledge_for(stranger, "building", least=0.01, **few)
+    ranked = known(stranger, (*whole.target, *whole.unseen))
+    for fact, some in ranked.items():
+        texts = {name: [p.text for p in getattr(kg, name) if p.fact == fact] for name in ("target", "unseen")}
+        assert texts == {"target": [some[i].text for i in (0, 2, 4)], "unseen": [some[i].text for i in (1, 3)]}
+    assert not any(p.held_out for p in (*kg.target, *kg.unseen, *kg.control, *kg.control_held_out))
+    assert kg.text == lens.data.english("train") and kg.text_held_out == lens.data.english("held_out")
+    assert not {p.text for p in kg.target} & {p.text for p in kg.unseen}
+    with refuses(ValueError, "knows no fact of the target of building"):
+        knowledge_for(stranger, "building", least=1.0, **few)
+
+
+def test_a_record_stays_where_the_answer_is_right_in_some_words_and_is_asked_in_these(stranger, monkeypatch):
+    given = records("validation")[:12]
+    ask = [r["requested_rewrite"] for r in given]
+    # A paraphrase that the model answers in place of a rewrite prompt that it does not.
+    swapped = {**given[0], "requested_rewrite": ask[0] | {"prompt": "It is not known which words come after {} and"}}
+    swapped["paraphrase_prompts"] = [ask[0]["prompt"].format(ask[0]["subject"])]
+    wrong = {**given[1], "requested_rewrite": ask[1] | {"target_true": {"str": "Zanzibar"}}}
+    monkeypatch.setattr("lens.data.records", lambda split: [swapped, wrong, given[2]])
+    assert len(records_for(stranger, "validation")) == 3
+    found = records_for(stranger, "validation", answered=True)
+    assert [r["case_id"] for r in found] == [given[0]["case_id"], given[2]["case_id"]]
+    assert found[0]["requested_rewrite"]["prompt"] == ask[0]["prompt"]
+    assert found[0]["paraphrase_prompts"] == [f"It is not known which words come after {ask[0]['subject']} and"]
+    right = score(
+        stranger,
+        [r["requested_rewrite"]["prompt"].format(r["requested_rewrite"]["subject"]) for r in found],
+        [r["requested_rewrite"]["target_true"]["str"] for r in found],
+    )
+    assert right.correct.all()
+
+
+def test_prompts_of_a_set_are_replaced_and_never_written_into(mini):
+    kg = knowledge("building")
+    before = replace(kg)
+    known(mini, kg.target)
+    assert kg == before

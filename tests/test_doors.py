@@ -1,0 +1,198 @@
+"""Does every door, a public function or a command, say in a sentence what it wants, before any work?
+
+A new public function is tried by itself: its arguments are known by their names (``GIVEN``), and so is what is malformed
+(``MALFORMED``).  A trial expects one sentence that lens itself wrote, the model and the random state as they were.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import signal
+import traceback
+from math import inf, nan
+from pathlib import Path
+
+import pytest
+import torch
+
+import lens
+from lens.__main__ import main
+
+ROOT = Path(lens.__file__).parent
+ROOMS = ("", ".edit", ".mask", ".evaluate", ".relearn", ".data", ".overlap")
+SECONDS = 10  # a whole model is opened in less, on a machine that does other things too
+
+WHOLE = ["3", 1.5, -1, nan, [1], 2**70]
+NUMBER = ["x", [1], nan, inf]
+FILE = ["", "a\0b", "a\nb", "/proc/none/x", "/etc", 3]
+LIST = [3, [3], [None]]
+MALFORMED = {
+    "layer": ["x", "7", 1.5, 99, -99, nan],
+    "layers": [["x"], [99], [1.5], "7", 1.5],
+    **dict.fromkeys(("k", "steps", "count", "together", "batch", "every", "seeds", "random", "phrasings", "rank"), WHOLE),
+    **dict.fromkeys(("eta", "lr", "kl", "decay", "clamp", "stop", "lam", "share", "floor", "least"), NUMBER),
+    "seed": ["x", 1.5, -1, 2**70, None],
+    "device": ["banana", "cuda:9", "", 1.5],
+    "dtype": ["banana", 3, "int8"],
+    **dict.fromkeys(("path", "out", "checkpoint", "weights"), FILE),
+    "site": ["ff9", 3, ""],
+    "sites": [["ff9"], "ff1", 3, [3]],
+    "prompt": ["", 3.5, None, b"bytes", [1.5], [10**9], [], [-1]],
+    "target": ["", 3.5, b"bytes", [1.5], [10**9], [-1]],
+    "token": ["", 3.5, b"x", [10**9]],
+    "subject": ["", 3, "absent words", None],
+    **dict.fromkeys(("editor", "granularity", "method", "split"), ["nope", 3]),
+    "name": ["no such thing", 3, ""],
+    "records": [3, "text", [3], [None], [{}]],
+    **dict.fromkeys(("texts", "prompts", "questions", "control_kg", "control_lm", "train"), LIST),
+    "requests": [3, [3]],
+    "request": [3, "text", None, [3], []],
+    "vectors": ["x", torch.zeros(3), torch.zeros(2, 7), 3],
+    **dict.fromkeys(("kg", "trace", "fact", "config", "subnetwork"), [3, "x"]),
+    "subnetworks": [3, [3], []],
+    "at": [["x"], [0], [1.5], 3, []],
+    "shares": [["x"], [nan], 3],
+    "triplets": [3, [3], ["ab"]],
+}
+MEANT = [  # what only looks malformed at this door
+    ("lens.mask.Config", "texts", 3), ("lens.mask.Config", "layers", [99]), ("lens.mask.Config", "sites", ["ff9"]),
+]  # fmt: skip
+NOT_TRIED = {"lens.claim", "lens.edit.branches", "lens.edit.save", "lens.evaluate.best", "lens.overlap.energy"}
+"""Doors for which no argument is ready here, or that answer only when they are entered."""
+
+
+class Slow(Exception):
+    pass
+
+
+@pytest.fixture(scope="module")
+def lm():
+    return lens.load("mini")
+
+
+@pytest.fixture(scope="module")
+def given(lm, tmp_path_factory):
+    request = lens.Request("The capital of France is", "France", "Rome", "Paris")
+    kg = lens.data.knowledge("building")
+    task = lens.relearn.questions(kg)
+    shipped = [lens.mask.shipped("building", seed) for seed in (0, 1)]
+    return {
+        "lm": lm, "prompt": request.prompt, "target": request.target_new, "request": request, "subject": request.subject,
+        "trace": lens.capture(lm, request.prompt, request.target_new), "vectors": lm.unembedding[:2], "token": "Paris",
+        "records": lens.data.records("test")[:2], "editor": "shift", "kg": kg, "share": 0.5, "questions": task.test,
+        "subnetwork": shipped[0], "subnetworks": shipped, "train": task.train, "test": task.test, "prompts": kg.target[:3],
+        "targets": [prompt.target for prompt in kg.target[:3]], "path": tmp_path_factory.mktemp("doors") / "x.safetensors",
+        "control_kg": kg.control[:8], "control_lm": kg.text[:4], "triplets": [("a", "hypernym", "b")], "head": "dog",
+        "layers": [3], "fact": lens.data.facts()[0], "name": "building", "k": 1,
+    }  # fmt: skip
+
+
+def doors():
+    """The public functions of the rooms, by the name that a reader types."""
+    for room in ROOMS:
+        module = importlib.import_module(f"lens{room}")
+        for name in module.__all__:
+            if inspect.isfunction(getattr(module, name)):
+                yield f"{module.__name__}.{name}", getattr(module, name)
+    yield "lens.mask.Config", lens.mask.Config
+
+
+DOORS = {name: function for name, function in doors() if name not in NOT_TRIED}
+
+
+def said(call) -> str | None:
+    """None for a sentence that lens wrote, else what is wrong with what was said."""
+    signal.signal(signal.SIGALRM, lambda *_: (_ for _ in ()).throw(Slow()))
+    signal.alarm(SECONDS)
+    try:
+        call()
+        return "accepted"
+    except Slow:
+        return f"worked for {SECONDS} s"
+    except Exception as error:
+        where = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
+        words = str(error)
+        if not isinstance(error, (ValueError, TypeError, IndexError, OSError)) or not where.is_relative_to(ROOT):
+            return f"{type(error).__name__} at {where.name}: {words[:100]}"
+        return None if len(words) > 20 and words.endswith((".", ")")) else f"no sentence: {words[:100]}"
+    finally:
+        signal.alarm(0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", DOORS)
+def test_a_door_says_what_it_wants(name, lm, given, monkeypatch, record_property):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    parameters = inspect.signature(DOORS[name]).parameters
+    needed = [n for n, p in parameters.items() if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
+    own = {"target": given["prompts"]} if name == "lens.mask.train" else {}
+    usual = {n: (own | given)[n] for n in needed if n in given}
+    assert usual.keys() == {*needed} - {"name"} or usual.keys() == {*needed}, "say in GIVEN what this door usually gets"
+    state, before, wrong, tried = torch.get_rng_state(), lm.weights.current_fingerprint, {}, 0
+    for argument in parameters:
+        for value in MALFORMED.get(argument, []):
+            if [name, argument, value] in map(list, MEANT):
+                continue
+            tried += 1
+            what = said(lambda: DOORS[name](**usual | {argument: value}))
+            if not torch.equal(torch.get_rng_state(), state):
+                what = f"{what or 'refused'}, and the random state has changed"
+                torch.set_rng_state(state)
+            if what:
+                wrong[f"{argument}={str(value)[:30]!r}"] = what
+    record_property("tried", tried)
+    assert not wrong
+    assert lm.weights.current_fingerprint == before
+
+
+COMMANDS = [
+    "mask train --device banana", "mask train --device cuda:9", "mask train --device=", "counterfact --device banana",
+    "sequential --device cuda:9", "tune --device banana", "relearn --out x.csv --device banana", "bench lens --device x",
+    "edit statistics --device banana", "mend train --device banana", "mini train --device banana", "sweep masks --device x",
+    "counterfact --out /proc/none/x.jsonl", "counterfact --out /etc", "counterfact --out=", "counterfact --out /dev/null",
+    "tune --out /proc/x.csv", "sequential --out /etc", "mask evaluate x --out /etc", "mask train --out /proc/none/x",
+    "mask train --checkpoint /etc", "mask train --checkpoint /dev/null", "relearn --out /proc/none/x.csv",
+    "bench kernels --out /etc", "bench memory --out /proc/x.csv", "mini train --out /proc/x --steps 1",
+    "mend train --out /etc", "counterfact --limit -1", "counterfact --limit 0", "counterfact --together 0",
+    "counterfact --seed -1", "counterfact --set layer=x", 'counterfact --set layer="7"', "counterfact --set eta=NaN",
+    "counterfact --set eta=x", "counterfact --set nope=1", "counterfact --set eta", "counterfact --layer 99",
+    "counterfact --editor nope", "counterfact --records nope", "counterfact --editor rome --set lr=1e400",
+    "sequential --at 0", "sequential --at -3", "tune --floor -1", "tune --layer 99", "tune --editor nope",
+    "mask train --seed -1", "mask train --set lr=x", "mask train --set steps=0", "mask train --set nope=1",
+    "mask train --granularity nope", "mask train --target nope", "mask evaluate nope.safetensors",
+    "mask evaluate x --random -1", "mask evaluate x --out x.txt", "relearn --out x.txt", "relearn --out x.csv --lr NaN",
+    "relearn --out x.csv --lr -1", "relearn --out x.csv --steps 0", "relearn --out x.csv --every -1",
+    "relearn --out x.csv --batch 0", "relearn --out x.csv --seed -1", "relearn --out x.csv --method nope",
+    "cost --gpu nope", "cost --utilization NaN", "cost --batch 0", "cost --tokens -1", "cost --devices 0",
+    "cost --dtype nope", "cost --step nope", "cost --model nope", "sweep masks --retries -1", "sweep masks --workers 0",
+    "sweep masks --random -1", "sweep counterfact --shards 0", "sweep counterfact --limit -1", "model get nope",
+    "model get smollm2-135m --file /etc", "edit statistics --count 0", "edit statistics --layers 99",
+    "edit statistics --texts nope.txt", "mend train --steps -1", "mend train --seed -1", "mini train --steps -1",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_a_command_says_what_it_wants_before_any_work(line, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    signal.signal(signal.SIGALRM, lambda *_: (_ for _ in ()).throw(Slow()))
+    signal.alarm(SECONDS)
+    try:
+        status = main(line.split())
+    except SystemExit as refused:  # argparse: no such option, or none of its choices
+        status = refused.code
+    finally:
+        signal.alarm(0)
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert status in (1, 2) and len(last) > 20
+    assert status == 2 or (last.startswith("lens: ") and last.endswith((".", ")"))), last
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_doors_are_tried_with_at_least_300_malformed_inputs():
+    tried = len(COMMANDS)
+    for function in DOORS.values():
+        tried += sum(len(MALFORMED.get(argument, [])) for argument in inspect.signature(function).parameters)
+    print(f"{tried} malformed inputs at {len(DOORS)} functions and {len(COMMANDS)} command lines")
+    assert tried >= 300
