@@ -15,6 +15,7 @@ import weakref
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from types import SimpleNamespace
 from typing import NamedTuple
 from unittest.mock import patch
@@ -22,22 +23,26 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 from lens import kernels
 
 aten = torch.ops.aten
 
-FORMULAS = flop_registry | {
-    aten.addmm_: flop_registry[aten.addmm],
-    aten._scaled_dot_product_flash_attention_for_cpu: flop_registry[aten._scaled_dot_product_flash_attention],
-    aten._scaled_dot_product_flash_attention_for_cpu_backward: flop_registry[
-        aten._scaled_dot_product_flash_attention_backward
-    ],
-}
-"""An operation → how many additions and multiplications it is: torch's, and a CPU's attention as any other."""
-
 UP, LOSS, BACK = range(3)
+
+
+@cache
+def _formulas() -> dict:
+    """An operation → how many additions and multiplications it is: torch's, and a CPU's attention as any other."""
+    from torch.utils.flop_counter import flop_registry  # imports triton, which ``import lens`` does not
+
+    attention = aten._scaled_dot_product_flash_attention
+    backward = aten._scaled_dot_product_flash_attention_backward
+    return flop_registry | {
+        aten.addmm_: flop_registry[aten.addmm],
+        aten._scaled_dot_product_flash_attention_for_cpu: flop_registry[attention],
+        aten._scaled_dot_product_flash_attention_for_cpu_backward: flop_registry[backward],
+    }
 
 
 class _Span(NamedTuple):
@@ -145,7 +150,7 @@ class Tracer(TorchDispatchMode):
         if function is aten.index.Tensor and args[0].is_meta:  # every place of a boolean index counts
             args = args[0], [j for i in args[1] for j in _places(i)]
         out, fresh = _result(function, args, kwargs)
-        if formula := FORMULAS.get(function.overloadpacket):
+        if formula := _formulas().get(function.overloadpacket):
             self.flops += formula(*args, **kwargs, out_val=out)
         for t in _tensors(out) if fresh else ():
             if id(t.untyped_storage()) not in self._alive:
