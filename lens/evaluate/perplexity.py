@@ -18,7 +18,7 @@ from lens.data import paths
 from lens.data.text import english, heldout
 from lens.edit.branch import branches
 from lens.edit.edit import Change
-from lens.kernels import CHUNK_BYTES
+from lens.kernels.logits import chunk_bytes
 from lens.model import LanguageModel
 from lens.model.batch import pad
 from lens.model.upper import UpperLayers
@@ -95,9 +95,9 @@ def _nll(lm: LanguageModel, normed: Tensor, ids: Tensor, real: Tensor) -> float:
     kept = real[:, 1:].to(normed.device)
     hidden = normed[:, :-1][kept]  # [K, d]
     labels = ids[:, 1:].to(normed.device)[kept]
-    budget = CHUNK_BYTES["cpu" if hidden.device.type == "cpu" else "cuda"]
-    # The cross-entropy makes as many numbers again, twice: a quarter leaves all of them near the cores.
-    step = max(1, budget // (4 * lm.vocabulary_size * max(4, hidden.element_size())))
+    # The cross-entropy makes as many numbers again, twice: a quarter leaves room for all of them.
+    row = 4 * lm.vocabulary_size * max(4, hidden.element_size())
+    step = max(1, chunk_bytes(hidden.device, row) // row)
     total = 0.0
     with as_a_function(lm.model):
         for some, wanted in zip(hidden.split(step), labels.split(step)):

@@ -49,7 +49,7 @@ def norms(xs: Sequence[Tensor], deltas: Sequence[Tensor]) -> Tensor:
     """
     xs, deltas = _sites("x", xs, "delta", deltas)
     path = choose("norms", *xs, *deltas) if xs else "torch"
-    if path == "triton" or (path == "numba" and _short(xs)):
+    if _gram(path, xs, deltas):
         return _compiled(path, xs, deltas, xs, deltas).clamp(min=0).sqrt()
     out = torch.empty(len(xs), dtype=torch.float64, device=xs[0].device if xs else None)
     for sites, x, delta in _batches(xs, deltas):
@@ -82,7 +82,7 @@ def inner(xs: Sequence[Tensor], deltas: Sequence[Tensor], ys: Sequence[Tensor], 
             )
     one_device(*xs, *ys)
     path = choose("norms", *xs, *deltas, *ys, *epsilons) if xs else "torch"
-    if path == "triton" or (path == "numba" and _short(xs) and _short(ys)):
+    if _gram(path, xs, deltas) and _gram(path, ys, epsilons):
         return _compiled(path, xs, deltas, ys, epsilons)
     out = torch.empty(len(xs), dtype=torch.float64, device=xs[0].device if xs else None)
     for sites, x, delta, y, epsilon in _batches(xs, deltas, ys, epsilons):
@@ -198,9 +198,15 @@ def _many(x: Tensor, delta: Tensor) -> bool:
     return x.shape[1] > min(x.shape[2], delta.shape[2])
 
 
-def _short(xs: list[Tensor]) -> bool:
-    """Are these few enough tokens that calls, not arithmetic, would take torch's time?"""
-    return all(x.shape[0] <= TOKENS for x in xs)
+def _gram(path: str, xs: list[Tensor], deltas: list[Tensor]) -> bool:
+    """Does ``path`` have a kernel of its own, and are these few enough tokens for it?
+
+    On a CPU: so few that calls, not arithmetic, would take torch's time.  On a GPU: no more than a gradient's narrower
+    side, beyond which the gradient itself is smaller and is multiplied out.
+    """
+    if path == "numba":
+        return all(len(x) <= TOKENS for x in xs)
+    return path == "triton" and all(len(x) <= min(x.shape[1], delta.shape[1]) for x, delta in zip(xs, deltas))
 
 
 def _compiled(path: str, *lists: list[Tensor]) -> Tensor:

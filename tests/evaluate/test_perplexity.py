@@ -53,13 +53,13 @@ def test_chunks_and_batches_change_nothing(tiny, monkeypatch):
     lm = tiny("llama")
     whole = Perplexity(lm, TEXTS)()
     monkeypatch.setattr(module, "BATCH", 30)
-    monkeypatch.setattr(module, "CHUNK_BYTES", {"cpu": 300 * 8 * 2})
+    monkeypatch.setattr(module, "chunk_bytes", lambda *_: 300 * 8 * 2)
     assert Perplexity(lm, TEXTS)() == pytest.approx(whole, rel=1e-12)
 
 
 def test_all_logits_are_never_held_at_once(tiny, record, monkeypatch):
     lm = tiny("gpt2", vocab_size=3000)
-    monkeypatch.setattr(module, "CHUNK_BYTES", {"cpu": 4 * 3000 * 8 * 4})
+    monkeypatch.setattr(module, "chunk_bytes", lambda *_: 4 * 3000 * 8 * 4)
     measure = Perplexity(lm, TEXTS)
     with record() as sizes:
         measure()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -135,6 +137,7 @@ def test_chunks_do_not_change_the_answer(place, random, monkeypatch, rows):
     with place():
         want = read(x, e, k=3, tokens=tokens)
         monkeypatch.setitem(logits.CHUNK_BYTES, place.device, rows * 512 * 4)
+        monkeypatch.setattr(logits, "ROWS", 1)
         got = read(x, e, k=3, tokens=tokens)
     for name in want:
         if name != "ids":  # among equal logits any may come first
@@ -144,6 +147,7 @@ def test_chunks_do_not_change_the_answer(place, random, monkeypatch, rows):
 def test_no_more_than_a_chunk_of_logits_or_of_a_wider_e_is_held(place, dtype, random, monkeypatch, record):
     x, e = (random(*s, dtype=dtype, device=place.device) for s in ((40, 4), (1000, 4)))
     monkeypatch.setitem(logits.CHUNK_BYTES, place.device, 3 * 1024 * 4)
+    monkeypatch.setattr(logits, "ROWS", 1)
     with place(), record() as sizes:
         read(x, e, k=3, tokens=torch.zeros(40, dtype=torch.long, device=place.device))
     assert max(sizes) <= 3 * 1024
@@ -276,3 +280,21 @@ def test_a_bad_call_is_refused_in_one_sentence(random, refuses):
     for token in (-1, 20):
         with refuses(ValueError, "0 to 19"):
             project(x, e, tokens=torch.tensor([0, token]))
+
+
+@pytest.mark.parametrize(
+    "vocabulary, width, chunks, share", [(50257, 768, 4, 0.08), (128256, 4096, 10, 1.02), (256000, 3584, 10, 0.90)]
+)
+def test_on_a_gpu_the_unembedding_passes_no_more_often_than_the_logits(monkeypatch, vocabulary, width, chunks, share):
+    """The table of ``chunk_bytes``, for 10,000 vectors in bfloat16."""
+    card = torch.device("cuda", 0)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (60 << 30, 80 << 30))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 0)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 0)
+    row = 4 * -(-vocabulary // 64) * 64
+    rows = logits.chunk_bytes(card, row) // row
+    assert rows >= 1024 and math.ceil(10_000 / rows) == chunks
+    passes = 2 * width * vocabulary * chunks
+    assert passes / (8 * vocabulary * 10_000) == pytest.approx(share, abs=0.01)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (1 << 30, 80 << 30))
+    assert logits.chunk_bytes(card, row) == 1 << 28  # a quarter of what is free

@@ -23,6 +23,8 @@ float32, small enough for the next ones to be on their way.  Bytes, for up to 64
 4 n (d_in + d_out) a site in float32; the gradient would take 4 d_in d_out.
 """
 
+from itertools import chain
+
 import torch
 import triton
 import triton.language as tl
@@ -33,32 +35,42 @@ WARPS = {16: 4, 32: 4, 64: 8}
 
 @triton.jit
 def _gram_tile(
-    a, b, rows, columns, n, m, d, a_token, b_token, a_feature, b_feature, BLOCK: tl.constexpr, D: tl.constexpr
-):
+    a, b, rows, columns, n, m, d, a_token, b_token, a_feature, b_feature,
+    BLOCK: tl.constexpr, D: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
     """a_I b_Jᵀ, [BLOCK, BLOCK] in float32, over all d features."""
     tile = tl.zeros([BLOCK, BLOCK], tl.float32)
     for start in range(0, d, D):
         features = start + tl.arange(0, D)
         f = features.to(tl.int64)
+        there = features // 16 * 16 < d if WIDE else features < d  # d is a multiple of 16 where loads are wide
         left = tl.load(
-            a + rows[:, None] * a_token + f[None, :] * a_feature,
-            (rows < n)[:, None] & (features < d)[None, :], other=0.0,
-        )  # [BLOCK, D]  # fmt: skip
+            a + rows[:, None] * a_token + f[None, :] * a_feature, (rows < n)[:, None] & there[None, :], other=0.0
+        )  # [BLOCK, D]
         right = tl.load(
-            b + columns[None, :] * b_token + f[:, None] * b_feature,
-            (columns < m)[None, :] & (features < d)[:, None], other=0.0,
-        )  # [D, BLOCK]  # fmt: skip
+            b + columns[None, :] * b_token + f[:, None] * b_feature, (columns < m)[None, :] & there[:, None], other=0.0
+        )  # [D, BLOCK]
         tile = tl.dot(left, right, tile, input_precision="ieee")
     return tile
 
 
 @triton.jit
-def _gram_kernel(table, example, partials, BLOCK: tl.constexpr, D: tl.constexpr):
+def _gram_kernel(table, example, partials, BLOCK: tl.constexpr, D: tl.constexpr, WIDE: tl.constexpr):
     site, i, j = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     row = table + site * 16
     pointer = tl.pointer_type(example.dtype.element_ty)  # what the addresses point to
     x, delta = tl.load(row).to(pointer), tl.load(row + 1).to(pointer)
     y, epsilon = tl.load(row + 2).to(pointer), tl.load(row + 3).to(pointer)
+    x_token, delta_token = tl.load(row + 4), tl.load(row + 5)
+    y_token, epsilon_token = tl.load(row + 6), tl.load(row + 7)
+    x_feature, delta_feature = tl.load(row + 8), tl.load(row + 9)
+    y_feature, epsilon_feature = tl.load(row + 10), tl.load(row + 11)
+    if WIDE:  # every token begins at 16 bytes and its features lie side by side: loads of 16 bytes
+        x, delta = tl.multiple_of(x, 16), tl.multiple_of(delta, 16)
+        y, epsilon = tl.multiple_of(y, 16), tl.multiple_of(epsilon, 16)
+        x_token, delta_token = tl.multiple_of(x_token, 16), tl.multiple_of(delta_token, 16)
+        y_token, epsilon_token = tl.multiple_of(y_token, 16), tl.multiple_of(epsilon_token, 16)
+        x_feature, delta_feature, y_feature, epsilon_feature = 1, 1, 1, 1
     n, m = tl.load(row + 12), tl.load(row + 13)
     rows = i.to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     columns = j.to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -68,12 +80,11 @@ def _gram_kernel(table, example, partials, BLOCK: tl.constexpr, D: tl.constexpr)
     d_in = tl.where(alive, tl.load(row + 14), 0).to(tl.int32)
     d_out = tl.where(alive, tl.load(row + 15), 0).to(tl.int32)
     gram_in = _gram_tile(
-        x, y, rows, columns, n, m, d_in,
-        tl.load(row + 4), tl.load(row + 6), tl.load(row + 8), tl.load(row + 10), BLOCK, D,
+        x, y, rows, columns, n, m, d_in, x_token, y_token, x_feature, y_feature, BLOCK, D, WIDE
     )  # fmt: skip
     gram_out = _gram_tile(
         delta, epsilon, rows, columns, n, m, d_out,
-        tl.load(row + 5), tl.load(row + 7), tl.load(row + 9), tl.load(row + 11), BLOCK, D,
+        delta_token, epsilon_token, delta_feature, epsilon_feature, BLOCK, D, WIDE,
     )  # fmt: skip
     inside = (rows < n)[:, None] & (columns < m)[None, :]  # infinity times the padding's zero would be NaN
     product = tl.where(inside, gram_in.to(tl.float64) * gram_out.to(tl.float64), 0.0)
@@ -96,9 +107,16 @@ def gram_kernel(xs, deltas, ys, epsilons):
     )
     with torch.cuda.device_of(table):
         _gram_kernel[partials.shape](
-            table, xs[0], partials, BLOCK=block, D=1024 // block, num_warps=WARPS[block], enable_fp_fusion=True
-        )
+            table, xs[0], partials, BLOCK=block, D=1024 // block, WIDE=all(map(_wide, chain(xs, deltas, ys, epsilons))),
+            num_warps=WARPS[block], enable_fp_fusion=True,
+        )  # fmt: skip
     return partials.sum((1, 2))
+
+
+def _wide(factor) -> bool:
+    """Does every token begin at 16 bytes, with whole vectors of features side by side?"""
+    side_by_side = factor.stride(1) == 1 and factor.shape[1] % 16 == 0 == factor.stride(0) % 16
+    return side_by_side and factor.data_ptr() % 16 == 0
 
 
 def _row(*factors):
@@ -113,10 +131,11 @@ def _row(*factors):
 
 
 SIGNATURES = {
-    f"_gram_kernel:{block}": (
+    f"_gram_kernel:{block}{'' if wide else ':narrow'}": (
         {"table": "*i64", "example": "*T", "partials": "*fp64"},
-        {"BLOCK": block, "D": 1024 // block},
+        {"BLOCK": block, "D": 1024 // block, "WIDE": wide},
         {"num_warps": WARPS[block], "enable_fp_fusion": True},
     )
     for block in WARPS
+    for wide in (True, False)
 }
