@@ -16,10 +16,10 @@ A program has one row of z and 4,096 columns of it, 64 tiles of 64, and sees the
 ``inside`` is the entropy of p = eᶻ⁻ᵐ/s:  −Σ p log p = −Σ p (z − m − log s) = log s − t/s.
 
 The logits were written by cuBLAS a moment ago into a buffer larger than the L2 cache (``logits.chunk_bytes`` says why),
-so they come from the GPU's memory.  Bytes: 4 read a logit, which is float32 whatever E is; 68 numbers written for 4,096 read.  One
-exponential a logit; the tiles' maxima are the block's maximum, so m costs 64 comparisons more.  4,096 numbers are 16
-registers in each of 256 threads, enough loads in flight and no spills.  No atomic additions: every number has its own
-place, and ``lens.kernels.vocabulary.merge`` adds them in order.
+so they come from the GPU's memory.  Bytes: 4 read a logit, which is float32 whatever E is; 68 numbers written for 4,096
+read.  One exponential a logit; the tiles' maxima are the block's maximum, so m costs 64 comparisons more.  4,096
+numbers are 16 registers in each of 256 threads, enough loads in flight and no spills.  No atomic additions: every
+number has its own place, and ``lens.kernels.vocabulary.merge`` adds them in order.
 """
 
 import torch
