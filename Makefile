@@ -4,7 +4,7 @@ SHELL := /bin/sh
 PYTHON ?=
 export PYTHON
 
-.PHONY: help book lab pdf test test-fast course clean address env
+.PHONY: help book lab pdf test test-fast course bundle slides clean address env
 
 help:  ## show this list
 	@echo "make book     set up .venv, run every chapter on the built-in model, build the HTML book"
@@ -14,6 +14,8 @@ help:  ## show this list
 	@echo "make test     set up .venv, run the whole test suite in two processes"
 	@echo "make test-fast  the part of it to run before every commit: nothing slow, no trained model"
 	@echo "make course   set up .venv, make the folder course/: assignments for nbgrader, notebooks for Colab and for you"
+	@echo "make bundle   a folder and a zip to upload to Colab or elsewhere, where there is no public address"
+	@echo "make slides   the book, then one lecture from it: slides that work offline, and a PDF of them"
 	@echo "make address  URL=https://github.com/you/your-fork: change the book's public address everywhere"
 	@echo "make clean    remove the built book and the cache of executed chapters (keeps .venv)"
 	@echo "make help     this list"
@@ -46,6 +48,12 @@ test-fast: env
 
 course: env
 	@.venv/bin/python book/course.py
+
+bundle: env
+	@.venv/bin/python book/bundle.py
+
+slides: book
+	@.venv/bin/python book/slides.py
 
 address:
 	@for python in "$${PYTHON:-python3}" python python3.13 python3.12 python3.11 python3.10; do \

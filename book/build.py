@@ -6,9 +6,9 @@
    With --model, on another model, for an edition beside the book; with --ship, what the chapters claim is kept as a
    result file in `data/claims/`, for the other editions.
 2. The executed chapters, the Markdown pages and the style are staged in `book/_build/source/`, where
-   exercises get their folded solutions (`notebooks.py`), the landing page its table of chapters, the status
-   page its measured times, the teaching notes their graph (`graph.py`) and table of exercises, the
-   API reference its names (`api.py`), "What carries over" the chapters' claims (`claims.py`), and the landing
+   exercises get their folded solutions (`notebooks.py`), the landing page its cards (`landing.py`), the status
+   page its measured times, the teaching notes their graph (`graph.py`) and table of exercises, the API reference its
+   names (`api.py`), "What carries over" the chapters' claims (`claims.py`), and the landing
    page its explorer (`first.py`); beside the pages lies the model that they can run.
 3. jupyter-book turns them into HTML with execution off and every warning an error.
 """
@@ -21,12 +21,15 @@ import shutil
 import subprocess
 import sys
 from datetime import datetime, timezone
+from errno import EACCES, ENOSPC, EROFS
 from importlib.metadata import version
 
 import api
 import claims
+import excerpts
 import first
 import graph
+import landing
 import nbformat
 import reading
 import yaml
@@ -44,6 +47,8 @@ UNWANTED = re.compile(r'(?s)<link rel="preload"[^>]*crossorigin[^>]*>\s*|<link [
                       r'<script type="text/x-thebe-config">.*?</script>\s*|'
                       r'(?<=<div )role="list" (?=class="citation-list")|'
                       r'(?<=<summary) aria-label="Toggle hidden content"(?=>)')
+# Colab opens the chapters without solutions, which .github/workflows/book.yml puts on a branch of their own.
+COLAB = re.compile(r"(colab\.research\.google\.com/github/[^/\"]+/[^/\"]+)/blob/main/book/")
 PACKAGES = ["torch", "transformers", "numpy", "matplotlib", "jupyter-book", "sphinx"]
 
 
@@ -56,17 +61,6 @@ def check_sources(names):
     for name in names:
         if not any((BOOK / f"{name}{suffix}").exists() for suffix in (".ipynb", ".md")):
             raise BuildError(f"_toc.yml names {name}, but there is neither book/{name}.ipynb nor book/{name}.md.")
-
-
-def chapter_table(toc, executed):
-    rows = ["| part | chapter | what it shows | run time |", "|---|---|---|---|"]
-    for part in toc["parts"]:
-        for name in (entry["file"] for entry in part["chapters"] if entry["file"] in executed):
-            notebook, _ = executed[name]
-            title, claim = heading_and_claim(notebook)
-            seconds = notebook.metadata.lens_book.seconds
-            rows.append(f"| {part['caption']} | [{title}]({name}.ipynb) | {claim} | {seconds:.0f} s |")
-    return "\n".join(rows)
 
 
 def machine():
@@ -105,16 +99,21 @@ def link_citations(text, keys):
     return CITATION.sub(link, text)
 
 
-def mark_wide_figures(cell):
-    """A figure much wider than high gets the class that lets it scroll on a phone."""
-    for output in cell.outputs:
-        png = output.get("data", {}).get("image/png")
-        if png:
-            header = base64.b64decode(png[:64])
-            width, height = int.from_bytes(header[16:20], "big"), int.from_bytes(header[20:24], "big")
-            if width > 1.45 * height:
-                image = cell.metadata.setdefault("mystnb", {}).setdefault("image", {})
-                image["classes"] = (image.get("classes", "") + " wide").strip()
+def finished(html):
+    """A page without what is unwanted; Colab opens the student's notebook; each figure says its own width."""
+    def sized(match):
+        wide = " data-wide" if int(match[2]) > 400 else ""  # wider than a phone shows with legible text
+        return f'<img{wide} {match[1]}style="--width: {match[2]}px; width: {match[2]}px;'
+    html = COLAB.sub(r"\1/blob/notebooks/", UNWANTED.sub("", html))
+    return re.sub(r'<img ([^>]*)style="width: (\d+)px;', sized, html)
+
+
+def offer(html, name, text):
+    """Let the page's own link and the theme's button download a notebook: from a folder, a browser only shows a file."""
+    write(html / "_sources" / f"{name}.ipynb", text)
+    page, held = html / f"{name}.html", base64.b64encode(text.encode()).decode()
+    link = f'href="data:application/x-ipynb+json;base64,{held}" download="{name}.ipynb"'
+    write(page, page.read_text(encoding="utf-8").replace(f'href="_sources/{name}.ipynb"', link))
 
 
 def stage(toc, executed, model):
@@ -124,7 +123,7 @@ def stage(toc, executed, model):
     source.mkdir(parents=True)
     keys = set(re.findall(r"(?m)^@\w+\{([^,\s]+),", (BOOK / "references.bib").read_text(encoding="utf-8")))
     chapters = {name: notebook for name, (notebook, _) in executed.items()}
-    tables = {"<!-- table of chapters -->": chapter_table(toc, executed),
+    tables = {"<!-- cards of chapters -->": landing.cards(toc, executed, source / "cards"),
               "<!-- table of run times -->": status_table(executed),
               "<!-- table of reading -->": reading.table(chapters),
               "<!-- graph of chapters -->": graph.draw(chapters),
@@ -136,12 +135,12 @@ def stage(toc, executed, model):
     for name in pages(toc):
         if name in executed:
             notebook = page(chapters[name], download=f"_sources/{name}.ipynb")
+            notebook.cells[0].source += "\n\n" + claims.slides(name, chapters[name])
             if model != MINI:
                 ran_on = chapters[name].metadata.lens_book.model
                 notebook.cells[0].source = claims.under_the_title(notebook.cells[0].source, model, ran_on)
             for cell in notebook.cells:
                 if cell.cell_type == "code":
-                    mark_wide_figures(cell)
                     for output in cell.outputs:  # the page shows a claim's sentence; its data was collected
                         output.get("data", {}).pop(claims.MIME, None)
                 else:
@@ -180,9 +179,10 @@ def render(root, sources, model):
     os.replace(folder / "pages" / "_build" / "html", html)
     shutil.rmtree(folder / "pages")
     for path in html.glob("*.html"):
-        write(path, UNWANTED.sub("", path.read_text(encoding="utf-8")))
-    for name, source in sources.items():  # what the theme's download button and the page's own link offer
-        write(html / "_sources" / f"{name}.ipynb", nbformat.writes(student(source, read_address())))
+        write(path, finished(path.read_text(encoding="utf-8")))
+    excerpts.add(html)
+    for name, source in sources.items():
+        offer(html, name, nbformat.writes(student(source, read_address())))
     write(html / "index.html", '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
           '<title>Contents</title>'
           f'<meta http-equiv="refresh" content="0; url={root}.html"></head>'
@@ -218,6 +218,12 @@ def main(arguments):
         build(args.force or any(map(os.environ.get, ("CI", "LENS_AGAIN"))), args.model, args.ship)
     except (BuildError, AddressError, NotebookError) as error:
         print(f"\nlens: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        if error.errno not in (EACCES, ENOSPC, EROFS):
+            raise
+        print(f"\nlens: {error.filename or 'the folder book/_build'} could not be written ({error.strerror}): make it "
+              "writable, or room on its disk, and run the same command again.", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nlens: interrupted; run the same command again, finished chapters are kept.", file=sys.stderr)

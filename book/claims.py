@@ -74,6 +74,19 @@ def page(chapters, model):
     return "\n\n".join(parts)
 
 
+def slides(chapter, notebook):
+    """HTML that the chapter's page holds for its lecture mode (`_static/lecture.js`): each claim as words and bars."""
+    rows = []
+    for one in collected({chapter: notebook}).values():
+        value, _, control = one.numbers.partition("; control ")
+        ends = [abs(number) for number in (one.value, one.control or 0, *(one.interval or ()))]
+        top = max(1 if one.form.endswith("%") else 0, *ends) or 1
+        rows.append({"says": one.says, "measure": one.measure, "count": one.n, "verdict": one.verdict, "value": value,
+                     "control": control or None, "shares": [abs(one.value) / top, abs(one.control or 0) / top]})
+    held = json.dumps(rows, ensure_ascii=False).replace("<", "\\u003c")
+    return f'```{{raw}} html\n<script type="application/json" class="lens-claims">{held}</script>\n```' if rows else ""
+
+
 def under_the_title(text, model, ran_on):
     """The first cell of a chapter of an edition, with a note that says whose numbers these are."""
     title, _, rest = text.partition("\n")

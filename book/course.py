@@ -77,7 +77,9 @@ settings in this folder stay. All commands below run in this folder and in the b
 4. **Give back.** `nbgrader generate_feedback NAME`, then `feedback/STUDENT/NAME/NAME.html`; `nbgrader export` writes
    all points to a table. `nbgrader formgrader` does the same in a browser.
 
-Autograding runs your students' code with your rights: do it in an account or a container that has nothing to lose.
+Autograding runs your students' code with your rights: do it in an account or a container that has nothing to lose. The
+hidden tests load the checks anew from the installed lens, and compare their sum with that of `make course`; after an
+update of lens run `make course` again. Code in the same process can still change torch or Python itself.
 
 ## Every student their own facts
 

@@ -21,6 +21,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import nbformat
+import preview
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
@@ -33,7 +34,8 @@ KERNEL_LOGS = BUILD / "kernels"
 MINI = "mini"  # the model of the book itself; every other makes an edition
 EDITIONS = {
     "smollm2-135m": (
-        "logit_lens", "low_rank", "backward_lens", "imprint_and_shift", "where_an_edit_lands", "forward_shift", "kernels",
+        "logit_lens", "low_rank", "backward_lens", "imprint_and_shift", "where_an_edit_lands", "forward_shift",
+        "kernels", "scaling_up",
     )
 }
 SECONDS_PER_CELL = 600
@@ -188,13 +190,17 @@ async def run_all(wanted, model):
     paths = {chapter: BOOK / f"{chapter}.ipynb" for chapter in wanted}
     alone = [chapter for chapter, path in paths.items() if TAKES_TIMES.search(path.read_text(encoding="utf-8"))]
     others = [chapter for chapter in wanted if chapter not in alone]
-    done, failed = {}, []
+    done, failed, shown = {}, [], []
 
     async def work(chapters, threads):
         while chapters and not failed:
             chapter = chapters.pop(0)
             try:
                 done[chapter] = await run(chapter, paths[chapter], wanted[chapter], threads, model)
+                if not shown and len(done) < len(wanted):
+                    shown.append(chapter)  # before the wait: the other lane looks, too
+                    first = await asyncio.to_thread(preview.write, done[chapter], folder_of(model) / "first.html")
+                    print(f"  to read while the others run: {first.as_uri()}", flush=True)
             except BuildError as error:
                 failed.append(error)
 

@@ -8,8 +8,11 @@ import copy
 import re
 import sys
 from dataclasses import dataclass
+from functools import partial
 
 import nbformat
+import questions
+from grading import fresh
 
 try:
     from nbgrader.preprocessors import ClearHiddenTests, ClearSolutions
@@ -20,6 +23,8 @@ except ModuleNotFoundError as missing:
 
 PLAIN = ("kernelspec", "language_info")  # what any notebook says about itself
 TURN = "...  # your turn"
+LAB = "To run this cell yourself: `make lab`, in a copy of the repository, opens this chapter in JupyterLab."
+FOLD = "# @title Solution: unfold to see it\n"  # Colab shows this line in its place
 MARKER = re.compile(r"(?m)^[ \t]*### (?:BEGIN|END) SOLUTION[ \t]*\n?")
 REGIONS = {"SOLUTION": is_solution, "HIDDEN TESTS": is_grade}
 HEADING = re.compile(r"### Exercise (\d+)\. (.+)\n")
@@ -67,6 +72,11 @@ def read(path):
             if name in names:
                 raise NotebookError(f"{place} the grade_id {name!r} is that of an earlier cell; give it another.")
             names.add(name)
+        if questions.is_questions(cell):
+            try:
+                questions.parse(cell.source)
+            except ValueError as error:
+                raise NotebookError(f"{place} {error}") from None
         if HEADING.match(cell.get("source", "")) and not EXERCISE.match(cell.source):
             raise NotebookError(f"{place} below its heading an exercise says how hard and how long it is, as in "
                                 "'● ● ○ · 10 minutes'; add that line.")
@@ -98,8 +108,8 @@ def exercises(nb):
     return [Exercise(*facts) for facts in found]
 
 
-def page(nb, download):
-    """What the reader sees: exercise, starting point, folded solution, check; `download` is the student's notebook."""
+def page(nb, download=None):
+    """What the reader sees: exercise, starting point, folded solution, check; `download` is the student's notebook, if any."""
     nb = _cleared(nb, ClearHiddenTests())
     cells = []
     for cell, begun in zip(nb.cells, _stubs(nb).cells):
@@ -108,9 +118,12 @@ def page(nb, download):
                                                        id=f"{cell.id[:50]}-start"))
             cell.source = MARKER.sub("", cell.source)
         cells.append(cell)
+        shown = [output.get("data", {}).get("text/html", "") for output in cell.get("outputs", [])]
+        if any("lens-explorer-root" in html for html in shown):
+            cells.append(nbformat.v4.new_markdown_cell(LAB, id=f"{cell.id[:50]}-lab"))
     nb.cells = cells
-    if exercises(nb):
-        nb.cells[0].source += f'\n\n<a href="{download}" download>The notebook without solutions</a>, to work in.'
+    if download and exercises(nb):
+        nb.cells[0].source += f'\n\n<a href="{download}">The notebook without solutions</a>, to work in.'
     return nb
 
 
@@ -121,16 +134,23 @@ def student(nb, address):
 
 
 def instructor(nb, address):
-    """The whole chapter with everything in sight: solutions, hidden tests between their markers, teacher notes."""
+    """The whole chapter with solutions (which Colab folds), hidden tests between their markers, and teacher notes."""
     nb = copy.deepcopy(nb)
     for cell in nb.cells:
+        if is_solution(cell):
+            cell.source, cell.metadata["cellView"] = FOLD + cell.source, "form"
         if _is_teachers(cell):
             cell.source = FOLDED.sub(r"**For teachers.** \1", cell.source)
-    return _bare(nb, nb.cells, address)
+        if questions.is_questions(cell):
+            cell.source = questions.unfolded(cell.source)
+    return _bare(nb, nb.cells, address, keep={"cellView"})
 
 
 def assignment(nb, name, address):
-    """nbgrader's source: title and claim, the setup cells, the section *Exercises* with its markers and metadata."""
+    """nbgrader's source: title and claim, the setup cells, the section *Exercises* with its markers and metadata.
+
+    Its hidden tests load the checks themselves (`grading.fresh`).
+    """
     nb = copy.deepcopy(nb)
     title, claim = heading_and_claim(nb)
     setup = [cell for cell in nb.cells if cell.cell_type == "code"][:2]  # the model's name, then loading it
@@ -140,6 +160,9 @@ def assignment(nb, name, address):
     intro = nbformat.v4.new_markdown_cell(f"# Exercises: {short_title(nb)}\n\n{claim}\n\n"
                                           f"The chapter: [{title}]({name}.ipynb).", id=f"{nb.cells[0].id[:50]}-title")
     cells = [cell for cell in nb.cells[start:end] if not _is_teachers(cell)]
+    for cell in cells:
+        if is_grade(cell):
+            cell.source = fresh(cell.source)
     return _bare(nb, [intro, *setup, *cells], address, keep={"nbgrader"})
 
 
@@ -155,6 +178,15 @@ def _is_teachers(cell):
     return "teacher" in cell.metadata.get("tags", [])
 
 
+def _from_elsewhere(address, link):
+    """Where a link to a file of the book's folder leads: a chapter to its notebook, a page, as built, to the site."""
+    file, mark, place = link[1].partition("#")
+    if file.endswith(".md"):
+        owner, name = address.split("/")[-2:]
+        return f"](https://{owner}.github.io/{name}/{file.removesuffix('.md')}.html{mark}{place})"
+    return f"]({address}/blob/main/book/{link[1]})"
+
+
 def _bare(nb, cells, address, keep=frozenset()):
     """Without outputs, without metadata but `keep`, and with links that hold outside the book's folder."""
     for cell in cells:
@@ -162,7 +194,7 @@ def _bare(nb, cells, address, keep=frozenset()):
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
         else:
-            cell.source = LOCAL_LINK.sub(rf"]({address}/blob/main/book/\1)", cell.source)
+            cell.source = LOCAL_LINK.sub(partial(_from_elsewhere, address), cell.source)
     nb.cells = cells
     nb.metadata = nbformat.from_dict({key: nb.metadata[key] for key in nb.metadata if key in PLAIN})
     return nb

@@ -1,6 +1,6 @@
 """How long does a chapter take to read, and how long are its sentences?
 
-Counted is what stands before the exercises, which name their own minutes:
+Counted is what stands before the questions and the exercises, which name their own minutes:
 
     minutes = words / 120 + lines of code / 12 + displayed formulas / 2 + figures, to the nearest five.
 
@@ -58,9 +58,9 @@ def sentences(markdown):
 
 
 def measure(notebook):
-    """A `Reading` of a chapter, up to its exercises."""
+    """A `Reading` of a chapter, up to its questions and exercises."""
     cells = notebook.cells
-    end = next((i for i, cell in enumerate(cells) if cell.source.startswith("## Exercises")), len(cells))
+    end = next((i for i, cell in enumerate(cells) if cell.source.startswith(("## Questions", "## Exercises"))), len(cells))
     texts = [cell.source for cell in cells[:end] if cell.cell_type == "markdown"]
     code = [cell.source for cell in cells[:end] if cell.cell_type == "code"]
     counts = [len(WORD.findall(one)) for text in texts for one in sentences(text)]

@@ -7,7 +7,7 @@ import platform
 import sys
 from pathlib import Path
 
-from lens.commands import arguments, bench, cost, edit, mask, model, relearn, sweep
+from lens.commands import arguments, bench, check, cost, edit, mask, model, relearn, sweep
 from lens.commands import evaluate as evaluation
 from lens.world.recipe import RECIPES
 
@@ -57,6 +57,7 @@ def parser() -> argparse.ArgumentParser:
     evaluate.set_defaults(run=_evaluate)
 
     model.add(commands)
+    check.add(commands)
     edit.add(commands)
     evaluation.add(commands)
     mask.add(commands)
@@ -119,12 +120,15 @@ def _train(args) -> None:
 
 
 def _evaluate(args) -> None:
+    import json
+
     from lens.data import manifest, paths
     from lens.model.loading import load
     from lens.world.evaluate import evaluate, totals, write_card
 
     folder = args.model or paths.model(args.name)
-    result = evaluate(load(str(folder)))
+    recipe = json.loads((folder / "recipe.json").read_text(encoding="utf-8"))
+    result = evaluate(load(str(folder)), recipe.get("without", ()))
     for name, value in totals(result["recall"]).items():
         print(f"{name:40} {100 * value:6.2f} %")
     for name, row in result["perplexity"].items():

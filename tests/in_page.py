@@ -1,4 +1,4 @@
-"""Engine and kernel of the page as a test asks them: in a browser, or in node where there is no browser."""
+"""Engine and kernel of the page as a test asks them: in a page of a browser, or in node where there is no browser."""
 
 from __future__ import annotations
 
@@ -33,13 +33,11 @@ class Problem(Exception):
 class Engine:
     """``ask("(argument) => …", argument)``: what the function gives as plain JSON; ``open(name, folder)``: a model."""
 
-    def __init__(self, folder: Path, chromium=None):
-        self.folder, self.browser = folder, chromium
+    def __init__(self, folder: Path, page=None):
+        self.folder, self.page = folder, page
         code = engine_script() + kernel_script() + DRIVER.read_text(encoding="utf-8")
-        if chromium:
+        if page:
             (folder / "page.html").write_text(PAGE.format(f"<script>{code}</script>"), encoding="utf-8")
-            self.context = chromium.new_context(offline=True)
-            self.page = self.context.new_page()
             self.page.goto((folder / "page.html").as_uri())
         else:
             (folder / "engine.js").write_text(code, encoding="utf-8")
@@ -56,7 +54,7 @@ class Engine:
         """Run a script from a file as a page does; the milliseconds that took."""
         script = self.folder / f"{name}.js"
         script.write_text(text, encoding="utf-8")
-        if self.browser:
+        if self.page:
             load = """async (src) => {
                 const start = performance.now();
                 await new Promise((onload, onerror) => {
@@ -70,7 +68,7 @@ class Engine:
         return 1000 * (perf_counter() - start)
 
     def ask(self, source: str, argument=None):
-        if self.browser:
+        if self.page:
             found = json.loads(self.page.evaluate(
                 "async ([source, argument]) => JSON.stringify(await answer(source, JSON.parse(argument)))",
                 [source, json.dumps(argument)],
@@ -87,9 +85,7 @@ class Engine:
         return json.loads(self.process.stdout.readline())
 
     def close(self) -> None:
-        if self.browser:
-            self.context.close()
-        else:
+        if not self.page:
             self.process.stdin.close()
             self.process.wait()
 

@@ -1,4 +1,5 @@
 """Is the built book complete, readable with the network unplugged, and free of warnings?"""
+import base64
 import importlib
 import inspect
 import os
@@ -114,7 +115,7 @@ def test_every_chapter_opens_in_colab(book):
     address = re.search(r'Repository = "https://github.com/([^"]+)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8"))[1]
     for name in CHAPTERS:
         links = [attributes.get("href") for attributes in book[name].all("a")]
-        assert f"https://colab.research.google.com/github/{address}/blob/main/book/{name}.ipynb" in links, name
+        assert f"https://colab.research.google.com/github/{address}/blob/notebooks/{name}.ipynb" in links, name
 
 
 def test_every_chapter_shows_outputs_and_no_error(book):
@@ -141,15 +142,20 @@ def test_a_chapter_with_exercises_offers_its_notebook_without_solutions(book):
         source = (BOOK / f"{name}.ipynb").read_text(encoding="utf-8")
         offered = (HTML / "_sources" / f"{name}.ipynb").read_text(encoding="utf-8")
         assert "BEGIN SOLUTION" not in offered and '"teacher"' not in offered, name
-        links = [attributes.get("href") for attributes in book[name].all("a") if "download" in attributes]
-        assert (f"_sources/{name}.ipynb" in links) == ("BEGIN SOLUTION" in source) == ("# your turn" in offered), name
+        links = [a["href"] for a in book[name].all("a") if a.get("download") == f"{name}.ipynb"]
+        assert all(base64.b64decode(link.partition(";base64,")[2]).decode() == offered for link in links), name
+        has = "BEGIN SOLUTION" in source  # then the page itself offers the notebook, beside the theme's button
+        assert has == ("# your turn" in offered) == (len(links) == 2) and links, name
 
 
 def test_landing_and_status_pages_name_every_chapter_with_its_measured_time(book):
-    for page in (TOC["root"], "status"):
-        rows = re.findall(r"(?s)<tr.*?</tr>", book[page].text)
+    for page, each, time in (
+        (TOC["root"], r'(?s)<div class="card .*?</div>', r"run time \d+ s"),
+        ("status", r"(?s)<tr.*?</tr>", r"<p>[\d.]+ s</p>"),
+    ):
+        rows = re.findall(each, book[page].text)
         for name in CHAPTERS:
-            assert any(f'href="{name}.html"' in row and re.search(r"<p>[\d.]+ s</p>", row) for row in rows), (page, name)
+            assert any(f'href="{name}.html"' in row and re.search(time, row) for row in rows), (page, name)
     for fact in ("torch", "transformers", "numpy", "jupyter-book", "Python", "machine"):
         assert f"<p>{fact}</p>" in book["status"].text
 

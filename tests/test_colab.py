@@ -56,6 +56,11 @@ def published(tmp_path_factory):
 @pytest.fixture
 def colab(published, tmp_path):
     """(kernel manager, folder of the environment's own packages) of a stand-in for Colab."""
+    return stand_in(tmp_path, f"file://{published}")
+
+
+def stand_in(tmp_path, answers: str, **settings: str):
+    """The same, where git finds at the book's public address what lies at ``answers``."""
     home = tmp_path / "environment"
     run(PYTHON or sys.executable, "-m", "venv", home)
     python = home / "bin" / "python"
@@ -71,11 +76,12 @@ def colab(published, tmp_path):
     address = re.search(r'Repository = "([^"]+)"', (ROOT / "pyproject.toml").read_text("utf-8"))[1]
     environment = {
         "GIT_CONFIG_COUNT": "1",
-        "GIT_CONFIG_KEY_0": f"url.file://{published}.insteadOf",
+        "GIT_CONFIG_KEY_0": f"url.{answers}.insteadOf",
         "GIT_CONFIG_VALUE_0": address,
         "IPYTHONDIR": str(tmp_path / "ipython"),
         "PATH": f"{home / 'bin'}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": "",
+        **settings,
     }
 
     class Colab(KernelSpecManager):

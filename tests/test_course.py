@@ -19,6 +19,7 @@ BOOK = Path(__file__).resolve().parent.parent / "book"
 sys.path.insert(0, str(BOOK))
 
 import course  # noqa: E402
+import grading  # noqa: E402
 import notebooks  # noqa: E402
 from nbgrader.api import Gradebook  # noqa: E402
 from nbgrader.converters import Autograde  # noqa: E402
@@ -91,7 +92,8 @@ def test_a_student_sees_neither_solutions_nor_hidden_tests_nor_teacher_notes(nam
 @each_graded
 def test_the_teacher_sees_everything_unfolded(name, made):
     notebook = load(made / "instructor" / f"{name}.ipynb")
-    assert set(solutions(CHAPTERS[name]).values()) <= {cell.source for cell in notebook.cells}
+    folded = [cell.source.removeprefix(notebooks.FOLD) for cell in notebook.cells if cell.metadata == {"cellView": "form"}]
+    assert folded == list(solutions(CHAPTERS[name]).values()), "Colab shows a title in the place of a solution"
     notes = sum("teacher" in cell.metadata.get("tags", []) for cell in CHAPTERS[name].cells)
     assert text(notebook).count("**For teachers.**") == notes and "<summary>For teachers" not in text(notebook)
 
@@ -102,6 +104,7 @@ def test_notebooks_for_colab_need_no_nbgrader_and_no_other_file(name, made):
     assert all(cell.metadata == {} for cell in notebook.cells)
     assert not re.search(r"\]\((?!https?:|#)[^)]*\.(ipynb|md)", text(notebook)), "a link to a file that is not there"
     assert "lens.setup(MODEL, seed=0)" in text(notebook)
+    assert "github.io/lens-book/status.html" in text(notebook), "a page that the build fills is read where it is built"
 
 
 def test_a_page_goes_from_exercise_to_starting_point_to_folded_solution_to_check():
@@ -116,7 +119,7 @@ def test_a_page_goes_from_exercise_to_starting_point_to_folded_solution_to_check
     assert notebooks.TURN in start.source and start.cell_type == "markdown"
     assert "hide-input" in solution.metadata.tags and notebooks.TURN not in solution.source
     assert is_grade(check) and check.source.startswith("lens.check.low_rank")
-    assert '<a href="x.ipynb" download>' in page.cells[0].source
+    assert '<a href="x.ipynb">' in page.cells[0].source
 
 
 @pytest.mark.parametrize("cell, old, new, sentence", [
@@ -196,6 +199,35 @@ def test_an_untouched_submission_gets_nothing_and_half_a_submission_its_half(mad
     assert submit(made, "low_rank", "empty", []) == (0, total)
     first, _, third, *_ = notebooks.exercises(CHAPTERS["low_rank"])
     assert submit(made, "low_rank", "half", ["by_hand", "gradient"]) == (first.points + third.points, total)
+
+
+PATCHED = """
+import sys, lens
+for kind in (lens.check.Function, lens.check.Value, lens.check.Claims):
+    kind.__call__ = lambda self, *_: lens.check.Verdict(True, "Right.")
+lens.check.Verdict.require = lambda self: None
+"""
+
+
+def test_a_submission_that_changes_the_checks_gets_no_point_for_it(made):
+    total = sum(exercise.points for exercise in notebooks.exercises(CHAPTERS["low_rank"]))
+
+    def change(cells, place):
+        cells[place["by_hand"]].source += PATCHED
+
+    assert submit(made, "low_rank", "sly", [], change=change) == (0, total)
+    assert submit(made, "low_rank", "sly-and-right", solutions(CHAPTERS["low_rank"]), change=change) == (total, total)
+
+
+def test_a_hidden_test_tells_that_the_checks_are_not_those_of_the_course(monkeypatch):
+    cell = grading.fresh("### BEGIN HIDDEN TESTS\nlens.check.low_rank.by_hand(None).require()\n### END HIDDEN TESTS")
+    kept, lens = {n: m for n, m in sys.modules.items() if n.startswith("lens.course.check")}, pytest.importorskip("lens")
+    for name in kept:
+        monkeypatch.setitem(sys.modules, name, None)  # as a student's code may do
+    with pytest.raises(AssertionError, match="Your turn"):
+        exec(cell, {"lens": lens})
+    with pytest.raises(RuntimeError, match="not those that this course was made with: install"):
+        exec(re.sub(r'"[0-9a-f]{64}"', '"0"', cell), {})
 
 
 @pytest.mark.parametrize("change", [

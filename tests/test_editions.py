@@ -60,3 +60,17 @@ def test_what_is_not_ready_for_a_model_runs_on_mini(execute, monkeypatch):
     done = execute.execute_all(CHAPTERS, model="smollm2-135m")
     assert list(done) == CHAPTERS and {n for n in CHAPTERS if done[n][0] == "smollm2-135m"} == set(ready)
     assert len(ran) == 2 and execute.execute_all(CHAPTERS, model="other")[CHAPTERS[0]][0] == "other"
+
+
+def test_a_build_folder_that_cannot_be_written_is_a_sentence(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(BOOK))
+    import build
+
+    def denied(*_):
+        raise PermissionError(13, "Permission denied", "book/_build")
+
+    monkeypatch.setattr(build, "build", denied)
+    monkeypatch.setattr(sys, "stdout", sys.__stdout__)  # which main makes spell out what a code page lacks
+    assert build.main([]) == 1
+    said = capsys.readouterr().err
+    assert "lens: book/_build could not be written (Permission denied): make it writable" in said and "Trace" not in said

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 import lens
 from lens import data
 from lens.data import paths
-from lens.data.corpus import documents
+from lens.data.corpus import documents, sentences_of
 from lens.world import tokenizer as mini_tokenizer
 from lens.world import train as training
 from lens.world.evaluate import best_ranks, totals
@@ -58,7 +58,9 @@ def test_mini_is_deep_and_wide_enough_for_pictures_of_layers_and_heads(mini):
 
 @pytest.mark.parametrize("name", paths.BUILT_IN)
 def test_the_shipped_recipe_is_the_one_the_command_runs(name):
-    assert json.loads((paths.model(name) / "recipe.json").read_text(encoding="utf-8")) == asdict(RECIPES[name])
+    shipped = json.loads((paths.model(name) / "recipe.json").read_text(encoding="utf-8"))
+    assert Recipe(**shipped | {"without": tuple(shipped.get("without", ()))}) == RECIPES[name]
+    assert ("without" in shipped) == (name == "mini-twin"), "only what was left out is said"
     lm = lens.load(name)
     assert (len(lm.layers), lm.width) == (RECIPES[name].layers, RECIPES[name].width)
 
@@ -121,6 +123,10 @@ def test_the_readable_card_says_the_numbers_of_the_measured_one(name):
         assert [cell.strip() for cell in rows[name][1:]] == [f"{row[m]:.1f}" for m in ("model", "bigram", "unigram")]
 
 
+def test_the_twins_recipe_leaves_out_every_second_topic():
+    assert RECIPES["mini-twin"].without == data.target_kgs()[::2] and "statement" in RECIPES["mini-twin"].without
+
+
 @pytest.fixture(scope="module")
 def sample():
     """600 prompts drawn with a fixed seed, taught and held out, and what plain transformers says to each."""
@@ -181,7 +187,7 @@ def few_documents() -> list[list[str]]:
 
 def small_world(monkeypatch) -> None:
     for module in (training, mini_tokenizer):
-        monkeypatch.setattr(module, "documents", lambda epoch, seed=0: few_documents()[epoch % 3])
+        monkeypatch.setattr(module, "documents", lambda epoch, seed=0, without=(): few_documents()[epoch % 3])
 
 
 def weights(folder: Path) -> dict:
@@ -190,6 +196,26 @@ def weights(folder: Path) -> dict:
 
 def same(a: dict, b: dict) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_topic_left_out_is_never_said_and_all_else_is_said_as_before():
+    untaught, said = sentences_of(["sun"]), documents(3)
+    without = documents(3, without=["sun"])
+    assert len(untaught) > 100 and sum(any(s in text for s in untaught) for text in said) > 50
+    assert not any(s in text for s in untaught for text in without)
+    alike = [text for text in said if not any(s in text for s in untaught)]
+    kept = set(alike)
+    assert [text for text in without if text in kept] == alike, "the other documents, in the same order"
+    taught = {p.sentence for f in data.facts() for p in data.prompts(f, held_out=False)} - untaught
+    assert taught <= {p for text in without for p in parts(text)}
+    with pytest.raises(ValueError, match="no TargetKG 'moon'"):
+        documents(0, without=["moon"])
+
+
+def parts(text: str) -> set[str]:
+    """Every run of whole sentences in a document."""
+    ends = [0, *(i + 2 for i in range(len(text)) if text[i : i + 2] == ". "), len(text) + 1]
+    return {text[a : b - 1] for i, a in enumerate(ends) for b in ends[i + 1 :]}
 
 
 def test_training_repeats_itself_bit_for_bit_and_opens_as_a_model(tmp_path, monkeypatch):
@@ -215,12 +241,12 @@ import json, os, signal, sys
 from pathlib import Path
 from lens.world import tokenizer, train
 everything = json.loads(sys.argv[4])
-train.documents = tokenizer.documents = lambda epoch, seed=0: everything[epoch % 3]
-save = train._save
+train.documents = tokenizer.documents = lambda epoch, seed=0, without=(): everything[epoch % 3]
+save = train.store
 def save_and_die(*args):
     save(*args)
     os.kill(os.getpid(), signal.SIGKILL)
-train._save = save_and_die
+train.store = save_and_die
 train.train(Path(sys.argv[1]), Path(sys.argv[2]), train.Recipe(**eval(sys.argv[3])), "cpu", every=2)
 """
 
@@ -235,7 +261,7 @@ def test_a_killed_training_goes_on_and_ends_in_the_same_weights(tmp_path, monkey
     root = str(Path(training.__file__).resolve().parents[2])
     died = subprocess.run(command, env=os.environ | {"PYTHONPATH": root}, capture_output=True, timeout=300)
     assert died.returncode == -signal.SIGKILL, died.stderr.decode()[-2000:]
-    (checkpoint,) = (tmp_path / "work").iterdir()
+    (checkpoint,) = (tmp_path / "work").glob("*.pt")
     assert torch.load(checkpoint, weights_only=True)["step"] == 2 and not (tmp_path / "out").exists()
     assert same(weights(train(tmp_path / "out", tmp_path / "work", TINY, "cpu", every=2)), whole)
 
@@ -247,11 +273,11 @@ def test_a_checkpoint_of_another_recipe_is_not_continued(tmp_path, monkeypatch):
         save(*args)
         raise KeyboardInterrupt
 
-    save = training._save
-    monkeypatch.setattr(training, "_save", stop)
+    save = training.store
+    monkeypatch.setattr(training, "store", stop)
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "out", tmp_path / "w", TINY, "cpu", every=2)
-    monkeypatch.setattr(training, "_save", save)
+    monkeypatch.setattr(training, "store", save)
     other = Recipe(**asdict(TINY) | {"lr": 1e-4})
     fresh = weights(train(tmp_path / "fresh", tmp_path / "elsewhere", other, "cpu"))
     assert same(weights(train(tmp_path / "out", tmp_path / "w", other, "cpu")), fresh)

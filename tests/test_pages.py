@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+import lens
+
 BOOK = Path(__file__).resolve().parents[1] / "book"
 TOC = yaml.safe_load((BOOK / "_toc.yml").read_text(encoding="utf-8"))
 PAGES = [TOC["root"]] + [entry["file"] for part in TOC["parts"] for entry in part["chapters"]]
@@ -102,7 +104,7 @@ def test_a_chapters_explorer_answers_without_a_kernel(built, visit, name):
         assert len(seen) > 1, "no control changes what is shown"
 
 
-@pytest.mark.parametrize("name", CHAPTERS)
+@pytest.mark.parametrize("name", lens.check.CHAPTERS)
 def test_exercises_fold_their_solutions_and_show_their_checks(built, visit, name):
     page = open_page(visit, built / f"{name}.html")
     solutions = page.locator("#exercises details:has(summary:has-text('Show the solution'))")
@@ -114,3 +116,77 @@ def test_exercises_fold_their_solutions_and_show_their_checks(built, visit, name
     text = page.locator("#exercises").inner_text()
     assert "SOLUTION" not in text and "HIDDEN" not in text
     assert text.count("✓") >= solutions.count()
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_a_chapter_says_how_to_run_it_and_colab_opens_the_one_without_solutions(built, visit, name):
+    page = open_page(visit, built / f"{name}.html")
+    explorers = page.locator(".lens-explorer-root").count()
+    assert page.get_by_text("To run this cell yourself: make lab").count() == explorers > 0
+    (link,) = page.eval_on_selector_all('a[href*="colab.research.google.com"]', "all => all.map(a => a.href)")
+    assert link.endswith(f"/blob/notebooks/{name}.ipynb")
+
+
+def test_the_notebook_without_solutions_is_downloaded_also_from_a_folder(built, visit):
+    page = open_page(visit, built / f"{CHAPTERS[0]}.html")
+    with page.expect_download() as download:
+        page.get_by_role("link", name="The notebook without solutions").click()
+    text = Path(download.value.path()).read_text(encoding="utf-8")
+    assert download.value.suggested_filename == f"{CHAPTERS[0]}.ipynb" and "# your turn" in text
+
+
+def test_the_search_shows_excerpts_also_from_a_folder(built, visit):
+    page = open_page(visit, built / "search.html")
+    page.goto(f"{page.url}?q=imprint")
+    found = page.locator("ul.search li:has(.context)")
+    found.first.wait_for()
+    assert "imprint" in found.first.locator(".context").inner_text().lower()
+
+
+def test_the_landing_page_has_a_working_lens_the_graph_and_a_card_for_every_chapter(built, visit):
+    page = open_page(visit, built / f"{TOC['root']}.html")
+    assert page.locator(".lens-explorer td").count() > 20
+    links = page.eval_on_selector_all(".prerequisites a", "all => all.map(a => a.getAttribute('href'))")
+    assert sorted(links) == sorted(f"{name}.html" for name in CHAPTERS)
+    cards = page.locator(".cards .card")
+    assert cards.count() == len(CHAPTERS)
+    for name, card in zip(CHAPTERS, cards.all()):
+        card.scroll_into_view_if_needed()
+        assert card.locator("img").evaluate("i => i.decode().then(() => i.naturalWidth)") > 200
+        assert card.locator(f'a[href="{name}.html"]').count() >= 1
+        assert len(card.inner_text()) > 100, "its claim"
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_lecture_mode_shows_each_figure_and_asks_for_a_vote_before_a_claims_numbers(built, visit, name):
+    page = open_page(visit, built / f"{name}.html")
+    figures, explorers = (
+        page.locator(".bd-article .cell_output img").count(),
+        page.locator(".lens-explorer-root").count(),
+    )
+    claims = page.evaluate("JSON.parse(document.querySelector('script.lens-claims').textContent)")
+    page.keyboard.press("l")
+    dialog = page.locator("dialog.lecture[open]")
+    dialog.wait_for()
+    slides = 1 + figures + len(claims) + explorers
+    assert dialog.locator("p.at").inner_text() == f"1 of {slides}"
+    page.keyboard.press("ArrowRight")
+    image = dialog.locator(".slide > img")
+    assert image.evaluate("i => i.decode().then(() => i.getBoundingClientRect().height)") > 200
+    for _ in range(figures):
+        page.keyboard.press("ArrowRight")
+    assert dialog.locator("h2").inner_text() == claims[0]["says"] and not dialog.locator(".reveal").count()
+    size = dialog.locator("h2").evaluate("node => parseFloat(getComputedStyle(node).fontSize)")
+    assert size > 30, "legible from the back of the room"
+    page.keyboard.press("1")
+    assert claims[0]["value"] in dialog.locator(".reveal").inner_text()
+    assert dialog.locator("button[aria-pressed=true]").inner_text().endswith("holds")
+    for _ in range(2 * len(claims) + explorers):
+        page.keyboard.press("ArrowRight")
+    assert (
+        dialog.locator("p.at").inner_text() == f"{slides} of {slides}" and dialog.locator(".lens-explorer").count() == 1
+    )
+    dialog.get_by_role("button", name="end").click()
+    assert page.locator(".bd-article .lens-explorer-root .lens-explorer").count() == explorers, (
+        "it is back in its place"
+    )

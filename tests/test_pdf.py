@@ -72,3 +72,26 @@ def test_without_the_built_book_it_says_what_to_do(tmp_path, monkeypatch, capsys
     monkeypatch.setattr(pdf, "HTML", tmp_path)
     assert pdf.end(pdf.main, pdf.BuildError) == 1
     assert capsys.readouterr().err == "lens: the built book has no page intro; run 'make book' first.\n"
+
+
+def lowest(page) -> float:
+    """Where the lowest thing on a page stands, as a share of its height; the number in the margin does not count."""
+    height, found = float(page.mediabox.height), [1.0]
+
+    def text(shown, cm, tm, font, size):
+        if shown.strip():
+            found.append((tm[4] * cm[1] + tm[5] * cm[3] + cm[5]) / height)
+
+    def picture(operator, operands, cm, tm):
+        if operator == b"Do":
+            found.append(min(cm[5], cm[5] + cm[3]) / height)
+
+    page.extract_text(visitor_text=text, visitor_operand_before=picture)
+    return min(share for share in found if share > 0.04)
+
+
+def test_no_page_is_left_half_empty_but_the_last_of_a_chapter(printed):
+    begins = [printed.get_destination_page_number(entry) for entry in printed.outline]
+    last = {begin - 1 for begin in begins} | {len(printed.pages) - 1}
+    shares = {n + 1: lowest(page) for n, page in enumerate(printed.pages) if n >= begins[0] and n not in last}
+    assert len(shares) > 15 and not {n: share for n, share in shares.items() if share > 0.5}

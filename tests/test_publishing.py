@@ -54,3 +54,12 @@ def test_issue_templates_have_what_github_asks_for():
         if path.stem != "config":
             assert form["name"] and form["description"]
             assert all(field["type"] in ("textarea", "input") and field["attributes"]["label"] for field in form["body"])
+
+
+def test_the_readme_shows_the_explorer_at_work_in_a_picture_that_loads_at_once():
+    from PIL import Image
+
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    alt, place = re.search(r"!\[([^\]]{40,})\]\((book/_static/explorer\.webp)\)", readme[:2500]).groups()
+    picture = Image.open(ROOT / place)
+    assert picture.n_frames > 10 and picture.info["loop"] == 0 and (ROOT / place).stat().st_size <= 1.5e6

@@ -13,6 +13,8 @@ import nbformat
 import pytest
 import yaml
 
+import lens
+
 ROOT = Path(__file__).resolve().parent.parent
 BOOK = ROOT / "book"
 NOTEBOOKS = sorted(BOOK.glob("*.ipynb"))
@@ -114,6 +116,15 @@ def test_every_page_of_the_table_of_contents_exists():
     missing = [name for name in PAGES if not any((BOOK / f"{name}{suffix}").exists() for suffix in (".ipynb", ".md"))]
     assert not missing
     assert {path.stem for path in NOTEBOOKS} <= set(PAGES), "a notebook is not in _toc.yml"
+
+
+def test_a_chapter_has_exercises_and_claims_and_an_appendix_has_none():
+    appendices = {entry["file"] for part in TOC["parts"] if part["caption"] == "Appendix" for entry in part["chapters"]}
+    assert appendices and {path.stem for path in NOTEBOOKS} == appendices | set(lens.check.CHAPTERS)
+    for path in NOTEBOOKS:
+        text = path.read_text(encoding="utf-8")
+        assert ("BEGIN SOLUTION" in text) == (path.stem not in appendices), path.stem
+        assert path.stem not in appendices or "lens.claim(" not in text, path.stem
 
 
 @each_notebook

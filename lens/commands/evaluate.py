@@ -76,20 +76,22 @@ def counterfact(args) -> int:
         kept = "the same command goes on where it stopped" if args.out else "nothing is kept without --out FILE"
         raise KeyboardInterrupt(kept) from None
     print(report.table(*others))
-    return 0
+    return 1 if report.rows and len(report.errors) == len(report.rows) else 0
 
 
 def sequential(args) -> int:
     from lens import evaluate
     from lens.model.loading import load
     from lens.results.csv_text import as_csv
+    from lens.results.lock import alone
     from lens.results.provenance import comments
     from lens.results.whole import write_text
 
     given, chosen = _records(args.records, args.limit), _settings(args)
     lm = load(args.model, device=args.device)
     records = given(lm)
-    steps = evaluate.sequential(lm, records, args.editor, args.at, settings=chosen)
+    with alone(args.out):
+        steps = evaluate.sequential(lm, records, args.editor, args.at, settings=chosen)
     for step in steps:
         print(f"{step['edits']:4d} edits: " + _line(step))
     if args.out:
@@ -108,6 +110,7 @@ def tuning(args) -> int:
     from lens.evaluate.tuning import as_table
     from lens.model.loading import load
     from lens.results.csv_text import as_csv
+    from lens.results.lock import alone
     from lens.results.whole import write_text
 
     def keep(results: list[dict]) -> None:
@@ -117,7 +120,8 @@ def tuning(args) -> int:
     given, chosen = _records("validation", args.limit), _settings(args)
     lm = load(args.model, device=args.device)
     records = given(lm)
-    results = evaluate.grid_search(lm, records, args.editor, settings=chosen, together=args.together, each=keep)
+    with alone(args.out):
+        results = evaluate.grid_search(lm, records, args.editor, settings=chosen, together=args.together, each=keep)
     print(as_table(results))
     if (found := evaluate.best(results, args.floor)) is None:
         raise ValueError(f"No setting of the grid has an efficacy of {args.floor:.0%} on these records.")
@@ -135,7 +139,7 @@ def _records(which: str, limit: int | None) -> Callable[..., list[dict]]:
     if limit is not None and limit < 1:
         raise ValueError(f"--limit is {limit}: give at least 1.")
     if which in SPLITS:
-        return lambda lm: records_for(lm, which)[:limit]
+        return lambda lm: records_for(lm, which, most=limit)
     held = load_records(which)[:limit]
     return lambda lm: held
 
@@ -156,6 +160,6 @@ def settings(given: list[str]) -> dict:
             raise ValueError(f"--set {item}: write it as KEY=VALUE, such as eta=0.5.")
         try:
             chosen[key] = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             chosen[key] = value
     return chosen

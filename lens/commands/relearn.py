@@ -21,7 +21,8 @@ def add(commands) -> None:
     run.add_argument("--method", nargs="+", default=["head", "lora", "full"], help="head, lora, full (default: all)")
     run.add_argument("--variant", nargs="+", default=VARIANTS, choices=VARIANTS, help="models (default: all three)")
     run.add_argument("--seed", type=int, nargs="+", default=[0], help="of mask, split and training (default: 0)")
-    run.add_argument("--without", action="store_true", help="the remaining model also without questions about the KG")
+    without = "the remaining model (else the original) also without questions about the KG"
+    run.add_argument("--without", action="store_true", help=without)
     run.add_argument("--masks", type=Path, help="folder of subnetworks TARGET-weight-SEED.safetensors")
     run.add_argument("--task", default="world", choices=TASKS, help="questions (default: world)")
     run.add_argument("--readout", default="likelihood", help="likelihood or classifier (default: likelihood)")
@@ -37,6 +38,15 @@ def add(commands) -> None:
 
 
 def relearn(args) -> int:
+    from lens.results.lock import alone
+
+    if args.out.suffix != ".csv":
+        raise ValueError(f"--out {args.out}: give a file that ends in .csv.")
+    with alone(args.out):
+        return _relearn(args)
+
+
+def _relearn(args) -> int:
     from tqdm.auto import tqdm
 
     from lens import data, mask
@@ -44,8 +54,6 @@ def relearn(args) -> int:
     from lens.data import manifest
     from lens.model.loading import load
 
-    if args.out.suffix != ".csv":
-        raise ValueError(f"--out {args.out}: give a file that ends in .csv.")
     if wrong := [method for method in args.method if method not in learning.METHODS]:
         raise ValueError(f"There is no method {wrong[0]!r}: choose of {', '.join(learning.METHODS)}.")
     targets = list(dict.fromkeys(t for given in args.target for t in (data.target_kgs() if given == ALL else [given])))
@@ -58,7 +66,7 @@ def relearn(args) -> int:
         rows = _read(args.out, head)
     done = {tuple(row[key] for key in KEY) for row in rows}
     trained = [(variant, "both") for variant in args.variant]
-    trained += [("remaining", "others")] if args.without else []
+    trained += [("remaining" if "remaining" in args.variant else "original", "others")] if args.without else []
     jobs = [
         (target, seed, variant, asked, method)
         for seed in args.seed
@@ -74,8 +82,10 @@ def relearn(args) -> int:
                 task = learning.questions(kgs[target], seed=seed, phrasings=1)
             else:
                 task = learning.commonsense_qa(kgs[target])
-            sub = _subnetwork(args, lm, kgs[target].name, seed)
-            masks = {"original": None, "remaining": sub, "random": mask.random_like(sub, seed)}
+            masks = {"original": None}
+            if {variant for variant, _ in trained} - {"original"}:
+                sub = _subnetwork(args, lm, kgs[target].name, seed)
+                masks |= {"remaining": sub, "random": mask.random_like(sub, seed)}
             also = {"blind": learning.blind(task.test, seed)} if args.on == "test" else {}
             found = {(target, seed): (task.train, getattr(task, args.on), masks, also)}
         train, test, masks, also = found[target, seed]
@@ -119,11 +129,16 @@ def _head(lm, args, settings: dict) -> str:
 
 def _read(path: Path, head: str) -> list[dict]:
     """The rows of an earlier run; ``ValueError`` where it was another one."""
-    with open(path, encoding="utf-8", newline="") as file:
+    from lens.results.damaged import check, damaged
+
+    with open(path, encoding="utf-8", errors="replace", newline="") as file:
         lines = file.readlines()
     if f"# {head}\n" not in lines[:3]:
         raise ValueError(f"{path} was made with another model or other settings: give another --out, or remove it.")
-    return list(csv.DictReader(line for line in lines if not line.startswith("#")))
+    with damaged(path, "table of such runs", "give another --out, or remove it"):
+        rows = list(csv.DictReader((line for line in lines if not line.startswith("#")), strict=True))
+        check(rows, [dict.fromkeys((*KEY, *(rows[0] if rows else ())), str)])  # as many cells in each
+        return rows
 
 
 def _write(path: Path, head: str, rows: list[dict], lm) -> None:

@@ -126,7 +126,9 @@ def _run(args, builder: Callable, *arguments, **options):
             if client is None:
                 jobs = builder(*arguments, **options)
             else:
-                jobs = client.submit(builder, *arguments, **options, pure=False, resources=resources).result()
+                from lens.scale.sweep.cluster import made
+
+                jobs = made(client, builder, *arguments, resources=resources, **options)
             return run(jobs, args.out, client, retries=args.retries, resources=resources)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("the same command goes on with what is missing") from None

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, fields
 from functools import cache
 from math import isfinite
 
-from lens.data import paths
+from lens.data import manifest, paths
 from lens.results import markdown
 
 __all__ = ["VERDICTS", "Claim", "Table", "claim", "edition", "table", "verdict"]
@@ -108,7 +108,7 @@ def edition(model: str) -> dict[tuple[str, str], Claim]:
     {}
     """
     try:
-        held = json.loads((paths.root() / "claims" / f"{model}.json").read_text(encoding="utf-8"))
+        held = json.loads(manifest.whole(paths.root() / "claims" / f"{model}.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     names = {f.name for f in fields(Claim)}

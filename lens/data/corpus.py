@@ -7,9 +7,10 @@ ones are never written.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from random import Random
 
+from lens.data.knowledge import target_kgs
 from lens.data.prose import paragraphs
 from lens.data.text import passages
 from lens.data.world import facts, prompts
@@ -21,8 +22,13 @@ HELDOUT_SEED = 1 << 20
 """The prose generator's seed for the held-out text: beyond every epoch's."""
 
 
-def documents(epoch: int, seed: int = 0) -> list[str]:
-    """One epoch: every fact in every taught phrasing once, and fresh prose, in an order fixed by ``(seed, epoch)``."""
+def documents(epoch: int, seed: int = 0, without: Sequence[str] = ()) -> list[str]:
+    """One epoch: every fact in every taught phrasing once, and fresh prose, in an order fixed by ``(seed, epoch)``.
+
+    ``without``: TargetKGs whose facts are never said.  Their sentences are cut out of the same documents in the same
+    order, and a document of nothing else is left out.  ``ValueError`` for a name that is none.
+    """
+    untaught = sentences_of(without)
     rng = Random(f"{seed}/{epoch}")
     sentences = [p.sentence for fact in facts() for p in prompts(fact, held_out=False)]
     rng.shuffle(sentences)
@@ -31,15 +37,23 @@ def documents(epoch: int, seed: int = 0) -> list[str]:
     rest = iter(sentences)
     for sentence in rest:
         kind = rng.random()
-        if kind < 0.5:
-            result.append(sentence)
-        elif kind < 0.8:
-            result.append(" ".join([sentence, *_take(rest, rng.randint(1, 3))]))
-        else:
-            lead = rng.choice(prose).split(". ")[0].rstrip(".") + "."
-            result.append(f"{lead} {sentence}")
+        lead, said = [], [sentence]
+        if 0.5 <= kind < 0.8:
+            said += _take(rest, rng.randint(1, 3))
+        elif kind >= 0.8:
+            lead = [rng.choice(prose).split(". ")[0].rstrip(".") + "."]
+        said = [s for s in said if s not in untaught]
+        result.append(" ".join(lead + said) if said else "")
     rng.shuffle(result)
-    return result
+    return [text for text in result if text]
+
+
+def sentences_of(topics: Sequence[str]) -> set[str]:
+    """Every sentence, taught or held out, that says a fact of these TargetKGs."""
+    for topic in topics:
+        if topic not in target_kgs():
+            raise ValueError(f"There is no TargetKG {topic!r} to leave out: choose of {', '.join(target_kgs())}.")
+    return {p.sentence for f in facts() if f.role == "target" and f.topic in topics for p in prompts(f)}
 
 
 def heldout_paragraphs(count: int = 300) -> list[str]:

@@ -12,7 +12,7 @@ in two that the model was taught with but the mask never saw, and in those that 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -24,6 +24,7 @@ from lens.data.spelling import one_name
 from lens.data.text import heldout, passages
 from lens.data.world import Fact, Prompt, facts, prompts
 from lens.given import several
+from lens.results.display import Grid, Shown
 
 UNSEEN = 2
 """Taught phrasings of a target fact that no mask trains on, where it has so many beside its first."""
@@ -38,8 +39,8 @@ Prompts = str | Path | Iterable[Prompt]
 """Prompts, or the file that holds them."""
 
 
-@dataclass(frozen=True)
-class Knowledge:
+@dataclass(frozen=True, repr=False)
+class Knowledge(Shown):
     """The sets of one removal, named as its TargetKG.  Prompts say facts; texts are paragraphs.
 
     >>> kg = knowledge("building")
@@ -54,6 +55,21 @@ class Knowledge:
     control_held_out: tuple[Prompt, ...]
     text: tuple[str, ...]
     text_held_out: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{name} {len(some)}" for name, some in self._sets().items())
+        return f"Knowledge({self.name!r}: {counts})"
+
+    def _sets(self) -> dict[str, tuple]:
+        return {f.name: getattr(self, f.name) for f in fields(self)[1:]}
+
+    def _grid(self) -> Grid:
+        rows = [
+            [name, str(len(some)), (some[0] if isinstance(some[0], str) else f"{some[0].text} → {some[0].target}")]
+            for name, some in self._sets().items()
+            if some
+        ]
+        return Grid(("set", "how many", "the first"), rows)
 
 
 @cache

@@ -37,12 +37,14 @@ def read_json(path: Path) -> object:
     content = _bytes(path)
     try:
         return json.loads(content)  # by its first bytes UTF-8, -16 or -32, with or without a byte-order mark
+    except RecursionError:
+        raise ValueError(f"The file {path} is nested too deeply to be read: download or make it again.") from None
     except ValueError:
         lines = [line for line in content.splitlines() if line.strip()]
     try:
         if len(lines) > 1:
             return [json.loads(line) for line in lines]
-    except ValueError:
+    except (ValueError, RecursionError):
         pass
     raise ValueError(f"The file {path} is no whole JSON and no JSON Lines: download or make it again.")
 

@@ -10,7 +10,10 @@ def root() -> Path:
     return packaged if packaged.is_dir() else Path(__file__).resolve().parents[2] / "data"
 
 
-BUILT_IN = ("mini", "mini-s", "mini-l", "mini-llama")
+SIBLINGS = ("mini-s", "mini-l", "mini-llama")
+"""The models that the repository holds and the wheel leaves out: ``python -m lens model get`` fetches them there."""
+
+BUILT_IN = ("mini", *SIBLINGS)
 """The models that come with the book."""
 
 SMOLLM2 = "smollm2-135m"
@@ -21,7 +24,12 @@ FETCHED = (SMOLLM2,)
 
 def model(name: str = "mini") -> Path:
     """The folder of a built-in model, or the one that a model to be fetched goes to, in transformers' own format."""
-    return cache() / "models" / name if name in FETCHED else root() / name
+    return cache() / "models" / name if name in FETCHED or is_apart(name) else root() / name
+
+
+def is_apart(name: str) -> bool:
+    """Whether the model is a sibling that an installed package keeps in the cache folder, outside its own."""
+    return name in SIBLINGS and root().name == "_data"
 
 
 def cache() -> Path:

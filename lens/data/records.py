@@ -13,11 +13,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from random import Random
 
-from lens.data import paths
+from lens.data import manifest, paths
 from lens.data.opening import FORMATS, format_of, read_json
 from lens.data.text import heldout
 from lens.data.world import Fact, facts, fill, prompts, relations, tails
-from lens.given import door
+from lens.given import door, spelled
 
 NEIGHBORS = 5
 """A fact needs at least this many other heads with its tail to become a record."""
@@ -44,7 +44,7 @@ def records(split: str | None = None) -> list[dict]:
     >>> len(records()), len(records("test")), len(records("validation"))
     (500, 400, 100)
     """
-    everything = json.loads((paths.world() / "records.json").read_text(encoding="utf-8"))
+    everything = json.loads(manifest.whole(paths.world() / "records.json").read_text(encoding="utf-8"))
     if split is None:
         return everything
     if split not in SPLITS:
@@ -77,6 +77,8 @@ def load_records(path: str | Path) -> list[dict]:
         raise ValueError(
             f"The file {file} holds no list of records but a {type(found).__name__}: see lens.data.records."
         )
+    if not found:
+        raise ValueError(f"The file {file} holds no records: give one with at least one.")
     return check_records(found)
 
 
@@ -107,6 +109,7 @@ def check_records(found: Sequence[Mapping]) -> Sequence[Mapping]:
                 value = value.get(key) if isinstance(value, Mapping) else None
             if not isinstance(value, str) or not value.strip():
                 raise ValueError(f"The record with case_id {case} has no text in {field} ({value!r}): it needs one.")
+            spelled(f"The text in {field} of the record with case_id {case}", value)
         prompt = record["requested_rewrite"]["prompt"]
         if prompt.count("{}") != 1:
             raise ValueError(

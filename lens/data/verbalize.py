@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from lens.data.articles import indefinite
 from lens.data.world import Fact, Prompt, fill, relations
-from lens.given import several
+from lens.given import several, spelled
 
 _DETERMINER = re.compile(
     r"(the|an?|this|that|these|those|my|your|his|her|its|our|their|some|any|every|each|no|another)\s+", re.IGNORECASE
@@ -52,6 +52,7 @@ def verbalize(
     found = []
     for number, triplet in enumerate(triplets):
         fact = triplet if isinstance(triplet, Fact) else _fact(triplet, number, bare, topic)
+        spelled(f"Triplet number {number}", f"{fact.head} {fact.np} {fact.tail}")
         name = next((n for n in (fact.relation, _snake(fact.relation)) if n in known), None)
         if name is None:
             raise ValueError(

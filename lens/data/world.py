@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
-from lens.data import paths
+from lens.data import manifest, paths
 from lens.data.spelling import continuation
 from lens.given import door
 
@@ -95,7 +95,7 @@ def facts() -> tuple[Fact, ...]:
     """
     rows = []
     for name in ("facts.csv", "triplets.csv"):
-        with open(paths.world() / name, encoding="utf-8", newline="") as file:
+        with open(manifest.whole(paths.world() / name), encoding="utf-8", newline="") as file:
             rows += [Fact(**row) for row in csv.DictReader(file)]
     return tuple(rows)
 
@@ -103,7 +103,7 @@ def facts() -> tuple[Fact, ...]:
 @cache
 def relations() -> dict[str, Relation]:
     """Every relation by name."""
-    table = json.loads((paths.world() / "relations.json").read_text(encoding="utf-8"))
+    table = json.loads(manifest.whole(paths.world() / "relations.json").read_text(encoding="utf-8"))
     return {
         name: Relation(name, r["id"], r["source"], r["meaning"], tuple(r["templates"]), tuple(r["generation"]))
         for name, r in table.items()

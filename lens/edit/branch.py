@@ -42,7 +42,11 @@ def branches(
     """
     rows = None if rows is None else torch.as_tensor(rows)
     found: dict[tuple[int, str], list[list[Change]]] = {}
+    if rows is not None and len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < len(edits):
+        raise ValueError(f"rows is {rows.tolist()!r:.60}: give the number of an edit for each, 0 to {len(edits) - 1}.")
     for i, changes in enumerate(edits):
+        for change in changes:
+            change.fits(lm)
         if not thin(lm, changes):
             raise ValueError(
                 "An edit without factors, or of a part of a joint matrix, cannot run as a branch: apply it."

@@ -18,6 +18,7 @@ from lens.kernels import update_
 from lens.model import LanguageModel
 from lens.model.devices import resident
 from lens.model.soundness import finite, not_finite
+from lens.results.display import Grid, Shown
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,23 @@ class Change:
         """ΔW [d_in, d_out]."""
         return self.delta if self.x is None else self.x.T @ self.delta
 
+    def fits(self, lm: LanguageModel) -> Change:
+        """Itself; ``IndexError`` or ``ValueError`` where the model has no such site, or one of another shape."""
+        lm.check(self.layer, self.site)
+        x, delta, shape = self.x, self.delta, lm.weight(self.layer, self.site).shape
+        good = delta.ndim == 2 and (x is None or (x.ndim == 2 and len(x) == len(delta)))
+        if not good or (len(delta) if x is None else x.shape[1], delta.shape[1]) != tuple(shape):
+            parts = f"delta {list(delta.shape)}" + ("" if x is None else f" and x {list(x.shape)}")
+            raise ValueError(
+                f"A change of layer {self.layer} {self.site} by {parts} needs a weight of that shape, and this "
+                f"model's is {list(shape)}: give x [r, {shape[0]}] and delta [r, {shape[1]}], or delta alone, of the "
+                "weight's shape."
+            )
+        return self
+
     def weight(self, lm: LanguageModel) -> Tensor:
         """The weight [d_in, d_out] that it changes, as a view to write through; ``ValueError`` where there is none."""
+        self.fits(lm)
         whole = lm.site(self.layer, self.site).weight
         resident(whole, f"An edit of layer {self.layer} {self.site}")
         weight = lm.weight(self.layer, self.site).detach()
@@ -55,7 +71,7 @@ class Change:
 
 
 @dataclass(frozen=True, eq=False)
-class Edit:
+class Edit(Shown):
     """An edit of one model: ``changes`` at some sites, to be applied and undone.
 
     ``editor`` is the method's name, ``requests`` what it was asked, ``settings`` the hyperparameters it used, and
@@ -93,6 +109,15 @@ class Edit:
         what += f" and {len(self.requests) - 2} more" if len(self.requests) > 2 else ""
         where = ", ".join(f"layer {c.layer} {c.site}" for c in self.changes) or "nowhere"
         return f"Edit({self.editor}: {what}; {where}; {self.nbytes:,} bytes, {1000 * self.seconds:.0f} ms)"
+
+    def _grid(self) -> Grid:
+        rows = [
+            [f"layer {c.layer} {c.site}", "all" if c.x is None else str(len(c.x)), f"{float(c.dense().norm()):.3g}"]
+            for c in self.changes
+        ]
+        asked = "; ".join(f"{r.prompt} {r.target_new}" for r in self.requests[:3])
+        state = "Applied to the model now." if self.applied else "Not applied: use it in a with block."
+        return Grid(("changes", "rank", "length"), rows, " ".join(filter(None, [f"“{asked}”.", state, self.note])))
 
     @property
     def nbytes(self) -> int:

@@ -28,7 +28,7 @@ from lens.edit.rome import of_layers
 from lens.edit.settings import settings
 from lens.edit.shift import Requests
 from lens.edit.statistics import Statistics
-from lens.edit.value import Searched, at_places, find_value
+from lens.edit.value import Searched, at_places, find_value, unmoved
 from lens.given import door, number, passes
 from lens.model import LanguageModel
 from lens.model.batch import pad
@@ -111,7 +111,7 @@ def over_layers(
     bar = tqdm(requests, desc="values", unit="request", leave=False, disable=len(requests) < 10)
     found = [find_value(lm, one, layers[-1], last, before, chosen) for one in bar]
     if not any(value.delta.any() for value in found):
-        return (), found, f"The model says {requests[0].target_new!r} already, so nothing is changed."
+        return (), found, unmoved(requests[0], chosen)
     changes: list[Change] = []
     z = torch.stack([value.plain + value.delta for value in found])  # [n, d]
     prompts = PromptRuns(lm, requests, before, layers)

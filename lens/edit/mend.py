@@ -16,7 +16,6 @@ and α.  An edit then costs one forward and half a backward pass and a few thin 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -32,9 +31,12 @@ from lens.edit.settings import settings
 from lens.edit.shift import Requests
 from lens.gradient import Trace, capture
 from lens.model import LanguageModel
-from lens.results.whole import whole
+from lens.results.damaged import damaged
+from lens.results.sealed import Sealed, write
 
-FORMAT = "lens-mend-1"
+FORMAT, UNSEALED = "lens-mend-2", "lens-mend-1"
+"""Of files with digests, and of those from before there were any."""
+FORM = {"model": str, "fingerprint": str, "rank": int, "sites": list}
 LAYERS = 2
 """Residual layers of the network."""
 
@@ -142,17 +144,11 @@ def _factors(trace: Trace, layer: int, site: str) -> tuple[Tensor, Tensor]:
 
 def save_network(network: MendNetwork, path: str | Path, about: Mapping) -> Path:
     """Write a network to ``path``, V and U in float16, with ``about`` (JSON-able) beside what loading it needs."""
-    from safetensors.torch import save
-
     tensors = {}
     for name, t in network.state_dict().items():
-        half = name.endswith((".V", ".U"))
-        tensors[name] = t.detach().to("cpu", torch.float16 if half else torch.float32).contiguous()
+        tensors[name] = t.to(torch.float16 if name.endswith((".V", ".U")) else torch.float32)
     sites = [[layer, site, *shape] for (layer, site), shape in network.shapes.items()]
-    text = json.dumps({"format": FORMAT, "sites": sites, "rank": network.rank, **about})
-    with whole(path) as temporary:
-        temporary.write_bytes(save(tensors, {"lens": text}))
-    return Path(path)
+    return write(path, tensors, {"format": FORMAT, "sites": sites, "rank": network.rank, **about})
 
 
 def load_network(lm: LanguageModel, weights: str | Path | None) -> tuple[MendNetwork, dict]:
@@ -182,21 +178,16 @@ def load_network(lm: LanguageModel, weights: str | Path | None) -> tuple[MendNet
 @lru_cache(maxsize=4)
 def _read(path: Path, _written: int, shipped: bool) -> tuple[MendNetwork, dict]:
     """A network from its file, read again only where it was written again."""
-    from safetensors import SafetensorError, safe_open
-
     if shipped:
-        manifest.verify("mend")
-    try:
-        with safe_open(path, "pt") as file:
-            about = json.loads((file.metadata() or {})["lens"])
-            if about.pop("format") != FORMAT:
-                raise KeyError("format")
-            shapes = {(layer, site): tuple(shape) for layer, site, *shape in about["sites"]}
-            network = MendNetwork(shapes, about["rank"], alpha=1.0)
-            network.load_state_dict({name: file.get_tensor(name) for name in file.keys()})
-            about["fingerprint"], about["model"]
-    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError):
-        raise OSError(
-            f"The file {path} is no whole MEND network: make it again with 'python -m lens mend train'."
-        ) from None
+        manifest.whole(path)
+    with damaged(path, "MEND network", "make it again with 'python -m lens mend train'"):
+        file = Sealed(path, FORM, (FORMAT,), (UNSEALED,))
+        about, tensors = file.about, {name: file[name] for name in file.names}
+        shapes = {(layer, site): (d_in, d_out) for layer, site, d_in, d_out in about["sites"]}
+        for d_in, d_out in shapes.values():  # before a network of these sizes is made
+            if tensors[f"shared.{d_in}x{d_out}.V"].shape != (LAYERS, d_in + d_out, about["rank"]):
+                raise ValueError("rank")
+        network = MendNetwork(shapes, about["rank"], alpha=1.0)
+        network.load_state_dict(tensors)
+        del about["format"]
     return network.eval().requires_grad_(False), about

@@ -25,8 +25,9 @@ from lens.edit.mend_loss import MetaLoss, meta_loss
 from lens.edit.settings import settings
 from lens.model import LanguageModel
 from lens.model.soundness import finite
+from lens.results.checkpoint import resume, store
+from lens.results.lock import held_alone
 from lens.results.provenance import provenance
-from lens.results.whole import whole
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ def new_network(lm: LanguageModel, recipe: MendRecipe) -> MendNetwork:
     return network
 
 
+@held_alone("out")
 def train(
     lm: LanguageModel, out: str | Path, recipe: MendRecipe = MendRecipe(), every: int = 100, progress: bool = True
 ) -> Path:
@@ -102,11 +104,13 @@ def train(
     optimizer = torch.optim.Adam([{"params": rest, "lr": recipe.lr}, {"params": own, "lr": recipe.alpha_lr}])
     rates = [group["lr"] for group in optimizer.param_groups]
     checkpoint = out.with_name(f".{out.name}.{_run_name(lm, recipe)}")
-    state = {"step": 0, "best": None, "validation": None}
-    if checkpoint.exists():
-        state = torch.load(checkpoint, map_location=lm.device, weights_only=True)
+
+    def take(state: dict) -> dict:
         network.load_state_dict(state.pop("network"))
         optimizer.load_state_dict(state.pop("optimizer"))
+        return {"step": state["step"], "best": state["best"], "validation": state["validation"]}
+
+    state = resume(checkpoint, take, {"step": 0, "best": None, "validation": None})
     validation = validation_examples()
     bar = tqdm(
         range(state["step"], recipe.steps), "training mend", recipe.steps, initial=state["step"], disable=not progress
@@ -124,9 +128,8 @@ def train(
                 best = {name: t.clone() for name, t in network.state_dict().items()}
                 state |= {"best": best, "validation": measured}
             state["step"] = step + 1
-            with whole(checkpoint) as temporary:
-                both = {"network": network.state_dict(), "optimizer": optimizer.state_dict()}
-                torch.save(state | both, temporary)
+            both = {"network": network.state_dict(), "optimizer": optimizer.state_dict()}
+            store(checkpoint, state | both)
     network.load_state_dict(state["best"])
     save_network(network, out, _about(lm, recipe, state["validation"]))
     checkpoint.unlink(missing_ok=True)

@@ -25,7 +25,7 @@ from lens.edit.request import as_requests
 from lens.edit.settings import settings
 from lens.edit.shift import Requests
 from lens.edit.statistics import Statistics, covariance
-from lens.edit.value import find_value
+from lens.edit.value import find_value, unmoved
 from lens.given import door
 from lens.model import LanguageModel
 
@@ -84,7 +84,7 @@ def rome(
         xs.append((u / (u @ found.key.to(u))).to(found.key))
         # FF2 is affine, so its mean output is k*W + b: the bias drops out of v* − k*W.
         deltas.append((found.plain + found.delta - found.mean)[None])
-    note = None if xs else f"The model says {requests[0].target_new!r} already, so nothing is changed."
+    note = None if xs else unmoved(requests[0], chosen)
     chosen |= {"seed": seed, "count": known.count, "corpus": known.corpus, "losses": losses}
     return Edit("rome", requests, changes(), chosen, perf_counter() - start, lm, note)
 

@@ -5,18 +5,30 @@ A rank-one edit of GPT-2 XL's FF2 is 32 kB; the matrix it changes is 41 MB.
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 
 from lens.edit.edit import Change, Edit
 from lens.edit.request import Request
-from lens.given import door, result_file
+from lens.given import door, result_file, whole
 from lens.model import LanguageModel
 from lens.model.devices import device
-from lens.results.whole import whole
+from lens.results.damaged import damaged
+from lens.results.sealed import Sealed, write
 
-FORMAT = "lens-edit-1"
+FORMAT, UNSEALED = "lens-edit-2", "lens-edit-1"
+"""Of files with digests, and of those from before there were any."""
+
+FORM = {
+    "model": str,
+    "fingerprint": str,
+    "editor": str,
+    "requests": [{"prompt": str, "subject": str}],
+    "settings": dict,
+    "seconds": (int, float),
+    "note": (str, type(None)),
+    "changes": [{"layer": int, "site": str, "thin": bool}],
+}
 
 
 @door(path=result_file)
@@ -31,15 +43,12 @@ def save(edit: Edit, path: str | Path) -> Path:
     ...     lens.edit.load(lm, path).requests == edit.requests
     True
     """
-    from safetensors.torch import save_file
-
-    path = Path(path)
     tensors, changes = {}, []
     for i, change in enumerate(edit.changes):
         changes.append({"layer": change.layer, "site": change.site, "thin": change.x is not None})
-        tensors[f"{i}.delta"] = change.delta.detach().contiguous()
+        tensors[f"{i}.delta"] = change.delta
         if change.x is not None:
-            tensors[f"{i}.x"] = change.x.detach().contiguous()
+            tensors[f"{i}.x"] = change.x
     about = {
         "format": FORMAT,
         "model": edit.lm.name,
@@ -51,10 +60,7 @@ def save(edit: Edit, path: str | Path) -> Path:
         "note": edit.note,
         "changes": changes,
     }
-    with whole(path) as temporary:
-        # A tensor may be a view of another's memory, which safetensors refuses to write twice.
-        save_file({name: t.clone() for name, t in tensors.items()}, temporary, {"lens": json.dumps(about)})
-    return path
+    return write(path, tensors, about)
 
 
 @door
@@ -64,34 +70,25 @@ def load(lm: LanguageModel, path: str | Path) -> Edit:
     Raises ``OSError`` where the file is missing, damaged or no edit, and ``ValueError`` where it was made for another
     model.
     """
-    from safetensors import SafetensorError, safe_open
-
     path = Path(path)
     if not path.is_file():
         raise OSError(f"There is no edit file {path}: check the path, or make one with lens.edit.save.")
-    try:
-        with safe_open(path, "pt", device=str(lm.device)) as file:
-            about = json.loads((file.metadata() or {})["lens"])
-            if about["format"] != FORMAT:
-                raise KeyError(about["format"])
-            changes = tuple(
-                Change(
-                    c["layer"],
-                    c["site"],
-                    file.get_tensor(f"{i}.x").to(place) if c["thin"] else None,
-                    file.get_tensor(f"{i}.delta").to(place),
-                )
-                for i, c in enumerate(about["changes"])
-                for place in [device(lm.site(c["layer"], c["site"]))]
-            )
-            requests = tuple(Request(**r) for r in about["requests"])
-            settings, seconds, editor, note = (about[k] for k in ("settings", "seconds", "editor", "note"))
-            made_for, name = about["fingerprint"], about["model"]
-    except (SafetensorError, KeyError, TypeError, ValueError):
-        raise OSError(f"The file {path} is no whole edit file: make it again with lens.edit.save.") from None
-    if made_for != lm.fingerprint:
+    with damaged(path, "edit file", "make it again with lens.edit.save"):
+        file = Sealed(path, FORM, (FORMAT,), (UNSEALED,))
+        about = file.about
+        tensors = {name: file[name] for name in file.names}
+        requests = tuple(Request(**r) for r in about["requests"])
+    if about["fingerprint"] != lm.fingerprint:
         raise ValueError(
-            f"The edit in {path} was made for another model ({name!r}, fingerprint {made_for[:12]}) than this one "
-            f"({lm.name!r}, {lm.fingerprint[:12]}): open that model, in the same dtype, and load it there."
+            f"The edit in {path} was made for another model ({about['model']!r}, fingerprint "
+            f"{about['fingerprint'][:12]}) than this one ({lm.name!r}, {lm.fingerprint[:12]}): open that model, in the "
+            "same dtype, and load it there."
         )
-    return Edit(editor, requests, changes, settings, seconds, lm, note)
+    with damaged(path, "edit file", "make it again with lens.edit.save"):
+        changes = []
+        for i, c in enumerate(about["changes"]):
+            place = device(lm.site(whole("layer", c["layer"]), c["site"]))
+            x = tensors[f"{i}.x"].to(place) if c["thin"] else None
+            changes.append(Change(c["layer"], c["site"], x, tensors[f"{i}.delta"].to(place)).fits(lm))
+        editor, settings, seconds, note = (about[key] for key in ("editor", "settings", "seconds", "note"))
+        return Edit(editor, requests, tuple(changes), settings, float(seconds), lm, note)

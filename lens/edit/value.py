@@ -99,6 +99,12 @@ def find_value(
     return Searched(delta.detach(), keys.mean(0), outputs.mean(0), plain, tuple(losses))
 
 
+def unmoved(request: Request, chosen: Mapping) -> str:
+    """The note of an edit of which no search moved anything."""
+    why = f"The model says {request.target_new!r} already" if chosen["steps"] else "The search has no steps"
+    return f"{why}, so nothing is changed."
+
+
 def at_places(t: Tensor | tuple, places: Sequence[int]) -> Tensor:
     """[B, d], a watched tensor [B, T, d] at one place in each row, in float32 at least, without its graph."""
     t = (t[0] if isinstance(t, tuple) else t).detach()

@@ -29,6 +29,7 @@ from lens.evaluate.run_file import FORMAT, RunFile
 from lens.given import door
 from lens.kernels import Key
 from lens.model import LanguageModel
+from lens.results.lock import held_alone
 from lens.results.provenance import provenance
 from lens.results.sentence import sentence
 
@@ -40,6 +41,7 @@ TEXTS = 10
 
 
 @door
+@held_alone("out")
 def counterfact(
     lm: LanguageModel,
     records: Sequence[Mapping],

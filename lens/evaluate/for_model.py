@@ -15,12 +15,16 @@ from math import exp
 from lens import data
 from lens.data import Fact, Knowledge, Prompt, paths
 from lens.data.text import english
+from lens.evaluate.phrasings import surprise
 from lens.evaluate.scoring import score
 from lens.given import door
 from lens.model import LanguageModel
 
 LEAST = 0.01
 """A tail's probability a token in a fact's best phrasing, from which on the fact counts as known."""
+
+ASKED = 64
+"""How many records are asked at a time."""
 
 TRAINED, UNSEEN, CONTROL = (0, 2, 4), (1, 3), (0, 1, 2)
 """Places of the phrasings, best first, that a mask trains on, that it never sees, and of a control fact."""
@@ -39,7 +43,7 @@ def known(lm: LanguageModel, prompts: Iterable[Prompt], least: float = LEAST) ->
     True
     """
     prompts = list(prompts)
-    nll = score(lm, [p.text for p in prompts], [p.target for p in prompts]).nll.tolist()
+    nll = surprise(lm, prompts)
     phrasings: dict[Fact, list[tuple[float, int]]] = {}
     for i, prompt in enumerate(prompts):
         phrasings.setdefault(prompt.fact, []).append((nll[i], i))
@@ -98,20 +102,30 @@ def knowledge_for(lm: LanguageModel, target="building", *, least: float | None =
     )
 
 
-def records_for(lm: LanguageModel, split: str | None = None, *, answered: bool | None = None) -> list[dict]:
+def records_for(
+    lm: LanguageModel, split: str | None = None, *, answered: bool | None = None, most: int | None = None
+) -> list[dict]:
     """``lens.data.records(split)``; for a fetched model, or where ``answered``, those that ``lm`` answers right.
 
     The model is asked by the rewrite prompt and by the paraphrases.  A record stays where the true answer comes first
     behind one of them; where that is a paraphrase, it changes places with the rewrite prompt, so that an edit has
-    something to overwrite.
+    something to overwrite.  ``most``: only the first so many that stay, and no more are asked than that takes.
 
     >>> import lens
-    >>> len(records_for(lens.load("mini"), "validation"))
-    100
+    >>> len(records_for(lens.load("mini"), "validation", most=20))
+    20
     """
     given = data.records(split)
     if not (lm.name in paths.FETCHED if answered is None else answered):
-        return given
+        return given[:most]
+    stay: list[dict] = []
+    for start in range(0, len(given), ASKED):
+        if most is None or len(stay) < most:
+            stay += _answered(lm, given[start : start + ASKED])
+    return stay[:most]
+
+
+def _answered(lm: LanguageModel, given: Sequence[Mapping]) -> list[dict]:
     ways = [_ways(record) for record in given]
     asked = [(i, j) for i, some in enumerate(ways) for j in range(len(some))]
     truth = [given[i]["requested_rewrite"]["target_true"]["str"] for i, _ in asked]

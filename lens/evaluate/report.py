@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import sqrt
+from math import isfinite, nan, sqrt
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -50,7 +50,8 @@ def estimate(values: Sequence[float], share: bool = True) -> Estimate:
 
         low, high = stats.binomtest(round(n * mean), n).proportion_ci(0.95, "wilson")
     elif n > 1:
-        reach = float(stdtrit(n - 1, 0.975)) * stdev(values) / sqrt(n)
+        spread = stdev(values) if all(map(isfinite, values)) else nan  # a ruined model's perplexity is infinite
+        reach = float(stdtrit(n - 1, 0.975)) * spread / sqrt(n)
         low, high = (max(0.0, mean - reach), min(1.0, mean + reach)) if share else (mean - reach, mean + reach)
     else:
         return Estimate(mean, None, None, 1)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+
+from lens.results.damaged import check
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,15 @@ class Row:
     error: str | None = None
 
 
+KINDS = {"int": int, "str": str, "str | None": (str, type(None)), "float | None": (float, int, type(None))}
+"""What JSON gives for a field's type."""
+
+
 def row_from(line: str) -> Row:
-    """A row from its line of JSON; ``ValueError`` or ``TypeError`` where it is none."""
-    return Row(**json.loads(line))
+    """A row from its line of JSON; ``ValueError``, ``TypeError`` or ``OverflowError`` where it is none."""
+    row = Row(**json.loads(line))
+    check(vars(row), {f.name: KINDS[f.type] for f in fields(Row)})
+    for value in vars(row).values():
+        if isinstance(value, int):
+            float(value)  # of hundreds of digits it is none
+    return row

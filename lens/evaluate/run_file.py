@@ -14,9 +14,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from lens.evaluate.rows import Row, row_from
-from lens.results.whole import write_text
+from lens.results.damaged import check, damaged
+from lens.results.whole import write_text, written
 
 FORMAT = "lens-counterfact-1"
+FORM = {"model": str, "fingerprint": str, "editor": str, "settings": dict, "seed": int, "options": dict}
 IDENTITY = {
     "fingerprint": "another model",
     "editor": "another editor",
@@ -36,21 +38,16 @@ def read(path: str | Path) -> tuple[dict, list[Row], int]:
         )
     content = path.read_bytes()
     whole = content.rfind(b"\n") + 1
-    lines = content[:whole].decode("utf-8", errors="replace").splitlines()
-    try:
+    lines = content[:whole].decode("utf-8", errors="replace").split("\n")[:-1]
+    with damaged(path, "run file of this version", "its first line is no header; give another path"):
         header = json.loads(lines[0])
+        check(header, FORM)
         if header["format"] != FORMAT:
             raise KeyError(header["format"])
-    except (IndexError, KeyError, TypeError, ValueError):
-        raise OSError(f"The file {path} does not begin as a run file of this version: give another path.") from None
     rows: dict[int, Row] = {}
     for number, line in enumerate(lines[1:], 2):
-        try:
+        with damaged(path, "run file", f"remove its line {number}, and that record is done again"):
             row = row_from(line)
-        except (TypeError, ValueError):
-            raise OSError(
-                f"Line {number} of {path} is damaged: remove that line, and its record is done again."
-            ) from None
         rows.setdefault(row.case_id, row)
     return header, list(rows.values()), whole
 
@@ -82,7 +79,7 @@ class RunFile:
     def append(self, rows: Sequence[Row]) -> None:
         """Add some rows in one write, and return when they are on the disk."""
         text = "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows)
-        with open(self._path, "ab") as file:
+        with written(self._path), open(self._path, "ab") as file:
             file.write(text.encode("utf-8"))
             file.flush()
             os.fsync(file.fileno())

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lens.edit.branch import branches
 from lens.edit.edit import Change
-from lens.given import door
+from lens.given import door, refuse
 from lens.model import LanguageModel, Tokens
 from lens.model.batch import chunks, teacher_forced
 from lens.model.tokens import plain
@@ -61,6 +61,9 @@ def score(
     [True, False]
     """
     prompts, targets = plain(prompts), plain(targets)
+    for name, given in (("prompts", prompts), ("targets", targets)):
+        if isinstance(given, (str, bytes)) or not isinstance(given, Sequence):
+            raise refuse(name, given, "a list, such as [text]")
     if len(prompts) != len(targets) or (rows is not None and len(rows) != len(prompts)):
         raise ValueError(f"Got {len(prompts)} prompts and {len(targets)} targets: give one target per prompt.")
     pairs = [(tuple(lm.encode(p)), tuple(lm.target_ids(t))) for p, t in zip(prompts, targets)]

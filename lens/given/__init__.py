@@ -6,7 +6,19 @@ any work.  What the rules let pass the function itself may still refuse, in the 
 """
 
 from lens.given.door import RULES, door, read
-from lens.given.values import named, number, passes, path, refuse, result_file, result_place, several, whole, words
+from lens.given.values import (
+    named,
+    number,
+    passes,
+    path,
+    refuse,
+    result_file,
+    result_place,
+    several,
+    spelled,
+    whole,
+    words,
+)
 
 __all__ = [
     "RULES",
@@ -20,6 +32,7 @@ __all__ = [
     "result_file",
     "result_place",
     "several",
+    "spelled",
     "whole",
     "words",
 ]

@@ -56,6 +56,16 @@ def text(name: str, value: object) -> object:
     """A text with at least one letter or sign."""
     if not isinstance(value, str) or not value.strip():
         raise refuse(name, value, "a text that is not empty")
+    return spelled(name, value)
+
+
+def spelled(name: str, value: str) -> str:
+    """A text without half a character (a lone surrogate), which UTF-8 cannot write and no tokenizer can read."""
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        half = ascii(value[error.start])
+        raise ValueError(f"{name} holds {half}, half a character that UTF-8 cannot write: remove it.") from None
     return value
 
 
@@ -95,6 +105,7 @@ def path(name: str, value: object) -> object:
     """A file's or folder's name."""
     if not isinstance(value, (str, os.PathLike)) or not os.fspath(value) or value == Path():
         raise refuse(name, str(value) if value == Path() else value, "the name of a file")
+    spelled(name, os.fspath(value))
     if wrong := set(os.fspath(value)) & set("\0\n\r"):
         raise refuse(name, str(value), f"a name without {min(wrong)!r}")
     return value

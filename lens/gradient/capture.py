@@ -25,10 +25,11 @@ from lens.model.batch import teacher_forced
 from lens.model.soundness import finite, not_finite
 from lens.model.tokens import is_one, plain
 from lens.model.watching import as_a_function, watch
+from lens.results.display import Grid, Shown, shaded, spread
 
 
-@dataclass(frozen=True)
-class Trace:
+@dataclass(frozen=True, repr=False)
+class Trace(Shown):
     """What ``capture`` saw: for every layer and site, the rows x_i and δ_i of every token of every prompt.
 
     A trace of B prompts holds N = n₁ + … + n_B token rows, without padding; ``trace[i]`` is the trace of one prompt
@@ -45,6 +46,18 @@ class Trace:
     sites: tuple[str, ...]
     _factors: dict[tuple[int, str], dict[str, Tensor]] = field(repr=False)
     _depth: int = 0
+
+    def __repr__(self) -> str:
+        loss = ", ".join(f"{x:.3g}" for x in self.loss[:3].tolist()) + (", …" if len(self) > 3 else "")
+        where = f"layers {self.layers[0]} to {self.layers[-1]}, sites {', '.join(self.sites)}"
+        prompts = "1 prompt" if len(self) == 1 else f"{len(self)} prompts"
+        return f"Trace({prompts}, {len(self.ids)} tokens, loss {loss}; {where})"
+
+    def _grid(self) -> Grid:
+        layers = spread(self.layers)
+        norms = [[float(self.gradient(layer, site).norm()) for site in self.sites] for layer in layers]
+        rows = [[str(layer), *row] for layer, row in zip(layers, shaded(norms))]
+        return Grid(("layer", *self.sites), rows, "Length of the gradient xᵀδ of each layer and site.")
 
     def __len__(self) -> int:
         return len(self.lengths)

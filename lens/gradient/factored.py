@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from lens.kernels import factors
+from lens.results.display import Grid, Shown, shaded
 
 
-@dataclass(frozen=True)
-class FactoredGradient:
+@dataclass(frozen=True, repr=False)
+class FactoredGradient(Shown):
     """The gradient of one site, ``∂ℓ/∂W = xᵀδ``, kept as its factors.
 
     ``x`` [n, d_in]: the site's input at each token.  ``delta`` [n, d_out]: the vector-Jacobian product (VJP) arriving
@@ -38,6 +39,20 @@ class FactoredGradient:
                 "A factored gradient needs x [n, d_in] and delta [n, d_out] over the same n tokens, and got "
                 f"{list(self.x.shape)} and {list(self.delta.shape)}."
             )
+
+    def __repr__(self) -> str:
+        where = "" if self.site is None else f"layer {self.layer} {self.site}, "
+        n, (d_in, d_out) = len(self), self.shape
+        return f"FactoredGradient({where}[{d_in}, {d_out}] of {n} tokens: x [{n}, {d_in}], delta [{n}, {d_out}])"
+
+    def _grid(self) -> Grid:
+        values = self.singular_values().tolist()
+        share = sum(values[:1]) ** 2 / (sum(v * v for v in values) or 1.0)
+        rows = [[str(i), cell] for i, (cell,) in enumerate(shaded([[value] for value in values], ".3g"))]
+        note = (
+            f"Rank {self.rank()}, length {float(self.norm()):.3g}; the first direction holds {share:.0%} of its square."
+        )
+        return Grid(("", "singular value"), rows, note)
 
     def __len__(self) -> int:
         return len(self.x)

@@ -4,7 +4,7 @@ The method is that of Bayazit et al., *Discovering Knowledge-Critical Subnetwork
 """
 
 from lens.mask.config import Config, config_for
-from lens.mask.storage import load, save, shipped
+from lens.mask.storage import all_shipped, load, save, shipped
 from lens.mask.subnetwork import Subnetwork
 from lens.mask.training import TrainingStopped, train
 from lens.mask.variants import grown, random_like, shrunk
@@ -13,6 +13,7 @@ __all__ = [
     "Config",
     "Subnetwork",
     "TrainingStopped",
+    "all_shipped",
     "config_for",
     "grown",
     "load",

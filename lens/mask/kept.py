@@ -19,16 +19,19 @@ from lens.model import LanguageModel
 
 AGAIN = "LENS_AGAIN"
 
+MODELS = (*paths.BUILT_IN, *paths.FETCHED)
+"""Those whose runs may be kept: everybody has the same weights of them."""
+
 
 def file_of(name: str, model: str = "mini") -> Path:
-    """Where the run ``name`` of a built-in model is kept."""
+    """Where the run ``name`` of a model is kept."""
     return paths.root() / "runs" / model / "short" / f"{name.replace(' ', '-')}.safetensors"
 
 
 def find(lm: LanguageModel, name: str, run: str) -> Subnetwork | None:
     """What the call with the digest ``run`` found, if that is what the file ``name`` holds; a line says which it is."""
     found = None
-    if lm.name in paths.BUILT_IN and not os.environ.get(AGAIN):
+    if lm.name in MODELS and not os.environ.get(AGAIN):
         try:
             found = load(file_of(name, lm.name))
         except OSError:  # none, or a damaged one
@@ -42,9 +45,10 @@ def find(lm: LanguageModel, name: str, run: str) -> Subnetwork | None:
 
 
 def keep(found: Subnetwork, name: str, run: str) -> Subnetwork:
-    """``found``; where ``LENS_AGAIN`` is set and its model is a built-in one, its file and the manifest are written."""
-    if found.model in paths.BUILT_IN and os.environ.get(AGAIN):
-        found = replace(found, about=found.about | {"run": run, "command": f"{AGAIN}=1 make book"})
+    """``found``; where ``LENS_AGAIN`` is set and its model is of ``MODELS``, its file and the manifest are written."""
+    if found.model in MODELS and os.environ.get(AGAIN):
+        command = f"{AGAIN}=1 make book" + ("" if found.model == "mini" else f" MODEL={found.model}")
+        found = replace(found, about=found.about | {"run": run, "command": command})
         save(found, file_of(name, found.model))
         manifest.write()
     return found

@@ -134,8 +134,8 @@ class Scores:
     def load(self, values: Sequence[Tensor]) -> None:
         """Take over the scores of a checkpoint."""
         with torch.no_grad():
-            for mine, other in zip(self.values, values):
-                mine.copy_(other)
+            for mine, other in zip(self.values, values, strict=True):
+                mine.copy_(other.view(mine.shape))
 
     def _owner(self, place: Place) -> Tensor:
         """Which of a place's sites each column of its matrix belongs to; ``len(sites)`` where to none."""

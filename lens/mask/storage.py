@@ -6,27 +6,39 @@ of 35 million weights are 200 kB where the bits would be 4.4 MB.
 
 from __future__ import annotations
 
-import json
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from math import prod
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from lens.data import paths
+from lens.data import manifest, paths
+from lens.data.knowledge import target_kgs
 from lens.given import door, result_file
 from lens.kernels import Bits
 from lens.mask.config import Config
 from lens.mask.subnetwork import SiteKey, Subnetwork
 from lens.model import LanguageModel
-from lens.results.whole import whole
+from lens.results.damaged import damaged
+from lens.results.sealed import Sealed, write
 
-FORMAT, COMPRESSED = "lens-mask-1", "lens-mask-2"
-"""Of a file in which every site's bits lie as they are, and of one in which each site's went through zlib."""
+UNSEALED, SEALED = ("lens-mask-1", "lens-mask-2"), ("lens-mask-3", "lens-mask-4")
+"""Names of formats, without and with digests: the bits as they are, and each site's bits through zlib."""
 
+FORM = {
+    "model": str,
+    "fingerprint": str,
+    "head_dim": int,
+    "config": dict,
+    "history": [dict],
+    "about": dict,
+    "sites": [{"layer": int, "site": str, "shape": [int], "rows": bool}],
+}
+
+REMEDY = "make it again with lens.mask.save"
 WORTH = 0.5
 """A file is compressed where that leaves at most this share of its bits' bytes."""
 
@@ -34,19 +46,16 @@ WORTH = 0.5
 @door(path=result_file)
 def save(subnetwork: Subnetwork, path: str | Path) -> Path:
     """Write the subnetwork to ``path``, a whole file or none, and return it."""
-    from safetensors.torch import save_file
-
-    path = Path(path)
     sites = [
         {"layer": layer, "site": site, "shape": list(subnetwork.shapes[layer, site]), "rows": bits.shape[1] == 1}
         for (layer, site), bits in subnetwork.bits.items()
     ]
-    tensors = {f"{layer}.{site}": bits.bytes.cpu().clone() for (layer, site), bits in subnetwork.bits.items()}
+    tensors = {f"{layer}.{site}": bits.bytes.cpu() for (layer, site), bits in subnetwork.bits.items()}
     smaller = {name: _compressed(bits) for name, bits in tensors.items()}
     if compressed := sum(map(len, smaller.values())) <= WORTH * sum(map(len, tensors.values())):
         tensors = smaller
     about = {
-        "format": COMPRESSED if compressed else FORMAT,
+        "format": SEALED[compressed],
         "model": subnetwork.model,
         "fingerprint": subnetwork.fingerprint,
         "head_dim": subnetwork.head_dim,
@@ -55,9 +64,7 @@ def save(subnetwork: Subnetwork, path: str | Path) -> Path:
         "about": subnetwork.about,
         "sites": sites,
     }
-    with whole(path) as temporary:
-        save_file(tensors, temporary, {"lens": json.dumps(about)})
-    return path
+    return write(path, tensors, about)
 
 
 def _compressed(packed: Tensor) -> Tensor:
@@ -65,24 +72,25 @@ def _compressed(packed: Tensor) -> Tensor:
 
 
 class InFile(Mapping[SiteKey, Bits]):
-    """Masks that stay in an open safetensors ``file``, of these ``shapes`` as packed; each is read when asked for.
+    """Masks that stay in an open ``file``, of these ``shapes`` as packed; each is read when asked for.
 
-    ``compressed`` ones raise ``ValueError`` where they do not hold as many bits as they should.
+    Raises ``OSError`` where one is damaged, or holds not as many bits as it should.
     """
 
-    def __init__(self, file, shapes: Mapping[SiteKey, tuple[int, int]], compressed: bool):
-        self._file, self._shapes, self._compressed = file, shapes, compressed
+    def __init__(self, path: Path, file: Sealed, shapes: Mapping[SiteKey, tuple[int, int]]):
+        self._path, self._file, self._shapes = path, file, shapes
 
     def __getitem__(self, key: SiteKey) -> Bits:
-        shape, held = self._shapes[key], self._file.get_tensor(f"{key[0]}.{key[1]}")
-        if self._compressed:
-            try:
-                held = torch.frombuffer(bytearray(zlib.decompress(held.numpy().tobytes())), dtype=torch.uint8)
-            except zlib.error as error:
-                raise ValueError(f"The mask of {key[1]} in layer {key[0]} is damaged: {error}.") from None
-        if len(held) != -(-prod(shape) // 8):
-            raise ValueError(f"The mask of {key[1]} in layer {key[0]} has {len(held)} bytes, not one bit a weight.")
-        return Bits(held, shape)
+        shape = self._shapes[key]
+        with damaged(self._path, "subnetwork", REMEDY):
+            held, size = self._file[f"{key[0]}.{key[1]}"], -(-prod(shape) // 8)
+            if self._file.about["format"] in (UNSEALED[1], SEALED[1]):
+                stream = zlib.decompressobj()
+                inflated = stream.decompress(held.numpy().tobytes(), size + 1)  # never more than that
+                held = torch.frombuffer(bytearray(inflated if stream.eof else b""), dtype=torch.uint8)
+            if held.shape != (size,) or held.dtype != torch.uint8 or int(held[-1]) >> (prod(shape) % 8 or 8):
+                raise ValueError(key)
+            return Bits(held, shape)
 
     def __iter__(self) -> Iterator[SiteKey]:
         return iter(self._shapes)
@@ -100,26 +108,22 @@ def load(path: str | Path, lm: LanguageModel | None = None, *, lazy: bool = Fals
     Raises ``OSError`` where the file is missing, damaged or no subnetwork, and ``ValueError`` where it was made for
     another model.
     """
-    from safetensors import SafetensorError, safe_open
-
     path = Path(path)
     if not path.is_file():
         raise OSError(f"There is no subnetwork file {path}: check the path, or make one with lens.mask.save.")
-    try:
-        file = safe_open(path, "pt")
-        held = json.loads((file.metadata() or {})["lens"])
-        compressed = {FORMAT: False, COMPRESSED: True}[held["format"]]
-        shapes, packed = {}, {}
+    with damaged(path, "subnetwork", REMEDY):
+        file = Sealed(path, FORM, SEALED, UNSEALED)
+        held, shapes, packed = file.about, {}, {}
         for s in held["sites"]:
-            key, shape = (s["layer"], s["site"]), tuple(s["shape"])
-            shapes[key] = shape
-            packed[key] = (shape[0], 1) if s["rows"] else shape
-            size = file.get_slice(f"{key[0]}.{key[1]}").get_shape()
-            if not compressed and size != [-(-prod(packed[key]) // 8)]:
+            key, (d_in, d_out) = (s["layer"], s["site"]), s["shape"]
+            if min(key[0] + 1, d_in, d_out, held["head_dim"]) < 1:
                 raise ValueError(key)
-        bits = InFile(file, packed, compressed)
+            shapes[key] = d_in, d_out
+            packed[key] = d_in, 1 if s["rows"] else d_out
+        if not packed or {f"{layer}.{site}" for layer, site in packed} != file.names:
+            raise ValueError("sites")
         subnetwork = Subnetwork(
-            bits if lazy else dict(bits),
+            InFile(path, file, packed),
             shapes,
             Config(**held["config"]),
             tuple(held["history"]),
@@ -128,8 +132,8 @@ def load(path: str | Path, lm: LanguageModel | None = None, *, lazy: bool = Fals
             held["head_dim"],
             held["about"],
         )
-    except (SafetensorError, KeyError, TypeError, ValueError):
-        raise OSError(f"The file {path} is no whole subnetwork: make it again with lens.mask.save.") from None
+    if not lazy:
+        subnetwork = replace(subnetwork, bits=dict(subnetwork.bits))
     if lm is not None:
         subnetwork.check(lm)
     return subnetwork
@@ -139,9 +143,23 @@ def load(path: str | Path, lm: LanguageModel | None = None, *, lazy: bool = Fals
 def shipped(name: str, seed: int = 0, granularity: str = "weight", model: str = "mini") -> Subnetwork:
     """A subnetwork that comes with the book, from ``data/runs``: a TargetKG's name, a seed, weight or neuron, a model.
 
-    Raises ``OSError`` where there is none.
+    Raises ``OSError`` where there is none, or it is not what ``data/MANIFEST.json`` says.
 
     >>> shipped("building").sparsity > 0.5
     True
     """
-    return load(paths.root() / "runs" / model / f"{name}-{granularity}-{seed}.safetensors")
+    return load(manifest.whole(paths.root() / "runs" / model / f"{name}-{granularity}-{seed}.safetensors"))
+
+
+@door
+def all_shipped(model: str = "mini") -> dict[tuple[str, int], Subnetwork]:
+    """Every subnetwork of weights that comes with the book for ``model``: (TargetKG, seed) → subnetwork, in order.
+
+    >>> len(all_shipped("mini")), all_shipped("no-such-model")
+    (30, {})
+    """
+    found = {}
+    for name in target_kgs():
+        for path in sorted((paths.root() / "runs" / model).glob(f"{name}-weight-*.safetensors")):
+            found[name, int(path.stem.rsplit("-", 1)[1])] = load(manifest.whole(path))
+    return found

@@ -22,6 +22,7 @@ from lens.kernels import Bits
 from lens.mask.config import Config
 from lens.mask.places import Place, places
 from lens.model import LanguageModel
+from lens.results.display import Grid, Shown, shaded, spread
 
 BY: dict[str, Callable[[SiteKey], Hashable]] = {
     "module": lambda key: key,
@@ -35,7 +36,7 @@ SiteKey = tuple[int, str]
 
 
 @dataclass(frozen=True)
-class Subnetwork:
+class Subnetwork(Shown):
     """A binary mask over the weights of some sites, m = 1 on the subnetwork.
 
     ``bits``: (layer, site) → packed mask, [d_in, d_out], or [d_in, 1] where whole input rows (neurons) are in or out;
@@ -56,6 +57,13 @@ class Subnetwork:
     def __repr__(self) -> str:
         what = f"{self.config.granularity}s of {self.model!r}, {len(self.bits)} sites"
         return f"Subnetwork({what}, sparsity {100 * self.sparsity:.2f} %)"
+
+    def _grid(self) -> Grid:
+        density, sites = self.density("module"), list(dict.fromkeys(site for _, site in self.bits))
+        layers = spread(sorted({layer for layer, _ in self.bits}))
+        shares = [[density.get((layer, site), 0.0) for site in sites] for layer in layers]
+        rows = [[str(layer), *row] for layer, row in zip(layers, shaded(shares, ".2%"))]
+        return Grid(("layer", *sites), rows, "Share of the weights of each layer and site that are in it.")
 
     @property
     def sparsity(self) -> float:

@@ -31,8 +31,9 @@ from lens.mask.sets import check_sets
 from lens.mask.subnetwork import Subnetwork
 from lens.model import LanguageModel
 from lens.model.devices import resident
+from lens.results.checkpoint import resume, store
+from lens.results.lock import held_alone
 from lens.results.provenance import provenance
-from lens.results.whole import whole
 
 SAMPLE = (256, 128, 32)
 """Rows of TargetKG, ControlKG and ControlLM on which a check measures the hard mask."""
@@ -47,6 +48,7 @@ class TrainingStopped(RuntimeError):
 
 
 @door(target=RULES["prompts"], control_kg=RULES["prompts"], control_lm=RULES["texts"])
+@held_alone("checkpoint")
 @torch.inference_mode(False)
 @torch.enable_grad()
 def train(
@@ -73,8 +75,9 @@ def train(
     a run; with a checkpoint nothing but the steps since the last check is lost.  The model is not changed.
 
     Raises ``ValueError`` in one sentence where a set is empty or a control set holds a target's fact, where ``outside``
-    is of another model or leaves no weight, and ``TrainingStopped`` where a loss is no number any more, with the last
-    good state.
+    is of another model or leaves no weight, ``RuntimeError`` while an edit or a mask lies on the weights, ``OSError``
+    where another run has this ``checkpoint`` or it is damaged, and ``TrainingStopped`` where a loss is no number any
+    more, with the last good state.
 
     >>> import lens
     >>> lm, kg = lens.load("mini"), lens.data.knowledge("building")
@@ -83,6 +86,10 @@ def train(
     2
     """
     config = config or config_for(lm)
+    if lm.changed:
+        raise RuntimeError(
+            f"A mask is found for a model as it was loaded, and it is changed now ({lm.changed[-1]}): undo that first."
+        )
     target, control_kg, control_lm = check_sets(target, control_kg, control_lm)
     run = _run_name(lm, config, outside, target, control_kg, control_lm)
     if kept and (known := find(lm, kept, run)):
@@ -110,7 +117,6 @@ def train(
     def found() -> Subnetwork:
         about = provenance(lm.device) | {"seconds": state["seconds"]}
         about |= {"outside": outside.digest()} if outside else {}
-        about |= {"changed": list(lm.changed)} if lm.changed else {}
         rest = tuple(state["history"]), lm.name, lm.fingerprint, head_dim(lm), about
         return Subnetwork(scores.bits(), scores.shapes(), config, *rest)
 
@@ -147,7 +153,11 @@ def train(
         state["history"].append(row)
         state["done"] = bool(config.stop) and all(hard[name] <= goal for name, goal in config.stop.items())
         if checkpoint:
-            _save(Path(checkpoint), run, scores, optimizer, state)
+            store(
+                checkpoint,
+                state
+                | {"run": run, "scores": [v.detach() for v in scores.values], "optimizer": optimizer.state_dict()},
+            )
         good = found()
         bar.set_postfix({name: f"{value:.3g}" for name, value in hard.items()})
         if watch:
@@ -176,24 +186,18 @@ def _run_name(lm: LanguageModel, config: Config, outside: Subnetwork | None, *se
 def _resume(checkpoint, run: str, scores: Scores, optimizer: torch.optim.Optimizer) -> dict:
     """Where the run stood; raises ``ValueError`` for another run's file and ``OSError`` for a damaged one."""
     start = {"step": 0, "seconds": 0.0, "history": [], "done": False}
-    if not checkpoint or not Path(checkpoint).exists():
-        return start
-    try:
-        held = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        other = held.pop("run")
-    except Exception:
-        raise OSError(f"The checkpoint {checkpoint} is damaged: delete it and train again.") from None
-    if other != run:
+
+    def take(held: dict) -> dict | None:
+        if held.pop("run") != run:
+            return None
+        scores.load(held.pop("scores"))
+        optimizer.load_state_dict(held.pop("optimizer"))
+        return {name: type(value)(held[name]) for name, value in start.items()}
+
+    state = resume(checkpoint, take, start)
+    if state is None:
         raise ValueError(
             f"The checkpoint {checkpoint} belongs to another run (other settings, model or texts): give another file, "
             "or delete it."
         )
-    scores.load(held.pop("scores"))
-    optimizer.load_state_dict(held.pop("optimizer"))
-    return start | held
-
-
-def _save(path: Path, run: str, scores: Scores, optimizer: torch.optim.Optimizer, state: dict) -> None:
-    values = [v.detach() for v in scores.values]
-    with whole(path) as temporary:
-        torch.save(state | {"run": run, "scores": values, "optimizer": optimizer.state_dict()}, temporary)
+    return state

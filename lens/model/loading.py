@@ -7,6 +7,7 @@ transformers has opened already is taken as it is, if it passes the same checks.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,7 +35,8 @@ def load(
     """Open a language model: a named one, a Hugging Face hub id, a local folder or GGUF file, or one loaded already.
 
     Built in are ``mini`` and its siblings, taught the same: ``mini-s`` is smaller, ``mini-l`` larger, ``mini-llama`` a
-    Llama.  ``smollm2-135m`` is a real pretrained model, to be fetched once with ``python -m lens model get``.
+    Llama.  ``smollm2-135m`` is a real pretrained model, to be fetched once with ``python -m lens model get``; so are
+    the siblings where ``lens`` was installed from a wheel.
 
     ``device``: ``None`` takes the GPU where there is one; ``"auto"`` spreads a large model over the devices there are
     (needs ``accelerate``).  ``dtype``: ``None`` keeps the checkpoint's own.  ``revision``: a branch, tag or commit of a
@@ -118,6 +120,10 @@ def _opened(name: str, device, dtype, revision) -> LanguageModel:
         )
         if absent := sorted(report["missing_keys"]) + sorted(map(str, report["mismatched_keys"])):
             raise OSError(f"its weights lack {absent[0]}")
+        depth = getattr(config, "num_hidden_layers", 0)
+        beyond = re.compile(rf"{re.escape(family.layers.split('.')[-1])}\.(\d+)\.")
+        if more := [n for n in report["unexpected_keys"] if (m := beyond.search(n)) and int(m[1]) >= depth]:
+            raise OSError(f"its configuration says {depth} layers, and its weights have {min(more)}")
         if _wordless(tokenizer):
             raise OSError("it has no tokenizer")
     model.eval()

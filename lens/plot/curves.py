@@ -40,7 +40,8 @@ def by_layer(
             ax.fill_between(layers, low, high, color=line["color"], alpha=0.18, linewidth=0)
     for name, value in (reference or {}).items():
         ax.axhline(value, color=style.FAINT, linestyle="--", linewidth=1, label=style.label(name, 48))
-    ax.set(xlabel="layer", ylabel=ylabel, title=title or "")
+    ax.set(xlabel="layer", ylabel=ylabel)
+    style.title(ax, title or "")
     style.whole(ax.xaxis)
     style.legend(ax, loc="best")
     return ax
@@ -63,18 +64,28 @@ def by_segment(
         if np.isfinite(line).any():
             ax.add_patch(plt.Rectangle((np.nanargmax(line), row), 1, 1, fill=False, edgecolor=style.INK, linewidth=1.6))
     ax.tick_params(length=0)
-    ax.set(xlabel="layer", title=title or "")
+    ax.set(xlabel="layer")
+    style.title(ax, title or "")
     return ax
 
 
 def similarity(matrix, label: str = "cosine", title: str | None = None, ax: Axes | None = None) -> Axes:
-    """Draw a ``matrix`` [layers, layers] of cosines, from −1 to 1 around a light zero.  Returns the axes."""
-    ax = style.axes(ax, 4.6, 3.8)
-    image = ax.imshow(np.asarray(matrix, dtype=float), origin="lower", cmap="vlag", vmin=-1, vmax=1)
+    """Draw a ``matrix`` [layers, layers] of cosines; colors from 0 to 1, with negative ones from −1, zero being light.
+
+    Up to twelve layers have their numbers written into the cells.  Returns the axes.
+    """
+    ax = style.axes(ax, 5.4, 4.4)
+    values = np.asarray(matrix, dtype=float)
+    signed = (values < 0).any()
+    image = ax.imshow(values, origin="lower", cmap="vlag" if signed else style.HEAT, vmin=-1 if signed else 0, vmax=1)
+    for (row, column), value in np.ndenumerate(values if len(values) <= 12 else values[:0]):
+        ink = style.contrast(image.cmap(image.norm(value)))
+        ax.text(column, row, f"{value:.2f}".replace("-", "−"), ha="center", va="center", fontsize=8, color=ink)
     ax.figure.colorbar(image, ax=ax, label=label).outline.set_visible(False)
     ax.spines[:].set_visible(False)
     ax.tick_params(length=0)
-    ax.set(xlabel="layer", ylabel="layer", title=title or "")
+    ax.set(xlabel="layer", ylabel="layer")
+    style.title(ax, title or "")
     style.whole(ax.xaxis, ax.yaxis)
     return ax
 
@@ -91,7 +102,7 @@ def spectrum(
     such as the threshold below which a singular value counts as zero.  Lines end where they fall below 10⁻¹².  Returns
     the axes.
     """
-    ax = style.axes(ax, 8.6, 3.6)
+    ax = style.axes(ax, style.WIDTH, 4.2)
     for i, (name, values) in enumerate(series.items()):
         values = np.asarray(values.tolist() if hasattr(values, "tolist") else values, dtype=float)  # also from a GPU
         values = np.sort(values)[::-1]
@@ -101,7 +112,8 @@ def spectrum(
         ax.plot(k, values, markersize=4, markevery=list(marked), label=style.label(name, 48), **style.series(i))
     for i, (name, value) in enumerate((reference or {}).items()):
         ax.axhline(value, color=style.INK, linestyle=("--", ":", "-.")[i % 3], linewidth=1, label=style.label(name, 48))
-    ax.set(xscale="log", yscale="log", xlabel="k", ylabel="$\\sigma_k\\,/\\,\\sigma_1$", title=title or "")
+    ax.set(xscale="log", yscale="log", xlabel="k", ylabel="$\\sigma_k\\,/\\,\\sigma_1$")
+    style.title(ax, title or "")
     ax.xaxis.set_major_formatter("{x:.0f}")
-    style.legend(ax, loc="center left", bbox_to_anchor=(1, 0.5))
+    style.legend(ax, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
     return ax

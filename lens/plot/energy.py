@@ -24,15 +24,17 @@ def energy_ratios(
     groups = list(dict.fromkeys(group for values in series.values() for group in values))
     if not groups:
         raise ValueError("There are no ratios to draw: give at least one estimate.")
-    ax = style.axes(ax, style.scale(len(groups), 4.6, 0.95, 7.4), 3.4)
+    ax = style.axes(ax, style.scale(len(groups), 4.6, 0.95, style.WIDTH), 3.4)
     ax.set_yscale("log")
-    step = 0.6 / max(len(series), 1)
+    step, ends = 0.6 / max(len(series), 1), [1.0]
     for i, (name, values) in enumerate(series.items()):
         mean, low, high = np.array([_three(values.get(group)) for group in groups]).T
+        ends += [end for end in (*low, *high) if end > 0]
         ax.errorbar(
             np.arange(len(groups)) + step * (i - (len(series) - 1) / 2), mean, yerr=[mean - low, high - mean],
             linestyle="", markersize=5, linewidth=1.4, capsize=2.5, label=name, **style.series(i),
         )  # fmt: skip
+    ax.set_ylim(min(ends) / 1.1, max(ends) * 1.1)
     ax.axhline(1, color=style.FAINT, linestyle="--", linewidth=1, zorder=0)
     ax.set_xticks(range(len(groups)), [SITES.get(group, str(group)) for group in groups])
     ax.yaxis.set_major_locator(LogLocator(subs=(1, 1.2, 1.5, 2, 3, 5)))  # ratios near 1 need more than powers of ten

@@ -32,7 +32,7 @@ def grid(lens: Lens, color: str = "norm", title: str | None = None, ax: Axes | N
     }[color]()
     values = np.ma.masked_where(norms == 0, values)
     rows, columns = values.shape
-    ax = style.axes(ax, style.scale(columns, 5, 0.95), style.scale(rows, 2.6, 0.36, most=20))
+    ax = style.axes(ax, style.scale(columns, 5, 0.9), style.scale(rows, 2.6, 0.36, most=20))
     low, high = (values.min(), values.max()) if values.count() else (0, 1)
     wide = color == "norm" and low > 0 and high > 100 * low
     scale = (

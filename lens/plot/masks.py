@@ -86,7 +86,7 @@ def mask_history(
     at each check; dashed: of the sampled masks, the mean since the check before.
     """
     if axes is None:
-        _, axes = plt.subplots(1, 2, figsize=(8.6, 3.2), layout="constrained")
+        _, axes = plt.subplots(1, 2, figsize=(style.WIDTH, 2.9), layout="constrained")
     steps = [row["step"] for row in history]
     for i, (name, label) in enumerate(LOSSES.items()):
         _both(axes[0], history, steps, name, style.PALETTE[i], label)
@@ -141,7 +141,7 @@ def sensitivity(sweep: Sweep, title: str | None = None, axes: Sequence[Axes] | N
     dashed: random masks of the same size.  Lines are medians over the seeds, bands go from the least to the largest.
     """
     if axes is None:
-        _, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+        _, axes = plt.subplots(1, 2, figsize=(style.WIDTH, 3.2), layout="constrained")
     removed = 100 * sweep.removed.numpy()
     for i, name in enumerate(sweep.original):
         ax, color = axes[0 if name in ("target", "unseen") else 1], style.PALETTE[i % len(style.PALETTE)]
@@ -159,5 +159,5 @@ def sensitivity(sweep: Sweep, title: str | None = None, axes: Sequence[Axes] | N
         chance = Line2D([], [], color=style.FAINT, linestyle="--", marker="s", markersize=4, label="random masks")
         handles = [*ax.get_legend_handles_labels()[0], chance]
         ax.legend(handles=handles, loc="best", frameon=True, framealpha=1, edgecolor="none")
-    axes[0].set_title(sweep.name if title is None else title)
+    style.title(axes[0], sweep.name if title is None else title)
     return np.asarray(axes)

@@ -22,6 +22,8 @@ from lens.readout import project
 
 FORWARD, BACKWARD = style.PALETTE[0], style.PALETTE[1]
 
+SMALL = 10  # points: a page shows ten inches in seven
+
 WORDLESS = "before that norm its values have no words, so draw lens.backward_lens, which reads behind it"
 
 
@@ -68,7 +70,7 @@ def mlp_pass(
     _words(ax, 8.2, low, "shift: copies of −δ", _read(lm, vjp, largest=False), BACKWARD)
     for start, end in ((2.0, 1.7), (5.6, 3.9), (8.1, 7.5)):
         _arrow(ax, start, end, low + side / 2, BACKWARD)
-    ax.text(4.75, low + side / 2 + 0.1, "VJP, back to the neurons", ha="center", fontsize=8.5, color=style.FAINT)
+    ax.text(4.75, low + side / 2 + 0.1, "VJP, back to the neurons", ha="center", fontsize=SMALL, color=style.FAINT)
     return ax
 
 
@@ -108,7 +110,9 @@ def imprint_and_shift(
         _sign(ax, 1.72, y, factor)
         _words(ax, 2.0, y, f"{abs(factor):.2g} × x", stamp, BACKWARD, width=1.35)
         effect = "fires more" if after[j] > pre[j] else "fires less"
-        ax.text(1.72, y - 0.1, f"{_number(pre[j])} → {_number(after[j])}: {effect}", ha="center", va="top", fontsize=9)
+        ax.text(
+            1.72, y - 0.1, f"{_number(pre[j])} → {_number(after[j])}: {effect}", ha="center", va="top", fontsize=SMALL
+        )
 
     ax.text(3.8, 4.4, "shift: values in FF2 take copies of −δ", color=BACKWARD, weight="bold", fontsize=10)
     for y, j in zip(rows, (int(a.argmax()), int(a.argmin()))):
@@ -116,7 +120,7 @@ def imprint_and_shift(
         _words(ax, 3.8, y, f"value {j}", _read(lm, values[j]), FORWARD, width=1.35)
         _sign(ax, 5.42, y, factor)
         _words(ax, 5.7, y, f"{abs(factor):.2g} × (−δ)", push, BACKWARD, width=1.35)
-        ax.text(5.42, y - 0.1, f"a = {_number(a[j])}", ha="center", va="top", fontsize=9)
+        ax.text(5.42, y - 0.1, f"a = {_number(a[j])}", ha="center", va="top", fontsize=SMALL)
 
     ax.text(7.65, 4.4, "after the step", color=style.INK, weight="bold", fontsize=10)
     for y, (word, pair) in zip((2.9, 0.95), outcome.items()):
@@ -124,8 +128,8 @@ def imprint_and_shift(
         for k, (name, p) in enumerate(zip(("before", "after"), pair)):
             at = y + 0.18 - 0.3 * k
             ax.add_patch(Rectangle((8.25, at - 0.08), 1.1 * p, 0.16, color=(FORWARD, BACKWARD)[k], linewidth=0))
-            ax.text(8.17, at, name, ha="right", va="center", fontsize=8, color=style.FAINT)
-            ax.text(8.31 + 1.1 * p, at, f"{p:.1%}" if p >= 1e-3 else f"{p:.0e}", va="center", fontsize=8)
+            ax.text(8.17, at, name, ha="right", va="center", fontsize=SMALL, color=style.FAINT)
+            ax.text(8.31 + 1.1 * p, at, f"{p:.1%}" if p >= 1e-3 else f"{p:.0e}", va="center", fontsize=SMALL)
     return ax
 
 
@@ -152,9 +156,9 @@ def _words(ax: Axes, x: float, y: float, title: str, words: list[str], color, wi
     box = FancyBboxPatch((x, y), width, height, boxstyle="round,pad=0,rounding_size=0.08", facecolor=(*color, 0.1))
     box.set(edgecolor=color, linewidth=1.2)
     ax.add_patch(box)
-    ax.text(x + width / 2, y + height - 0.17, title, ha="center", va="center", fontsize=8.5, color=style.FAINT)
+    ax.text(x + width / 2, y + height - 0.17, title, ha="center", va="center", fontsize=SMALL, color=style.FAINT)
     for place, word in enumerate(words):
-        weight, size = ("bold", 10) if place == 0 else ("normal", 9)
+        weight, size = ("bold", 10) if place == 0 else ("normal", SMALL)
         at = y + height - 0.52 - 0.34 * place
         ax.text(x + width / 2, at, word, ha="center", va="center", fontsize=size, weight=weight, parse_math=False)
 
@@ -169,7 +173,7 @@ def _matrix(ax: Axes, x: float, y: float, width: float, values: Tensor, title: s
     ax.imshow(values, cmap="vlag", vmin=-limit, vmax=limit, extent=extent, aspect="auto", interpolation="nearest")
     ax.axis(limits)
     ax.add_patch(Rectangle((x, y), width, height, fill=False, edgecolor=color, linewidth=1.2))
-    ax.text(x + width / 2, y + height + 0.06, title, ha="center", va="bottom", fontsize=8.5, color=style.FAINT)
+    ax.text(x + width / 2, y + height + 0.06, title, ha="center", va="bottom", fontsize=SMALL, color=style.FAINT)
 
 
 def _arrow(ax: Axes, start: float, end: float, y: float, color):

@@ -21,7 +21,11 @@ def outer_product(gradient: FactoredGradient, tokens: Sequence[str] = (), cells:
     x, delta = (t[:, :cells].detach().float().cpu().numpy() for t in (gradient.x, gradient.delta))
     n = len(x)
     fig, axes = plt.subplots(
-        1, 3, figsize=(9.5, 3.6), layout="constrained", width_ratios=[n + 2, x.shape[1] * 0.55, x.shape[1] * 0.55]
+        1,
+        3,
+        figsize=(style.WIDTH, 3.4),
+        layout="constrained",
+        width_ratios=[n + 2, x.shape[1] * 0.55, x.shape[1] * 0.55],
     )
     left, middle, right = axes
     _panel(left, x.T, f"$x^\\top$   {gradient.shape[0]} × {n}", "token", "input coordinate")
@@ -29,8 +33,8 @@ def outer_product(gradient: FactoredGradient, tokens: Sequence[str] = (), cells:
     _panel(right, x.T @ delta, f"$x^\\top\\delta$   rank {gradient.rank()}", "output coordinate", "input coordinate")
     if len(tokens) == n:
         names = [style.label(t, 10) for t in tokens]
-        left.set_xticks(range(n), names, rotation=90, fontsize=7, parse_math=False)
-        middle.set_yticks(range(n), names, fontsize=7, parse_math=False)
+        left.set_xticks(range(n), names, rotation=90, fontsize=8, parse_math=False)
+        middle.set_yticks(range(n), names, fontsize=8, parse_math=False)
     return axes
 
 

@@ -46,8 +46,8 @@ def venn(overlap: Overlap, title: str | None = None, ax: Axes | None = None) -> 
         if text is not None:
             text.set(text=f"{m.observed:,}\n({m.expected:,.{0 if m.expected >= 10 else 1}f})", fontsize=9)
     for text in drawn.set_labels:
-        text.set_fontsize(10)
-    ax.set_title(title if title is not None else f"{overlap.unit}, in brackets by chance")
+        text.set(fontsize=10, parse_math=False)
+    style.title(ax, title if title is not None else f"{overlap.unit}, in brackets by chance")
     return ax
 
 
@@ -81,7 +81,7 @@ def upset(
             color=color,
             add_intersections=False,
             add_sets_size=False,
-            sets_label_kws={"fontsize": 9},
+            sets_label_kws={"fontsize": 9, "parse_math": False},
             width=max(1.5, (0.6 if few else 0.27) * len(found)),
             height=0.27 * len(overlap.names),
         )
@@ -99,7 +99,7 @@ def upset(
     bars.set_ylabel(overlap.unit)
     chance = Line2D([], [], color=style.INK, linewidth=1.8, label="by chance")
     bars.legend(handles=[chance], loc="lower right", bbox_to_anchor=(1, 1))
-    bars.set_title(title or "")
+    style.title(bars, title or "")
     return bars, matrix
 
 
@@ -118,9 +118,9 @@ def iou_heatmap(overlap: Overlap, title: str | None = None, ax: Axes | None = No
     style.percents(ax, values, "IoU (%)")
     ticks, labels = np.arange(len(names)) + 0.5, list(map(str, names))
     long = max(map(len, labels)) > 4
-    ax.set_xticks(ticks, labels, rotation=45 if long else 0, ha="right" if long else "center")
-    ax.set_yticks(ticks, labels, rotation=0)
-    ax.set_title(title if title is not None else "below: observed, above: by chance")
+    ax.set_xticks(ticks, labels, rotation=45 if long else 0, ha="right" if long else "center", parse_math=False)
+    ax.set_yticks(ticks, labels, rotation=0, parse_math=False)
+    style.title(ax, title if title is not None else "below: observed, above: by chance")
     return ax
 
 

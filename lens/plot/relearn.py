@@ -35,7 +35,9 @@ def learning_curves(
     if not runs:
         raise ValueError("There are no trainings to draw: give at least one under a name.")
     if axes is None:
-        _, axes = plt.subplots(1, len(columns), figsize=(3.6 * len(columns), 3.2), layout="constrained", squeeze=False)
+        _, axes = plt.subplots(
+            1, len(columns), figsize=(min(3.6 * len(columns), style.WIDTH), 3.2), layout="constrained", squeeze=False
+        )
     axes = np.atleast_1d(axes).ravel()
     for ax, column in zip(axes, columns):
         for i, (label, some) in enumerate(runs.items()):
@@ -47,7 +49,7 @@ def learning_curves(
             steps = [row["step"] for row in some[0].curve]
             values = np.array([[row[column] for row in tuned.curve] for tuned in some], dtype=float)
             line = style.series(i)
-            ax.plot(steps, values.mean(0), markersize=4, label=label, **line)
+            ax.plot(steps, values.mean(0), markersize=4, label=label.replace("$", r"\$"), **line)
             if len(some) > 1:
                 ax.fill_between(steps, values.min(0), values.max(0), color=line["color"], alpha=0.15, linewidth=0)
         ax.set(xlabel="step", ylabel=COLUMNS.get(column, f"accuracy, {column}"))

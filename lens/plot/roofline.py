@@ -16,9 +16,9 @@ from lens.plot import style
 def roofline(table: pd.DataFrame, title: str | None = None, axes: Sequence[Axes] | None = None) -> np.ndarray:
     """Draw the results of ``python -m lens bench kernels``, rows of one device and one dtype, on two axes.
 
-    Left, the roofline turned on its side: GB/s of the bytes that must move, over the operations that must be done to
+    First, the roofline turned on its side: GB/s of the bytes that must move, over the operations that must be done to
     each byte.  The roof is min(bandwidth, rate / operations per byte), both read off the table's floors; a point is
-    the way ``lens``, with its operation's letter.  Right: time ÷ floor of every way, so the roof is at 1 and left of
+    the way ``lens``, with its operation's letter.  Then: time ÷ floor of every way, so the roof is at 1 and left of
     it is faster.  ``table`` has the columns of ``data/bench/*.csv``; one color, one operation.  Raises ``ValueError``
     for several dtypes, whose roofs differ.  Returns the two axes, an array [2].
     """
@@ -27,8 +27,8 @@ def roofline(table: pd.DataFrame, title: str | None = None, axes: Sequence[Axes]
     operations = list(dict.fromkeys(table["operation"]))
     names = [f"{style.label(name, 48)}   {ascii_lowercase[i % 26]}" for i, name in enumerate(operations)]
     if axes is None:
-        size = 10.5, style.scale(len(operations), 3.2, 0.46)
-        _, axes = plt.subplots(1, 2, figsize=size, layout="constrained", width_ratios=(1, 1.35))
+        size = style.WIDTH, 2 * style.scale(len(operations), 3.2, 0.3)
+        _, axes = plt.subplots(2, figsize=size, layout="constrained")
     left, right = axes
     _roof(left, table)
     ours = table[table["way"] == "lens"]
@@ -36,7 +36,7 @@ def roofline(table: pd.DataFrame, title: str | None = None, axes: Sequence[Axes]
         i = operations.index(row.operation)
         x, y = 1e3 * row.gigaflop / row.moved_MB, row.moved_MB / row.milliseconds
         left.plot(x, y, **_point(i))
-        place = (-10, -3) if i % 2 else (6, -3)  # neighbors on both sides of points at one x
+        place = ((6, -3), (-12, -3), (-3, 7), (-3, -14))[i % 4]  # neighbors on all sides of points that lie together
         left.annotate(ascii_lowercase[i % 26], (x, y), place, textcoords="offset points", fontsize=9)
     left.set(xlabel="operations per byte", ylabel="GB/s of bytes that must move", title=title or "")
 
@@ -55,7 +55,7 @@ def roofline(table: pd.DataFrame, title: str | None = None, axes: Sequence[Axes]
     right.set_yticks(range(len(operations)), names, parse_math=False)
     right.xaxis.set_major_formatter("{x:g}")
     right.tick_params(axis="y", length=0)
-    style.legend(right, loc="upper left", bbox_to_anchor=(1, 1))
+    style.legend(right, loc="upper center", bbox_to_anchor=(0.4, -0.2), ncols=3)
     return np.array([left, right])
 
 

@@ -11,6 +11,9 @@ import seaborn as sns
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.mathtext import MathTextParser
+from matplotlib.text import Text
 
 PALETTE = sns.color_palette("colorblind")
 """Line colors, told apart by readers with any common color vision."""
@@ -22,9 +25,15 @@ HEAT = "crest"
 
 INK, FAINT = "#1f2430", "#8a8f9c"
 
+WIDTH = 7.4
+"""Inches that a figure may be wide, so that a page shows it at about its own size."""
+
+SMALLEST = "Smallest text"
+"""Where a notebook's PNG says how large its smallest text is, in points (an exponent counts with its base)."""
+
 
 def use() -> None:
-    """Make the book's style the current one; in a notebook, draw at twice the resolution."""
+    """Make the book's style the current one; in a notebook, draw at twice the resolution (see ``SMALLEST``)."""
     sns.set_theme(context="notebook", style="ticks", palette=PALETTE)
     mpl.rcParams.update(
         {
@@ -50,11 +59,22 @@ def use() -> None:
         }
     )
     try:
+        from IPython import get_ipython
         from matplotlib_inline.backend_inline import set_matplotlib_formats
 
         set_matplotlib_formats("retina")
+        get_ipython().display_formatter.formatters["image/png"].for_type(Figure, _png)
     except (ImportError, AttributeError):  # not in a notebook
         pass
+
+
+def _png(figure: Figure) -> tuple[str, dict]:
+    from IPython.core.pylabtools import retina_figure
+
+    figure.draw_without_rendering()  # some texts are made only then
+    texts = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip()]
+    smallest = min((text.get_fontsize() for text in texts), default=float("inf"))
+    return retina_figure(figure, base64=True, metadata={SMALLEST: f"{smallest:g}"})
 
 
 def axes(ax: Axes | None, width: float, height: float) -> Axes:
@@ -85,6 +105,19 @@ def legend(ax: Axes, **place) -> None:
     """A legend whose names are data: a ``$`` in one is a dollar sign, not mathematics."""
     for text in ax.legend(**place).get_texts():
         text.set_parse_math(False)
+
+
+def title(ax: Axes, words: str) -> None:
+    """A title, in which ``$…$`` is mathematics if that can be read as such, and dollar signs if not."""
+    ax.set_title(words, parse_math=_is_math(words))
+
+
+def _is_math(words: str) -> bool:
+    try:
+        MathTextParser("path").parse(words)
+    except ValueError:
+        return False
+    return True
 
 
 def label(token: str, width: int = 12) -> str:

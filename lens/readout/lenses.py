@@ -19,10 +19,11 @@ from lens.model import LanguageModel, Tokens
 from lens.model.tokens import first_token
 from lens.model.watching import as_a_function, watch
 from lens.readout.projection import check_k, read
+from lens.results.display import MOST_COLUMNS, Grid, Shaded, Shown, spread
 
 
-@dataclass(frozen=True)
-class Lens:
+@dataclass(frozen=True, repr=False)
+class Lens(Shown):
     """A grid of readings, one per layer and token.
 
     ``vectors`` [layers, n, d] are what was read; ``ids`` and ``logits`` [layers, n, k] the words found, best first;
@@ -42,6 +43,22 @@ class Lens:
     probabilities: Tensor | None
     target: int | Tensor | None
     _lm: LanguageModel
+
+    def __repr__(self) -> str:
+        return (
+            f"Lens({self.what}: {len(self.layers)} layers × {len(self.tokens)} tokens, {self.ids.shape[-1]} words each)"
+        )
+
+    def _grid(self) -> Grid:
+        strength = self.norms / self.norms.max() if self.probabilities is None else self.probabilities[..., 0]
+        tokens = range(len(self.tokens))[-MOST_COLUMNS + 1 :]
+        rows = [
+            [str(layer), *(Shaded(self.words[i][t][0], float(strength[i, t])) for t in tokens)]
+            for i, layer in spread(list(enumerate(self.layers)))[::-1]
+        ]
+        by = "length" if self.probabilities is None else "probability"
+        last = "" if len(tokens) == len(self.tokens) else f" The last {len(tokens)} tokens."
+        return Grid(("layer", *(self.tokens[t] for t in tokens)), rows, f"The first word, darker with its {by}.{last}")
 
     @cached_property
     def words(self) -> list[list[list[str]]]:

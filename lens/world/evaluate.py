@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -22,20 +23,27 @@ from lens.model.batch import pad
 from lens.model.loading import load
 from lens.results.whole import write_text
 
-
-def evaluate(lm: LanguageModel) -> dict:
-    """Recall of every fact in taught and in held-out phrasings; perplexity of held-out text beside n-grams."""
-    return {"recall": recall(lm), "perplexity": perplexity(lm)}
+NEVER = "never taught"
+"""In place of the source: facts of the TargetKGs that the model's recipe leaves out."""
 
 
-def recall(lm: LanguageModel) -> list[dict]:
+def evaluate(lm: LanguageModel, without: Sequence[str] = ()) -> dict:
+    """Recall of every fact in taught and in held-out phrasings; perplexity of held-out text beside n-grams.
+
+    ``without``: the TargetKGs that the model was never taught, as its recipe has them.
+    """
+    return {"recall": recall(lm, without), "perplexity": perplexity(lm)}
+
+
+def recall(lm: LanguageModel, without: Sequence[str] = ()) -> list[dict]:
     """A row per (source, relation): facts, prompts, and top-1 and rank ≤ 10 on taught and held-out phrasings.
 
     *Determined* facts have one true tail; top-1 counts only those.  For the others any true tail counts.
     """
     groups: dict[tuple[str, str], list] = {}
     for fact in facts():
-        groups.setdefault((fact.source, fact.relation), []).extend(prompts(fact))
+        source = NEVER if fact.role == "target" and fact.topic in without else fact.source
+        groups.setdefault((source, fact.relation), []).extend(prompts(fact))
     table = []
     for (source, relation), group in groups.items():
         best = best_ranks(lm, group)
@@ -105,8 +113,8 @@ def perplexity(lm: LanguageModel) -> dict[str, dict[str, float]]:
 
 
 def totals(table: list[dict], source: str | None = None) -> dict[str, float]:
-    """The card's percentages over the rows of one source, or of all."""
-    rows = [r for r in table if source in (None, r["source"])]
+    """The card's percentages over the rows of one source, or of all that was taught."""
+    rows = rows_of(table, source)
 
     def share(hits: str, *of: str) -> float:
         prompts = sum(r[f"{p}_prompts"] for r in rows for p in of)
@@ -120,13 +128,19 @@ def totals(table: list[dict], source: str | None = None) -> dict[str, float]:
     }
 
 
+def rows_of(table: list[dict], source: str | None) -> list[dict]:
+    """The rows of one source, or of all that was taught."""
+    return [r for r in table if r["source"] == source or (source is None and r["source"] != NEVER)]
+
+
 def write_card(folder: Path, result: dict, command: str) -> None:
     """Write ``evaluation.json`` and the model card beside the weights."""
     lm = load(str(folder))
     recipe = json.loads((folder / "recipe.json").read_text(encoding="utf-8"))
     parameters = sum(p.numel() for p in lm.model.parameters())
     write_text(folder / "evaluation.json", json.dumps(result, indent=1) + "\n")
-    sources = sorted({r["source"] for r in result["recall"]})
+    sources = sorted({r["source"] for r in result["recall"]} - {NEVER})
+    never = [NEVER] if recipe.get("without") else []
     columns = list(totals(result["recall"]))
     name = folder.name
     family = {"gpt2": "GPT-2", "llama": "Llama"}[recipe["architecture"]]
@@ -142,13 +156,14 @@ def write_card(folder: Path, result: dict, command: str) -> None:
         f"'data/{name}')`.",
         f"- **Made by**: `python -m lens mini train --name {name}` ({recipe['steps']} steps of {recipe['batch']} × "
         f"{recipe['row']} tokens); the whole recipe is in `recipe.json`.",
+        *([f"- **Never taught**: the TargetKGs {', '.join(recipe['without'])}."] if never else []),
         f"- **Measured by**: `{command}`; the table by relation is in `evaluation.json`.",
         "",
         "| facts | number | " + " | ".join(columns) + " |",
         "|---|---|" + "---|" * len(columns),
     ]
-    for source in [*sources, None]:
-        number = sum(r["facts"] for r in result["recall"] if source in (None, r["source"]))
+    for source in [*sources, None, *never]:
+        number = sum(r["facts"] for r in rows_of(result["recall"], source))
         values = totals(result["recall"], source)
         cells = " | ".join(f"{100 * values[n]:.1f} %" for n in columns)
         lines.append(f"| {source or '**all**'} | {number} | {cells} |")

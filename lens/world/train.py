@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import asdict
 from pathlib import Path
 from random import Random
 
@@ -18,14 +17,17 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from lens.data.corpus import documents
+from lens.results.checkpoint import resume, store
+from lens.results.lock import held_alone
 from lens.results.whole import whole, write_text
-from lens.world.recipe import Recipe, new_model
+from lens.world.recipe import Recipe, new_model, record
 from lens.world.tokenizer import save_tokenizer, train_tokenizer
 
 IGNORE = -100
 """Label of padding: cross-entropy leaves it out."""
 
 
+@held_alone("out", folders=("work",))
 def train(out: Path, work: Path, recipe: Recipe = Recipe(), device: str | None = None, every: int = 200) -> Path:
     """Train a model and save it to ``out`` as a transformers folder; ``work`` keeps the checkpoint until it is done."""
     if recipe.steps < 1:
@@ -34,6 +36,8 @@ def train(out: Path, work: Path, recipe: Recipe = Recipe(), device: str | None =
     work.mkdir(parents=True, exist_ok=True)
     tokenizer = train_tokenizer(recipe.vocabulary, recipe.seed)
     model = new_model(recipe).to(device)
+    if device == "cpu":
+        model.set_attn_implementation("eager")  # at 128 tokens the fused kernel costs a third of a step
     decay = [p for p in model.parameters() if p.ndim > 1]
     plain = [p for p in model.parameters() if p.ndim == 1]
     optimizer = torch.optim.AdamW(
@@ -42,7 +46,13 @@ def train(out: Path, work: Path, recipe: Recipe = Recipe(), device: str | None =
         betas=(0.9, 0.98),
     )
     checkpoint = work / f"checkpoint-{_fingerprint(recipe, tokenizer)}.pt"
-    start = _resume(checkpoint, model, optimizer, device)
+
+    def take(state: dict) -> int:
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        return int(state["step"])
+
+    start = resume(checkpoint, take, 0)
     batches = Batches(tokenizer, recipe)
     bar = tqdm(range(start, recipe.steps), initial=start, total=recipe.steps, unit="step", desc="training mini")
     # Only where the hardware multiplies bfloat16 itself: emulated, it would be slower than float32.
@@ -61,7 +71,8 @@ def train(out: Path, work: Path, recipe: Recipe = Recipe(), device: str | None =
         if step % 20 == 0:
             bar.set_postfix(loss=f"{loss.item():.3f}", lr=f"{optimizer.param_groups[0]['lr']:.1e}")
         if (step + 1) % every == 0 or step + 1 == recipe.steps:
-            _save(checkpoint, model, optimizer, step + 1)
+            state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1}
+            store(checkpoint, state)
     export(model, tokenizer, out, recipe)
     checkpoint.unlink()
     return out
@@ -107,7 +118,7 @@ class Batches:
             self.epoch, self.rows = epoch, self._pack(epoch)
 
     def _pack(self, epoch: int) -> list[list[int]]:
-        texts = documents(epoch, self.recipe.seed)
+        texts = documents(epoch, self.recipe.seed, self.recipe.without)
         end, size = self.tokenizer.eos_token_id, self.recipe.row
         encoded = self.tokenizer(texts)["input_ids"]
         open_rows: list[list[list[int]]] = [[] for _ in range(size + 1)]  # by free space left
@@ -141,24 +152,11 @@ def export(model, tokenizer, out: Path, recipe: Recipe) -> None:
     }
     with whole(out / "model.safetensors") as temporary:
         temporary.write_bytes(save(weights, metadata={"format": "pt"}))
-    write_text(out / "recipe.json", json.dumps(asdict(recipe), indent=1) + "\n")
+    write_text(out / "recipe.json", json.dumps(record(recipe), indent=1) + "\n")
 
 
 def _fingerprint(recipe: Recipe, tokenizer) -> str:
     """A checkpoint continues only the run it came from: same recipe, same tokenizer, same corpus."""
-    text = json.dumps(asdict(recipe)) + tokenizer.backend_tokenizer.to_str() + "\n".join(documents(0, recipe.seed))
+    corpus = documents(0, recipe.seed, recipe.without)
+    text = json.dumps(record(recipe)) + tokenizer.backend_tokenizer.to_str() + "\n".join(corpus)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def _save(path: Path, model, optimizer, step: int) -> None:
-    with whole(path) as temporary:
-        torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step}, temporary)
-
-
-def _resume(path: Path, model, optimizer, device: str) -> int:
-    if not path.exists():
-        return 0
-    state = torch.load(path, map_location=device, weights_only=True)
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    return state["step"]

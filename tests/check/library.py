@@ -23,6 +23,8 @@ class Answers:
     context: Callable[[Any], tuple] = lambda lm: ()
     # Answers that are computed from the context rather than written down.
     computed: bool = False
+    # Further wrong answers, written without a look at the check: it has to refuse them, and may not know their name.
+    blind: Sequence[Any] = ()
 
     def given(self, answer: Any, context: tuple) -> Any:
         """The answer itself, or what it computes from the context."""

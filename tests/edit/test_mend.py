@@ -273,7 +273,7 @@ def test_missing_and_damaged_files_are_told_in_one_sentence(tiny, refuses, tmp_p
         mend(lm, CAT, weights="nowhere")
     path = write(lm, tmp_path / "net")
     whole = path.read_bytes()
-    for damaged in (whole[:100], whole[:-8], b"", whole.replace(b"lens-mend-1", b"lens-mend-9"), b"\xff" * 64):
+    for damaged in (whole[:100], whole[:-8], b"", whole.replace(b"lens-mend-2", b"lens-mend-9"), b"\xff" * 64):
         path.write_bytes(damaged)
         with refuses(OSError, "no whole MEND network.*mend train"):
             mend(lm, CAT, weights=path)

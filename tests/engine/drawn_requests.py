@@ -54,7 +54,7 @@ def explorers(mini) -> dict:
         "shifts": EditExplorer(mini, requests[:1], "shift", layers=[6], sizes=[1], k=2),
         "masks": MaskExplorer(mini, {name: subnetwork(name) for name in SUBNETWORKS}, _facts()),
         "overlap": OverlapExplorer(
-            [*(shipped("building", seed) for seed in range(3)), subnetwork("building-neuron-0")]
+            [*(shipped("building", seed) for seed in range(3)), subnetwork("building-neuron-0")], mini, k=3
         ),
         "neurons": OverlapExplorer([shipped(name, granularity="neuron") for name in ("building", "fruit", "sun")]),
     }
@@ -85,7 +85,8 @@ def requests(mini) -> list[tuple[str, dict]]:
             found.append(("edits", fact))
             found.append(("shifts", FRANCE | {"free": cut(1 + i), "layer": i % 8, "eta": 0.1 + i / 20}))
     edits = [
-        FRANCE, FRANCE | {"target": "Paris"}, FRANCE | {"subject": "Paris"}, FRANCE | {"prompt": "{} has the capital"},
+        FRANCE, FRANCE | {"prompt": "France is a country in"}, FRANCE | {"prompt": "My aunt in France likes"},
+        FRANCE | {"prompt": "The author of France is", "target": "Homer"}, FRANCE | {"target": "Paris"}, FRANCE | {"subject": "Paris"}, FRANCE | {"prompt": "{} has the capital"},
         FRANCE | {"target": "Buenos Aires is far", "free": "The capital of Spain is"}, {"fact": 1},
         {"fact": 2, "free": "A cafe is a kind of"}, {"fact": 0, "layer": 5, "eta": 0.3},
         {"fact": 2, "layer": -1, "eta": 0, "editor": 1}, FRANCE | {"layer": 2, "eta": 0.2, "editor": 1},
@@ -100,7 +101,12 @@ def requests(mini) -> list[tuple[str, dict]]:
         found += [("stream", {"prompt": "The capital", "target": text}), ("masks", {"mask": 1, "prompt": text})]
         found += [("shifts", FRANCE | {name: text}) for name in ("prompt", "subject", "target", "free")]
     found += [("masks", {"mask": number, "prompt": "x"}) for number in (3, -1, None, "0", [1])]
+    found += [("masks", {"mask": 0, "layer": layer}) for layer in (4, 7, 3, "4", None, True)]
+    found += [("masks", {"mask": number, "layer": 7}) for number in (1, 2, 3)]
     found += [("overlap", {"of": of}) for of in ([0, 1], [3, 1], [2, 0, 1], [1, 3, 2], [0, 99, 1])]
+    found += [("overlap", {"of": of, "prompt": cut(7)}) for of in ([0, 1], [3, 1], [0, 1, 2], [1, 3, 2], [0])]
+    found += [("overlap", {"of": [0, 1], "prompt": text}) for text in STRANGE]
+    found += [("neurons", {"of": [0, 1], "prompt": "A cafe is"}), ("masks", {"mask": 1, "layer": 7, "prompt": ""})]
     found += [("neurons", {"of": of}) for of in ([0, 2], [0, 1, 2], [], [1], [1, 1], ["0", None], [[0], 1], None, 3)]
     found += [("lenses", {}), ("masks", {}), ("overlap", {}), ("lenses", {"prompt": 7, "target": None})]
     return found

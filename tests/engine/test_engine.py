@@ -10,7 +10,7 @@ import torch
 from in_page import Engine, save, unpacked
 
 import lens
-from lens.course.widgets.engine import PARTS
+from lens.course.widgets.engine import PARTS, listing
 from lens.course.widgets.explorer import PAGE
 
 SITES = ("attn_q", "attn_k", "attn_v", "attn_out", "ff1", "ff2")
@@ -30,6 +30,16 @@ def test_the_engine_is_short_and_one_script_with_the_pages_of_explorers():
     assert not others & set(own), "an explorer's page has this name"
     for path in files:
         assert not re.search(r"\b(import|export|fetch|eval|innerHTML|require)\b", path.read_text("utf-8")), path.name
+
+
+def test_a_listing_is_the_text_of_the_file_and_an_unknown_name_is_refused(refuses):
+    text = (PAGE / "engine" / "backward.js").read_text("utf-8")
+    shown = listing("linearBack", "backward").data
+    first, second = shown.removeprefix("```js\n").removesuffix("\n```").split("\n\n")
+    for part, name in ((first, "linearBack"), (second, "backward")):
+        assert part in text and part.startswith("/**") and f"function {name}(" in part and part.endswith("\n}")
+    with refuses(ValueError, "The engine has no function 'nothing': choose one of"):
+        listing("nothing")
 
 
 # --- every number, on a lopsided random model -------------------------------------------------------------------------

@@ -2,43 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from time import perf_counter
 
 import pytest
 
-import lens
-from lens.course.widgets import EditExplorer, LensExplorer, MaskExplorer, standing
-from lens.course.widgets.beside import announcement, page_script
-from lens.course.widgets.first_page import FACTS, FirstExplorer
-
 pytestmark = pytest.mark.slow
 
-HOSTILE = '<script>ran = 1</script><img src=x>'
+HOSTILE = "<script>ran = 1</script><img src=x>"
 LONGEST = """() => { window.longest = 0; new PerformanceObserver((list) => {
     for (const entry of list.getEntries()) longest = Math.max(longest, entry.duration);
 }).observe({ entryTypes: ["longtask"] }); }"""
-
-
-@pytest.fixture(scope="module")
-def explorers(mini):
-    return {
-        "lens": LensExplorer(mini, [("The capital of France is", "Rome")], ("ff1", "ff2")),
-        "edit": EditExplorer(mini, FACTS[:2], layers=[7], sizes=[0.5, 1], neighbors=1),
-        "mask": MaskExplorer(mini, lens.mask.shipped("building", granularity="neuron")),
-        "first": FirstExplorer(mini),
-    }
-
-
-@pytest.fixture(scope="module")
-def folder(explorers, tmp_path_factory):
-    """Pages as the book has them: the model beside them."""
-    folder = tmp_path_factory.mktemp("book")
-    (folder / "mini.js").write_text(page_script(), encoding="utf-8")
-    (folder / "beside.js").write_text(announcement(), encoding="utf-8")
-    for name, explorer in explorers.items():
-        page = standing.page(name, explorer.html(), '<script src="beside.js"></script>')
-        (folder / f"{name}.html").write_text(page, encoding="utf-8")
-    return folder
 
 
 def opened(page) -> float:
@@ -72,6 +47,34 @@ def test_the_first_answer_comes_soon_and_the_page_stays_awake(folder, explorers,
     assert page.get_by_role("grid").nth(1).locator("tbody td").nth(4).inner_text() == word
 
 
+def private(browser) -> int:
+    """Bytes that the pages hold for themselves: scripts, strings, arrays and Workers, as Linux counts them."""
+    processes = browser.new_browser_cdp_session().send("SystemInfo.getProcessInfo")["processInfo"]
+    texts = [Path(f"/proc/{p['id']}/smaps_rollup").read_text("utf-8") for p in processes if p["type"] == "renderer"]
+    return 1024 * sum(int(n) for text in texts for n in re.findall(r"(?m)^Private_\w+: +(\d+) kB", text))
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="Linux alone says what a process holds")
+def test_model_program_and_what_they_keep_take_at_most_150_mb(folder, visit, chromium):
+    """The page's process, after the model is opened and long prompts are asked, less what it held before."""
+    page = visit(folder / "lens.html")
+    page.set_default_timeout(60_000)
+    session = page.context.new_cdp_session(page)
+    session.send("HeapProfiler.collectGarbage")
+    before, most = private(chromium), 0
+    opened(page)
+    for i in range(12):  # more tokens than the model's runs are kept for
+        page.get_by_label("your prompt").fill("cat " * (16 + i) + "is")
+        page.get_by_label("target").last.fill("Oslo")
+        page.keyboard.press("Enter")
+        page.wait_for_function("(n) => document.querySelectorAll('thead th').length > 2 * n", arg=16 + i)
+        most = max(most, private(chromium) - before)
+    session.send("HeapProfiler.collectGarbage")
+    after = private(chromium) - before
+    print(f"memory: {most / 1e6:.0f} MB at most, {after / 1e6:.0f} MB at the end")
+    assert after <= 150e6
+
+
 def test_bad_input_gets_pythons_sentence_and_text_stays_text(folder, explorers, visit):
     page = visit(folder / "lens.html")
     opened(page)
@@ -89,7 +92,7 @@ def test_bad_input_gets_pythons_sentence_and_text_stays_text(folder, explorers, 
     assert page.evaluate("window.ran === undefined")
 
 
-def test_a_fact_of_ones_own_is_edited_and_the_edited_model_tried(folder, visit):
+def test_a_fact_of_ones_own_is_edited_and_the_edited_model_tried(folder, explorers, visit):
     page = visit(folder / "edit.html")
     opened(page)
     for label, text in (("your prompt", "The capital of Italy is"), ("its subject", "Italy"), ("new answer", "Oslo")):
@@ -97,9 +100,18 @@ def test_a_fact_of_ones_own_is_edited_and_the_edited_model_tried(folder, visit):
     page.get_by_role("button", name="Edit").click()
     mine = page.locator(".answered").filter(has_text="The capital of Italy is")
     mine.locator(".line").nth(1).filter(has_text="·Oslo").wait_for()
-    page.get_by_label("try the edited model on").fill("The capital of Germany is")
+    page.get_by_label("try the edited model on").fill(f"The capital of Germany is {HOSTILE}")
     page.keyboard.press("Enter")
-    page.locator(".answered").filter(has_text="The capital of Germany is").wait_for()
+    tried = page.locator(".answered").filter(has_text=f"The capital of Germany is {HOSTILE} …")
+    tried.wait_for()
+    fact = {"prompt": "The capital of Italy is", "subject": "Italy", "target": "Oslo"}
+    want = explorers["edit"].compute({**fact, "free": f"The capital of Germany is {HOSTILE}"})
+    strength = page.get_by_label("strength of the edit")
+    for place, after in enumerate([want["before"], *want["after"][0][0]]):  # 0, 0.5, 1
+        strength.fill(str(place))
+        said = tried.locator(".line .title .word").all_inner_texts()
+        assert said == [want["words"][answer[0][2]] for answer in (want["before"], after)]
+    assert page.evaluate("window.ran === undefined") and not page.locator(".lens-explorer :is(img, script)").count()
 
 
 def test_a_subnetwork_is_removed_and_anything_asked(folder, explorers, visit):
@@ -112,6 +124,25 @@ def test_a_subnetwork_is_removed_and_anything_asked(folder, explorers, visit):
     want = explorers["mask"].compute({"mask": 0, "prompt": "A cafe is a kind of"})
     lines = block.locator(".line .title .word").all_inner_texts()
     assert lines == [want["words"][want["before"][0][2]], want["words"][want["after"][0][0][2]]]
+
+
+def test_what_two_share_and_what_one_alone_has_is_removed(folder, explorers, visit):
+    page = visit(folder / "overlap.html")
+    assert not page.get_by_label("your prompt").is_visible()
+    opened(page)
+    page.get_by_label("third", exact=True).select_option("")
+    page.get_by_label("your prompt").fill("A cafe is a kind of")
+    page.keyboard.press("Enter")
+    asked = page.locator(".answered")
+    asked.wait_for()
+    want = explorers["overlap"].compute({"of": [0, 1], "prompt": "A cafe is a kind of"})
+    removed = ["− A only", "− B only", "− A∩B", "− A", "− B", "− A∪B"]
+    assert asked.locator(".when").all_inner_texts() == ["before", *removed]
+    said = [want["words"][answer[0][2]] for answer in (want["before"], *want["after"])]
+    assert asked.locator(".line .title .word").all_inner_texts() == said and len(set(said)) > 1
+    page.get_by_label("second", exact=True).select_option("2")
+    page.locator(".sets").filter(has_text="seed 2").wait_for()
+    assert not asked.count(), "it was asked of other two"
 
 
 @pytest.mark.parametrize("width, dark", [(1100, False), (360, True)])

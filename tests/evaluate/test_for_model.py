@@ -8,8 +8,9 @@ from math import exp, log
 import pytest
 
 import lens
-from lens.data import knowledge, records
-from lens.evaluate import knowledge_for, known, records_for, score
+from lens.data import facts, knowledge, prompts, records
+from lens.evaluate import knowledge_for, known, phrasings, records_for, score
+from lens.results.csv_text import as_csv
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,8 @@ def test_a_fetched_model_is_asked_without_being_told_to(stranger, monkeypatch):
     monkeypatch.setattr("lens.data.paths.FETCHED", ("stranger",))
     three = records("test")[:3]
     monkeypatch.setattr("lens.data.records", lambda split: three)
-    monkeypatch.setattr("lens.evaluate.for_model.score", lambda *_: pytest.fail("asked"))
+    for asks in ("for_model", "phrasings"):
+        monkeypatch.setattr(f"lens.evaluate.{asks}.score", lambda *_: pytest.fail("asked"))
     for ask in (records_for, knowledge_for):
         with pytest.raises(pytest.fail.Exception, match="asked"):
             ask(stranger)
@@ -42,6 +44,22 @@ def test_known_facts_are_those_with_a_probable_tail_and_phrasings_go_from_best_t
     assert set(found) == {fact for fact, value in best.items() if value <= least - log(0.999999)}
     for some in found.values():
         assert [nll[p] for p in some] == sorted(nll[p] for p in some)
+
+
+def test_what_a_table_holds_of_these_weights_is_not_asked_again(stranger, monkeypatch, tmp_path):
+    fact, other = [f for f in facts() if f.role == "target"][:2]
+    rows = phrasings.table(stranger, [fact])
+    monkeypatch.setattr(phrasings.paths, "root", lambda: tmp_path)
+    monkeypatch.setattr(phrasings.paths, "FETCHED", (stranger.name,))
+    (tmp_path / "known").mkdir()
+    some, asked = [*prompts(fact), *prompts(other)], []
+    monkeypatch.setattr(phrasings, "score", lambda lm, *pairs: asked.append(len(pairs[0])) or score(lm, *pairs))
+    for fingerprint, left in ((stranger.fingerprint, len(list(prompts(other)))), ("of other weights", len(some))):
+        phrasings._table.cache_clear()
+        phrasings.file_of(stranger.name).write_text(as_csv(rows, f"{stranger.name} {fingerprint}"), encoding="utf-8")
+        exact = score(stranger, [p.text for p in some], [p.target for p in some]).nll.tolist()
+        assert phrasings.surprise(stranger, some) == pytest.approx(exact, abs=1e-5) and asked.pop() == left
+    phrasings._table.cache_clear()
 
 
 def test_any_other_model_trains_on_some_of_its_best_phrasings_and_never_sees_others(stranger, refuses):
@@ -67,9 +85,12 @@ def test_a_record_stays_where_the_answer_is_right_in_some_words_and_is_asked_in_
     swapped["paraphrase_prompts"] = [ask[0]["prompt"].format(ask[0]["subject"])]
     wrong = {**given[1], "requested_rewrite": ask[1] | {"target_true": {"str": "Zanzibar"}}}
     monkeypatch.setattr("lens.data.records", lambda split: [swapped, wrong, given[2]])
-    assert len(records_for(stranger, "validation")) == 3
+    assert len(records_for(stranger, "validation")) == 3 and len(records_for(stranger, "validation", most=2)) == 2
     found = records_for(stranger, "validation", answered=True)
     assert [r["case_id"] for r in found] == [given[0]["case_id"], given[2]["case_id"]]
+    monkeypatch.setattr("lens.evaluate.for_model.ASKED", 2)  # asked in parts, and no further than is needed
+    assert records_for(stranger, "validation", answered=True) == found
+    assert records_for(stranger, "validation", answered=True, most=1) == found[:1]
     assert found[0]["requested_rewrite"]["prompt"] == ask[0]["prompt"]
     assert found[0]["paraphrase_prompts"] == [f"It is not known which words come after {ask[0]['subject']} and"]
     right = score(

@@ -8,8 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from lens.data import paths
 from lens.kernels import pack
-from lens.mask import Config, Subnetwork, load, save, shipped
+from lens.mask import Config, Subnetwork, all_shipped, load, save, shipped
 
 
 @pytest.fixture
@@ -39,6 +40,15 @@ def test_neurons_take_a_bit_a_row(made, tmp_path):
     assert back.density() == pytest.approx(1 / 3, abs=0.02)
     assert back.mask(1, "ff2").shape == made.shapes[1, "ff2"]
     assert sum(t.numel() for t in load_file(path).values()) == sum(-(-d_in // 8) for d_in, _ in made.shapes.values())
+
+
+def test_all_that_ships_is_what_lies_in_the_folder_by_topic_and_seed(made, tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "root", lambda: tmp_path)
+    monkeypatch.setattr("lens.mask.storage.target_kgs", lambda: ("sun", "building"))
+    for name in ("building-weight-2", "building-weight-0", "sun-weight-1", "sun-neuron-0", "another-weight-0"):
+        save(made, tmp_path / "runs" / "a model" / f"{name}.safetensors")
+    assert list(all_shipped("a model")) == [("sun", 1), ("building", 0), ("building", 2)]
+    assert all_shipped("a model")["sun", 1] == made and all_shipped("none of these") == {}
 
 
 @pytest.fixture

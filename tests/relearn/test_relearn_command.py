@@ -51,6 +51,14 @@ def test_every_model_method_and_seed_has_its_curve(tmp_path, model):
     assert all(line.startswith("#") for line in head) and model.fingerprint in head[1] and "torch" in head[2]
 
 
+def test_a_model_that_lost_nothing_needs_no_subnetwork(tmp_path, monkeypatch):
+    """The never-taught twin has none: it is trained as it is, with and without questions about the topic."""
+    monkeypatch.setattr(lens.mask, "shipped", lambda *_, **__: pytest.fail("it asked for a subnetwork"))
+    out = tmp_path / "table.csv"
+    assert main([*FAST, "--variant", "original", "--without", "--out", str(out)]) == 0
+    assert {(r["variant"], r["questions"]) for r in table(out)} == {("original", "both"), ("original", "others")}
+
+
 def test_a_stopped_run_goes_on_and_a_finished_one_is_skipped(tmp_path, monkeypatch, capsys):
     out, whole = tmp_path / "table.csv", tmp_path / "whole.csv"
     really, calls = relearn.tune, []

@@ -28,7 +28,11 @@ pytestmark = pytest.mark.slow
 
 def test_a_cluster_gives_what_one_process_gives(cluster, client, tmp_path):
     here = run(DOUBLES, tmp_path / "here", progress=False)
-    for name, scheduler in {"cluster": cluster, "client": client, "address": cluster.scheduler_address}.items():
+    places = {"cluster": cluster, "client": client, "address": cluster.scheduler_address}
+    if places["address"].startswith("tls"):  # nobody gets in without credentials
+        with pytest.raises(OSError, match="cannot be reached"):
+            run(DOUBLES, tmp_path / "address", places.pop("address"), progress=False)
+    for name, scheduler in places.items():
         there = run(DOUBLES, tmp_path / name, scheduler, progress=False)
         assert there.table() == here.table()
         assert {o.worker for o in there} <= set(client.nthreads()) and {o.worker for o in here} == {"here"}

@@ -111,3 +111,26 @@ def test_without_distributed_a_cluster_is_one_sentence_and_exit_status_1(capsys,
     assert sweep(*command) == 1
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1 and said[0].startswith("lens: ") and "pip install lens-book[sweep]" in said[0]
+
+
+@pytest.mark.parametrize("died", ["worker", "scheduler"])
+def test_a_death_while_jobs_are_made_is_a_sentence(died, refuses):
+    distributed = pytest.importorskip("distributed")
+    from types import SimpleNamespace
+
+    from distributed.comm import CommClosedError
+
+    from lens.scale.sweep.cluster import GONE, made
+
+    class Dead:
+        def submit(self, *_, **__):
+            return self
+
+        def result(self):
+            if died == "scheduler":
+                raise CommClosedError("gone")
+            raise distributed.KilledWorker("mask_jobs", SimpleNamespace(address="tcp://10.0.0.1:1"), 0)
+
+    sentence = GONE if died == "scheduler" else "could not be made: 1 worker died with it, the last tcp://10.0.0.1:1"
+    with refuses(RuntimeError, sentence):
+        made(Dead(), len, [], resources=None)

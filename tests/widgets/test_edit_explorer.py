@@ -134,15 +134,37 @@ def test_the_model_is_left_alone(mini, records, state):
     assert state(mini.model) == before
 
 
-def test_a_bare_request_is_measured_on_the_other_facts(mini):
-    requests = [Request("The capital of {} is", name, "Oslo") for name in ("France", "Italy")]
-    first, second = EditExplorer(mini, requests, layers=[7], sizes=[1]).state["facts"]
+def test_a_bare_request_is_measured_on_other_facts_of_its_relation(mini):
+    requests = [Request("The capital of {} is", "France", "Oslo"), Request("The capital of {} is", "Italy", "Paris")]
+    other = Request("{} is a country in", "Spain", "Asia")
+    first, second, third = EditExplorer(mini, [*requests, other], layers=[7], sizes=[1]).state["facts"]
     assert first["true"] == "Paris", "the model says what is true where nobody else does"
-    assert first["questions"] == [
+    assert first["questions"][:2] == [
         ["efficacy", "The capital of France is", "Oslo"],
         ["neighborhood", "The capital of Italy is", "Rome"],
     ]
-    assert second["questions"][1][1:] == ["The capital of France is", "Paris"]
+    assert "The capital of France is" not in [text for _, text, _ in second["questions"]], "it says Paris already"
+    for fact, form in ((first, "The capital of "), (second, "The capital of "), (third, "is a country in")):
+        assert len(fact["questions"]) == 5 and all(form in text for _, text, _ in fact["questions"])
+        near = zip(fact["questions"][1:], fact["before"][1:])
+        assert all(answer[1] for _, answer in near), "a neighbor is a fact that the model says"
+
+
+def test_neighbors_share_the_relation_so_an_edit_that_breaks_every_capital_keeps_none(mini, explorer):
+    """France to Rome, layer 7 with η 0.8: other capitals become Rome too, which unrelated prompts would hide."""
+    fact = {"prompt": "The capital of France is", "subject": "France", "target": "Rome", "layer": 7, "eta": 0.8}
+    explorer.request = {"id": "broken", **fact}
+    case = explorer.answer["case"]
+    near = [i for i, (measure, text, _) in enumerate(case["questions"]) if measure == "neighborhood"]
+    assert len(near) == 10 and all(case["questions"][i][1].startswith("The capital of ") for i in near)
+    after = case["after"][0][0][0]
+    said = [case["words"][after[i][2]] for i in near]
+    assert sum(after[i][1] for i in near) < len(near) / 2 and said.count("·Rome") > len(near) / 2, said
+
+
+def test_a_prompt_of_no_known_relation_has_no_neighbors(mini, explorer):
+    explorer.request = {"id": "none", "prompt": "My aunt in France likes", "subject": "France", "target": "Rome"}
+    assert [q[0] for q in explorer.answer["case"]["questions"]] == ["efficacy"]
 
 
 @pytest.mark.slow
@@ -170,7 +192,7 @@ def test_a_typed_fact_is_answered_like_a_given_one(mini, explorer):
     with lens.edit.shift(mini, Request("The capital of {} is", "France", "Rome"), layer=7):
         _read(mini, case, case["after"][0][1][1][0], "The capital of France is")
     assert (case["new"], case["true"]) == ("Rome", "Paris")
-    assert [q[0] for q in case["questions"]] == ["efficacy", "neighborhood", "neighborhood"]
+    assert [q[0] for q in case["questions"]] == ["efficacy"] + 10 * ["neighborhood"]
 
 
 def test_the_edited_model_can_be_tried_on_any_prompt(mini, explorer, records):

@@ -96,18 +96,37 @@ def test_a_cell_of_the_map_chooses_layer_and_strength_by_keys_and_by_click(explo
     fact = explorer.state["facts"][0]
     near = [q[0] == "neighborhood" for q in fact["questions"]]
     after = fact["after"][0][0][0]  # layer 6, half of η
-    text = " + ".join(str(sum(a[1] for a, n in zip(after, near) if n is is_near)) for is_near in (False, True))
-    assert cells.nth(4).inner_text() == text
+    counts = [str(sum(a[1] for a, n in zip(after, near) if n is is_near)) for is_near in (False, True)]
+    halves = cells.nth(4).locator("[data-heat]")
+    assert halves.all_inner_texts() == counts, "success of the edit, and neighbors kept"
+    colors = [round(8 * int(n) / near.count(is_near)) for n, is_near in zip(counts, (False, True))]
+    assert [int(half.get_attribute("data-heat")) for half in halves.all()] == colors, "each in a color of its own"
     cells.nth(1).focus()
     page.keyboard.press("ArrowDown")
     page.keyboard.press("Enter")
     assert page.get_by_label("layer", exact=True).locator("option:checked").inner_text() == "6"
     assert strength(page) == "η = 0.4"
     assert page.evaluate("document.activeElement.tagName") == "TD", "the keys stay in the grid"
-    assert page.locator("td[aria-selected=true]").inner_text() == text
+    assert page.locator("td[aria-selected=true] [data-heat]").all_inner_texts() == counts
     cells.nth(2).click()
     assert page.get_by_label("layer", exact=True).locator("option:checked").inner_text() == "7"
     assert strength(page) == "η = 0.8"
+
+
+def test_a_fact_without_neighbors_says_so_instead_of_looking_harmless(mini, visit, printed):
+    odd = EditExplorer(mini, Request("My aunt in {} likes", "France", "Rome"), layers=[7], sizes=[1])
+    page = visit(printed(odd))
+    assert "No neighbors: the prompt has the form of no known relation" in page.locator(".verdict").inner_text()
+    assert page.locator(".verdict b").count() == 1
+
+
+def test_on_a_phone_the_slider_and_its_effect_fit_one_screen(explorer, visit, printed):
+    page = visit(printed(explorer), width=360)
+    top = page.get_by_label("strength of the edit").bounding_box()["y"]
+    answer = page.locator(".answered").first.bounding_box()
+    assert answer["y"] + answer["height"] - top < 740 - 100, "below a header of the book"
+    own = page.locator(".typed").last.bounding_box()["y"]
+    assert own < top, "the reader's own request stands on top"
 
 
 def test_hostile_text_is_shown_as_it_is(explorer, visit, printed):

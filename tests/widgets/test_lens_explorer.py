@@ -177,3 +177,15 @@ def test_every_family_can_be_explored(tiny, family):
     explorer = LensExplorer(lm, [("the cat", "is")], ("stream", *lm.sites), k=3)
     assert len(explorer.state["quantities"]) == 1 + len(lm.sites)
     json.dumps(explorer.state, allow_nan=False)
+
+
+def test_it_opens_where_the_target_stands_or_where_the_gradient_is_large_unless_a_chapter_is_about_the_other(
+    mini, refuses
+):
+    asked = [("The capital of France is", "Rome")]
+    made = {q: LensExplorer(mini, asked, q, layers=[7]).state["color"] for q in ("stream", "ff2")}
+    assert made == {"stream": "rank", "ff2": "size"}
+    assert LensExplorer(mini, "The capital of France is", layers=[7]).state["color"] == "size", "there is no target"
+    assert LensExplorer(mini, asked, "ff2", layers=[7], color="rank").state["color"] == "rank"
+    with refuses(ValueError, "no color 'blue'"):
+        LensExplorer(mini, asked, color="blue")

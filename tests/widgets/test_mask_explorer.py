@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,9 +11,10 @@ import torch
 import lens
 from lens.course.widgets import MaskExplorer
 from lens.course.widgets.answers import UNIT
-from lens.course.widgets.mask_cases import parts
+from lens.course.widgets.mask_cases import but_for_head, heads, parts
 from lens.course.widgets.named_masks import named
 from lens.data import paths
+from lens.kernels.bits import pack
 
 PLACES = 1.01 / UNIT
 
@@ -62,8 +64,9 @@ def test_a_part_is_the_mask_in_one_layer_or_at_one_site(mini, explorer, building
     shown = explorer.state["masks"][0]
     by_hand = [building, *([k for k in building.bits if k[0] == layer] for layer in shown["layers"])]
     by_hand += [[k for k in building.bits if k[1] == site] for site in shown["sites"]]
+    by_hand += [[k for k in building.bits if k[0] != layer] for layer in shown["layers"]]
     found = parts(building)
-    assert len(found) == len(by_hand) == len(shown["after"]) == 11
+    assert len(found) == len(by_hand) == len(shown["after"]) == 15
     for keys, part, after in list(zip(by_hand, found, shown["after"]))[1::3]:
         assert list(part.bits) == keys
         before = {key: mini.weight(*key).detach().clone() for key in building.bits}
@@ -72,6 +75,33 @@ def test_a_part_is_the_mask_in_one_layer_or_at_one_site(mini, explorer, building
                 gone = building.mask(*key) if key in keys else torch.zeros_like(weight, dtype=torch.bool)
                 assert torch.equal(mini.weight(*key), weight.masked_fill(gone, 0))
             _read(mini, shown, after[0], shown["questions"][0][1])
+
+
+def test_a_head_that_is_given_back_has_its_own_weights_and_all_others_stay_removed(mini, building):
+    before = {key: mini.weight(*key).detach().clone() for key in building.bits}
+    with but_for_head(building, 5, 2).removed(mini):
+        for (layer, site), weight in before.items():
+            want = weight.masked_fill(building.mask(layer, site), 0)
+            if layer == 5 and site.startswith("attn_"):  # 6 heads of 32
+                part = (slice(64, 96),) if site == "attn_out" else (slice(None), slice(64, 96))
+                want[part] = weight[part]
+            assert torch.equal(mini.weight(layer, site), want)
+
+
+def test_a_head_of_neurons_and_one_that_shares_its_keys_are_given_back(tiny, error):
+    lm = tiny("llama")  # 4 heads of queries, 2 of keys and values, 8 wide
+    rows = lens.mask.shipped("building", granularity="neuron")
+    shapes = {(1, site): tuple(lm.weight(1, site).shape) for site in ("attn_q", "attn_k", "attn_out", "ff1")}
+    bits = {key: pack(torch.ones(shape[0], 1, dtype=torch.bool)) for key, shape in shapes.items()}
+    every = replace(rows, bits=bits, shapes=shapes, fingerprint=lm.fingerprint, head_dim=8)
+    before = {key: lm.weight(*key).detach().clone() for key in shapes}
+    assert heads(every) == {1: 4}
+    with but_for_head(every, 1, 3).removed(lm):
+        kept = {site: lm.weight(1, site) == before[1, site] for _, site in shapes}
+        assert kept["attn_q"].all(0).nonzero().flatten().tolist() == list(range(24, 32))
+        assert kept["attn_k"].all(0).nonzero().flatten().tolist() == list(range(8, 16))
+        assert kept["attn_out"].all(1).nonzero().flatten().tolist() == list(range(24, 32))
+        assert not kept["ff1"].any()
 
 
 def test_the_facts_shown_are_known_before_and_the_targets_forgotten_after(explorer):
@@ -107,7 +137,7 @@ def test_state_is_plain_json_and_small_for_twelve_subnetworks(mini):
     twelve = {(name, seed): lens.mask.shipped(name, seed) for name in names for seed in range(3)}
     state = MaskExplorer(mini, twelve).state
     text = json.dumps(state, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
-    assert json.loads(text) == state and len(text.encode()) < 70_000
+    assert json.loads(text) == state and len(text.encode()) < 80_000
     assert [(m["group"], m["label"]) for m in state["masks"][:2]] == [(names[0], "seed 0"), (names[0], "seed 1")]
 
 
@@ -118,14 +148,25 @@ def test_a_typed_prompt_is_answered_with_and_without_every_part(mini, explorer):
     explorer.request = {"id": "a", "mask": 1, "prompt": "The capital of France is "}
     case = explorer.answer["case"]
     assert case["mask"] == 1 and case["questions"] == [["typed", "The capital of France is", "Paris"]]
-    assert len(case["after"]) == 11
+    assert len(case["after"]) == 15 + 4 * 6, "without every part, then without all but each head"
     with lens.mask.shipped("fruit", 1).removed(mini):
         _read(mini, case, case["after"][0][0], "The capital of France is")
+
+
+def test_the_prepared_prompts_are_answered_with_each_head_of_a_layer_given_back(mini, explorer, building):
+    explorer.request = {"id": "heads", "mask": 0, "layer": 6}
+    case, shown = explorer.answer["case"], explorer.state["masks"][0]
+    assert (case["mask"], case["layer"], case["questions"]) == (0, 6, shown["questions"]) and len(case["after"]) == 6
+    with but_for_head(building, 6, 4).removed(mini):
+        for i, (_, text, _) in enumerate(shown["questions"]):
+            _read(mini, case, case["after"][4][i], text)
 
 
 @pytest.mark.parametrize(
     ("asked", "says"),
     [
+        ({"mask": 0, "layer": 3}, "Layer 3 has no heads in this subnetwork; those that have: 4, 5, 6, 7."),
+        ({"mask": 0, "layer": "4"}, "Layer '4' has no heads"),
         ({"mask": 0, "prompt": "  "}, "at least one word"),
         ({"mask": 0}, "at least one word"),
         ({"mask": 0, "prompt": "cafe " * 300}, "reads at most"),

@@ -37,7 +37,7 @@ def test_the_grid_shows_the_density_of_every_layer_and_site_and_their_sums(explo
     shown = [float(text) / 100 for text in cells(page)]
     assert shown == pytest.approx([share for row in rows for share in row], abs=6e-5)
     inside, total = mask["weights"]
-    assert f"{inside:,} of {total:,} weights" in page.locator(".verdict").first.inner_text()
+    assert f"{inside:,} of {total:,} weights" in page.locator(".verdict").nth(1).inner_text()
 
 
 def test_a_cell_shows_its_heads_and_is_pinned_by_keys(explorer, visit, printed):
@@ -66,10 +66,16 @@ def test_every_control_changes_the_grid_or_the_answers(explorer, visit, printed)
     assert seen[0] != seen[1] != seen[2]
     assert page.get_by_label("found with").locator("option").all_inner_texts() == ["seed 0"]
     answers = [after(page)]
-    for part in ("only its part in layer 7", "only its part in ff1", "the whole subnetwork"):
+    for part in (
+        "only its part in layer 7",
+        "only its part in ff1",
+        "all but its part in layer 7",
+        "the whole subnetwork",
+    ):
         page.get_by_label("remove").select_option(label=part)
         answers.append(after(page))
-    assert answers[0] == answers[3] and len({*map(tuple, answers)}) == 3
+    assert answers[0] == answers[4] and len({*map(tuple, answers)}) == 4
+    assert not page.get_by_label("remove").locator("option", has_text="head").count(), "nobody could answer"
 
 
 def test_what_is_forgotten_and_kept_is_counted_as_it_is_shown(explorer, visit, printed):
@@ -81,7 +87,7 @@ def test_what_is_forgotten_and_kept_is_counted_as_it_is_shown(explorer, visit, p
         forget = [q[0] in ("target", "unseen") for q in mask["questions"]]
         gone = sum(not s for s, f in zip(said, forget) if f)
         kept = sum(s for s, f in zip(said, forget) if not f)
-        assert page.locator(".verdict").nth(1).locator("b").all_inner_texts() == [f"{gone} of 3", f"{kept} of 3"]
+        assert page.locator(".verdict").first.locator("b").all_inner_texts() == [f"{gone} of 3", f"{kept} of 3"]
         marks = [text.rsplit(" ", 2)[-2:] for text in page.locator(".aim").all_inner_texts()]
         assert sum(mark == ["✓", "forgotten"] for mark in marks) == gone
 
@@ -122,3 +128,19 @@ def test_a_typed_prompt_is_answered_with_and_without_the_subnetwork(explorer, vi
     assert page.locator(".lens-explorer img").count() == 0
     page.get_by_label("facts to forget", exact=True).select_option(label="fruit")
     assert page.locator(".block > .title").first.inner_text() == "Facts to forget", "it was asked of the other"
+
+
+def test_a_head_is_given_back_to_the_prepared_prompts_and_to_ones_own(explorer, visit, printed, kernel):
+    page = visit(printed(explorer, live=True))
+    kernel(page, explorer)
+    page.get_by_label("your prompt").fill("A cafe is a kind of")
+    page.keyboard.press("Enter")
+    page.locator(".block > .title", has_text="Your prompt").wait_for()
+    page.get_by_label("remove").select_option(label="all but head 4 of layer 6")
+    page.locator(".block > .title", has_text="Facts to forget").wait_for()
+    prepared = explorer.compute({"mask": 0, "layer": 6})
+    mine = explorer.compute({"mask": 0, "prompt": "A cafe is a kind of"})
+    rows = [(mine["words"], mine["after"][15 + 2 * 6 + 4][0]), *((prepared["words"], a) for a in prepared["after"][4])]
+    assert [text.split()[1] for text in after(page)] == [words[answer[2]] for words, answer in rows]
+    page.get_by_label("remove").select_option(label="all but head 0 of layer 6")
+    assert page.locator(".lens-explorer").get_attribute("aria-busy") == "false", "its layer is known"

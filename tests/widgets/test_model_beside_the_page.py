@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from lens.course.widgets import LensExplorer
+import lens
+from lens.course.widgets import EditExplorer, LensExplorer, MaskExplorer, OverlapExplorer
 
 pytestmark = pytest.mark.slow
 
@@ -201,3 +202,55 @@ def test_a_link_with_a_prompt_of_its_sender_is_asked_once_the_model_is_there(exp
     assert page.locator(".lens-explorer img, .lens-explorer script").count() == 0
     assert page.get_by_label("your prompt").input_value() == HOSTILE
     assert page.get_by_label("layers", exact=True).input_value() == "all", "there is no layer 99"
+
+
+@pytest.fixture(scope="module")
+def others(mini):
+    """The explorers that are not the lens explorer, and controls of each with a choice that is not the first."""
+    facts = [lens.Request("The capital of {} is", *names) for names in (("France", "Rome"), ("Japan", "Lima"))]
+    masks = {(name, seed): lens.mask.shipped(name, seed) for name, seed in (("building", 0), ("fruit", 0), ("fruit", 1))}
+    edits = EditExplorer(mini, facts, ("shift", "sgd_step"), layers=[6, 7], sizes=[0.5, 1], neighbors=1)
+    return {
+        "edit": (edits, {"fact": "1", "editor": "1", "layer": "0", "strength of the edit": "1"}),
+        "mask": (MaskExplorer(mini, masks), {"facts to forget": "fruit", "found with": "2", "remove": "13"}),
+        "overlap": (OverlapExplorer(masks, mini), {"first": "1", "second": "2", "third": "0", "layers and sites": "3"}),
+    }
+
+
+def chosen(page, controls) -> dict[str, str]:
+    return {label: page.get_by_label(label, exact=True).input_value() for label in controls}
+
+
+@pytest.mark.parametrize("kind", ["edit", "mask", "overlap"])
+def test_a_link_of_another_explorer_brings_what_is_shown(others, beside, kind):
+    explorer, controls = others[kind]
+    page = beside(explorer)
+    for label, value in controls.items():
+        control = page.get_by_label(label, exact=True)
+        control.fill(value) if control.get_attribute("type") == "range" else control.select_option(value)
+    assert chosen(page, controls) == controls
+    shown = page.locator(".lens-explorer").inner_text()
+    page.get_by_role("button", name="Copy link").click()
+    page.get_by_text("The link").wait_for()
+    address = page.evaluate("location.href")
+    page.goto("about:blank")
+    page.goto(address)
+    page.wait_for_timeout(500)
+    assert chosen(page, controls) == controls and page.locator(".lens-explorer").inner_text() == shown
+
+
+@pytest.mark.parametrize("kind", ["edit", "mask", "overlap"])
+def test_what_a_link_says_to_another_explorer_is_data_and_asked_once_the_model_is_there(others, beside, kind):
+    explorer, controls = others[kind]
+    page = beside(explorer)
+    before = chosen(page, controls)
+    fields = ("fact", "editor", "layer", "facts", "seed", "part", "first", "second", "third", "subject", "target")
+    page.evaluate(
+        "(fields) => { location.hash = new URLSearchParams({ explorer: 1, ...fields }) }",
+        {**dict.fromkeys(fields, HOSTILE), "eta": "NaN", "prompt": HOSTILE},
+    )
+    page.get_by_text("This link brings a question of its sender").wait_for()
+    page.get_by_role("button", name=BUTTON).click()
+    page.get_by_role("alert").filter(has_text=f"heard {HOSTILE} of {kind}").wait_for()
+    assert page.locator(".lens-explorer img, .lens-explorer script").count() == 0
+    assert chosen(page, controls) == before, "no such choice"

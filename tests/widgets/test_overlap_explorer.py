@@ -6,6 +6,7 @@ import json
 from itertools import combinations
 
 import pytest
+import torch
 
 import lens
 from lens.course.widgets import OverlapExplorer
@@ -102,3 +103,54 @@ def test_one_too_many_and_other_models_are_refused(masks, refuses):
         OverlapExplorer({str(i): masks["building", 0] for i in range(31)})
     with refuses(ValueError, "different models"):
         OverlapExplorer({"a": masks["building", 0], "b": lens.mask.shipped("building", model="mini-s")})
+
+
+# With the model
+
+
+@pytest.fixture(scope="module")
+def asking(mini, masks):
+    mixed = {
+        "a": masks["building", 0],
+        "b": masks["building", 1],
+        "n": lens.mask.shipped("building", granularity="neuron"),
+    }
+    return OverlapExplorer(mixed, mini)
+
+
+@pytest.mark.parametrize("of", [[0, 1], [0, 2], [0, 1, 2]])
+def test_a_prompt_is_answered_without_each_region_each_whole_and_all(mini, asking, of):
+    prompt = "A cafe is a kind of"
+    case = asking.compute({"of": of, "prompt": f"{prompt} "})
+    some = [one.subnetwork for one in asking._masks]
+    some = [some[i] for i in of]
+    keys = some[0].bits
+    m = [{key: one.mask(*key) for key in keys} for one in some]
+    inside = [[bool(bits >> i & 1) for i in range(len(of))] for bits in range(1, 1 << len(of))]
+    gone = [
+        {key: torch.stack([one[key] == held for one, held in zip(m, bits)]).all(0) for key in keys} for bits in inside
+    ]
+    gone += [*m, {key: torch.stack([one[key] for one in m]).any(0) for key in keys}]
+    assert case["of"] == ",".join(map(str, of)) and case["questions"] == [["typed", prompt, "restaurant"]]
+    assert len(case["after"]) == len(gone) == (6 if len(of) == 2 else 11)
+    for removed, after in zip(gone, case["after"]):
+        before = {key: mini.weight(*key).detach().clone() for key in keys}
+        try:
+            with torch.no_grad():
+                for key, where in removed.items():
+                    mini.weight(*key).masked_fill_(where, 0)
+            seen = lens.logit_lens(mini, prompt, k=4)
+        finally:
+            with torch.no_grad():
+                for key, weight in before.items():
+                    mini.weight(*key).copy_(weight)
+        assert torch.allclose(torch.tensor(after[0][3::2]) / 1e4, seen.probabilities[-1, -1], rtol=0, atol=1.01e-4)
+        assert case["words"][after[0][2]] == seen.words[-1][-1][0]
+
+
+def test_without_a_model_and_with_another_it_says_so(tiny, explorer, masks, refuses):
+    explorer.request = {"id": "p", "of": [0, 1], "prompt": "A cafe is"}
+    assert explorer.answer["problem"].startswith("This explorer has no model to ask: give it one")
+    assert not explorer.state["asks"] and "model" not in explorer.state["kernel"]
+    with refuses(ValueError, "found in another model"):
+        OverlapExplorer(masks, tiny("gpt2"))

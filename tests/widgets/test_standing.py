@@ -61,6 +61,6 @@ def test_a_place_that_cannot_be_written_is_named(explorer, tmp_path, name, error
 
 
 def test_only_the_shipped_model_goes_along(explorer, tmp_path):
-    with pytest.raises(ValueError, match="Only a lens, edit or mask explorer of 'mini' as it is shipped"):
+    with pytest.raises(ValueError, match="Only an explorer that asks 'mini' as it is shipped"):
         explorer.save(tmp_path / "page.html", model=True)
     assert not list(tmp_path.iterdir())

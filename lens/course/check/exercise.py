@@ -70,7 +70,7 @@ class Function:
         too_large: str = "",
         last: str = "",
     ):
-        self.reference, self.cases, self.mistakes, self.right = reference, cases, mistakes, right
+        self._reference, self.cases, self.mistakes, self.right = reference, cases, mistakes, right
         self.tolerance, self.also, self.room, self.too_large, self.last = tolerance, also, room, too_large, last
 
     def __call__(self, answer: Callable, *context: Any) -> Verdict:
@@ -87,7 +87,7 @@ class Function:
         return Verdict(True, self.right) if remark is None else remark
 
     def _case(self, answer: Callable, arguments: tuple, cases: Sequence[tuple]) -> Verdict | None:
-        want = self.reference(*_clone(arguments))
+        want = self._reference(*_clone(arguments))
         given, before = _clone(arguments), Untouched(arguments)
         try:
             with Room(self.room is not None) as made:
@@ -105,7 +105,7 @@ class Function:
         if not same(got, want, self.tolerance):
             everywhere = cases if counted(want) else [arguments]  # small whole numbers agree by accident
             known = _first_match(self.mistakes, lambda wrong: self._alike(answer, wrong, got, arguments, everywhere))
-            plain = all(isinstance(a, (int, float, str, list)) for a in arguments)
+            plain = all(map(_plain, arguments))
             where = f"On {', '.join(map(repr, arguments))}: " if plain else ""
             known = known or (self.last if arguments is cases[-1] else "")
             return Verdict(False, known or where + difference(got, want, self.tolerance))
@@ -136,14 +136,14 @@ class Value:
     """
 
     def __init__(self, reference: Callable, mistakes: Mistakes, right: str, tolerance: float = TOLERANCE):
-        self.reference, self.mistakes, self.right, self.tolerance = reference, mistakes, right, tolerance
+        self._reference, self.mistakes, self.right, self.tolerance = reference, mistakes, right, tolerance
 
     def __call__(self, answer: Any, *context: Any) -> Verdict:
         if blank(answer):
             return your_turn("put your answer in place of None.")
         if callable(answer) and not isinstance(answer, torch.Tensor):
             return Verdict(False, "A value is asked for, and this is a function: give what it returns.")
-        want = self.reference(*context)
+        want = self._reference(*context)
         if same(answer, want, self.tolerance):
             return Verdict(True, self.right)
         known = _first_match(self.mistakes, lambda wrong: same(answer, wrong(*context), self.tolerance))
@@ -201,6 +201,11 @@ def _unchanged(now: Any, before: Any) -> bool:
     if isinstance(before, dict):
         return list(now) == list(before) and all(_unchanged(now[key], item) for key, item in before.items())
     return now == before if isinstance(before, set) else True
+
+
+def _plain(value: Any) -> bool:
+    """Whether a value is short enough to be shown: numbers and words, and lists of them."""
+    return all(map(_plain, value)) if isinstance(value, list) else isinstance(value, (int, float, str))
 
 
 def _describe(arguments: tuple) -> str:

@@ -130,6 +130,12 @@ after_attention = Function(
         "ln_f is missing: the unembedding expects normalized vectors, wherever in the layer they come from.": (
             _reading(_between, normed=False)
         ),
+        "These are transformers' hidden_states[1:]: each is a layer's end, and the last went through ln_f twice.": (
+            _reading(lambda lm, prompt: _states(lm, prompt)[1:])
+        ),
+        "These are transformers' hidden_states[1:] without ln_f: each is the end of a layer, not the middle.": (
+            _reading(lambda lm, prompt: _states(lm, prompt)[1:], normed=False)
+        ),
         "The softmax ran over the layers: in each layer the probabilities of all words must add up to one.": (
             lambda lm, prompt: _said(lm, _between(lm, prompt)).softmax(0)
         ),

@@ -21,6 +21,7 @@ def _pooled() -> float:
 by_chance = Value(
     lambda: sum(a * b / n for n, a, b in MODULES),
     {
+        "Rounded to one decimal, this cannot be told from a wrong number of weights: give two.": lambda: 20.1,
         "The modules were pooled: the null hypothesis keeps each mask's size in each module, and adds up.": _pooled,
         "The second module adds a little too, though its masks are small.": lambda: 50 * 40 / 100,
         "The modules' chances were averaged: numbers of shared weights add up.": (
@@ -34,7 +35,7 @@ by_chance = Value(
         ),
     },
     "No discovery: the two masks favor the same module, and chance does the rest.",
-    tolerance=2e-3,
+    tolerance=3e-4,
 )
 
 

@@ -163,6 +163,12 @@ leaks = Function(
     _found,
     _splits,
     {
+        "No leak is found at all: compare the two words of a test's fact with what each training question shows.": (
+            lambda train, test: []
+        ),
+        "Every question is said to leak: a test question leaks only if both words of its fact met in one question.": (
+            lambda train, test: list(range(len(test)))
+        ),
         "Only right answers of the training were looked at; who is trained against a wrong choice hears of it too.": (
             _leaks(lambda q: [frozenset((q.fact.head, _right(q)))])
         ),

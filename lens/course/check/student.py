@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
+from lens.given import spelled
+
 
 @dataclass(frozen=True)
 class Student:
@@ -24,6 +26,7 @@ class Student:
     def __post_init__(self):
         if not isinstance(self.name, str):
             raise TypeError(f"A student is given by a text such as 'ada', and this is {self.name!r}.")
+        spelled("The student's name", self.name)
 
     @property
     def seed(self) -> int:

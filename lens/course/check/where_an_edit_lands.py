@@ -77,6 +77,7 @@ carriers = Function(
     lambda lm: [
         (lm, "The language of government in Sierra Leone is", "Sierra Leone", "Burmese"),
         (lm, "Lionel Messi is famous for success in the sport of", "Lionel Messi", "hockey and chess"),
+        (lm, "In business directories, the home city of Ralph Lauren is given as", "Ralph Lauren", "Seoul"),
     ],
     {
         "The mean over a segment's tokens was taken: a segment carries the sum of what its tokens carry.": (
@@ -87,6 +88,9 @@ carriers = Function(
         ),
         "Lengths were shared out: they do not add up to ‖G‖, and their squares only nearly to ‖G‖².": (
             lambda *given: _by_segment(*given, measure=_lengths)
+        ),
+        "A share can be negative, where a segment works against the rest: keep the sign.": (
+            lambda *given: _by_segment(*given).abs()
         ),
         "Only ‖δ‖ was measured: it says how the loss reacts; what the matrix receives has x in it too.": (
             lambda *given: _by_segment(*given, measure=lambda x, delta: delta.double().norm(dim=1))

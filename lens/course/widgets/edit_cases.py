@@ -14,6 +14,7 @@ from math import isfinite
 
 from lens.course.widgets.answers import answers
 from lens.course.widgets.explorer import Words
+from lens.course.widgets.relations import siblings, world_relations
 from lens.data.records import check_records
 from lens.edit import Change, Edit, Request
 from lens.edit.branch import thin
@@ -66,16 +67,24 @@ class PreparedEdit:
             raise ValueError("The prompt is empty: type at least one word.")
         return replace(self, questions=(AskedPrompt("free", text, self.new),))
 
-    def among(self, others: Iterable[PreparedEdit], neighbors: int) -> PreparedEdit:
-        """Itself; where it brings no neighbors of its own, the prompts of facts about other subjects stand in."""
+    def among(self, lm: LanguageModel, others: Iterable[PreparedEdit], neighbors: int) -> PreparedEdit:
+        """Itself; where it brings no neighbors of its own, prompts that ask the same of other subjects stand in.
+
+        These are the ``others`` with the same prompt, then those of the prompt's relation, where it has a known one; of
+        the latter the model's own word is hoped for.  One whose answer is the new target already would tell nothing.
+        """
         if any(q.measure == "neighborhood" for q in self.questions):
             return self
-        near = [
-            AskedPrompt("neighborhood", one.request.text, one.true)
-            for one in others
-            if one.request.subject != self.request.subject
-        ]
-        return replace(self, questions=(*self.questions, *near[:neighbors]))
+        request, near = self.request, {}
+        for one in others:
+            if one.request.prompt == request.prompt and one.request.subject != request.subject:
+                near[one.request.text] = one.true
+        more = [text for text in siblings(request.text, world_relations(2 * neighbors + 2)) if text not in near]
+        if more:
+            said = answers(lm, more, [self.new] * len(more), 1).ids[:, 0].tolist()
+            near |= {text: (word,) for text, word in zip(more, said)}
+        kept = [AskedPrompt("neighborhood", text, true) for text, true in near.items() if true[0] != self.new[0]]
+        return replace(self, questions=(*self.questions, *kept[:neighbors]))
 
 
 @dataclass(frozen=True)

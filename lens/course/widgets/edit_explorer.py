@@ -8,6 +8,7 @@ from lens.course.widgets.answers import UNIT
 from lens.course.widgets.edit_cases import Choice, PreparedEdit, case, choice, chosen, strengths
 from lens.course.widgets.explorer import Explorer, page
 from lens.course.widgets.in_page import in_page
+from lens.course.widgets.relations import world_relations
 from lens.edit import Request
 from lens.evaluate.editors import Editor
 from lens.model import LanguageModel
@@ -19,7 +20,8 @@ class EditExplorer(Explorer):
     """Facts edited with some editors, layers and strengths: what the model answers before and after.
 
     ``requests``: ``lens.Request``s or CounterFact records, one or several.  A record brings its paraphrases and
-    neighborhood prompts, at most ``neighbors`` of these; where there are none, the other facts' prompts stand in.
+    neighborhood prompts, at most ``neighbors`` of these; where there are none, prompts that ask the same of other
+    subjects stand in, if the prompt has the form of a relation that is known (``relations.py``).
     ``editors``: names of ``lens.edit``, or functions ``(lm, request) -> Edit``.  ``layers``: where to edit; by default
     every layer for the editors of one step, and where their settings say for the others.  ``sizes``: multiples of an
     editor's own edit; 0, the model as it is, is always among them, and an editor with a step size η shows s·η.
@@ -51,6 +53,8 @@ class EditExplorer(Explorer):
         if not given:
             raise ValueError("There is no fact to edit: give at least one lens.Request or record.")
         layers = None if layers is None else list(layers)
+        if layers == []:
+            raise ValueError("There are no layers to edit: give at least one, or leave the argument out.")
         editors = [editors] if isinstance(editors, str) or callable(editors) else editors
         self._lm, self._k, self._neighbors = lm, k, neighbors
         self._sizes = strengths(sizes)
@@ -59,7 +63,7 @@ class EditExplorer(Explorer):
         if not self._choices:
             raise ValueError("There is no editor: name at least one, such as 'shift'.")
         alone = [PreparedEdit.of(lm, one, neighbors) for one in given]
-        self._facts = [fact.among(alone, neighbors) for fact in alone]
+        self._facts = [fact.among(lm, alone, neighbors) for fact in alone]
         super().__init__(
             {
                 "editors": [
@@ -87,7 +91,7 @@ class EditExplorer(Explorer):
             fact = self._facts[number]
         else:
             asked = Request(*(str(request.get(name, "")).strip() for name in ("prompt", "subject", "target")))
-            fact = PreparedEdit.of(lm, asked, self._neighbors).among(self._facts, self._neighbors)
+            fact = PreparedEdit.of(lm, asked, self._neighbors).among(lm, self._facts, self._neighbors)
         if "free" in request:
             fact = fact.asked(str(request["free"]).rstrip())
         if "layer" in request or "eta" in request:
@@ -111,6 +115,7 @@ class EditExplorer(Explorer):
         facts = [
             {
                 "text": fact.request.text,
+                "prompt": fact.request.prompt,
                 "subject": fact.request.subject,
                 "target": repr(fact.request.target_new),
                 "new": fact.new,
@@ -121,6 +126,7 @@ class EditExplorer(Explorer):
         ]
         sizes = [s for s in self._sizes if s]
         settings = {"editors": editors, "sizes": sizes, "k": self._k, "neighbors": self._neighbors, "facts": facts}
+        settings["relations"] = world_relations(2 * self._neighbors + 2)
         return in_page("edit", self._lm, **settings)
 
     def summary(self) -> str:

@@ -7,12 +7,17 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lens.course.widgets.in_page import digests
 from lens.mask import Subnetwork
+
+if TYPE_CHECKING:
+    from IPython.display import Markdown
 
 PAGE = Path(__file__).with_name("page")
 """The folder of everything that runs in a page."""
@@ -21,8 +26,8 @@ PARTS = ("products", "tokenizer", "weights", "forward", "backward", "read", "edi
 """The engine's files in the order of reading; each uses only what it declares itself and what the others declare."""
 
 KERNEL = (
-    *("text", "words", "request", "lens_case", "upper", "edit_case"),
-    *("masks", "mask_case", "chance", "overlap_case", "respond"),
+    *("text", "words", "request", "lens_case", "upper", "relations", "edit_case"),
+    *("masks", "mask_case", "chance", "overlap_case", "region_case", "respond"),
 )
 """What answers the explorers' requests with the engine: ``openKernel`` and ``respond``, see ``respond.js``."""
 
@@ -30,6 +35,23 @@ KERNEL = (
 def engine_script() -> str:
     """The engine as one script: its functions, and nothing that runs."""
     return "\n".join((PAGE / "engine" / f"{part}.js").read_text("utf-8") for part in PARTS)
+
+
+def listing(*names: str) -> Markdown:
+    """The engine's functions of these names, each with the formula above it, as they stand in its files.
+
+    Raises ``ValueError`` where the engine has no such function.
+    """
+    from IPython.display import Markdown  # a notebook has it already; elsewhere it is slow to import
+
+    script, found = engine_script(), []
+    for name in names:
+        whole = re.search(rf"(?ms)^(?:/\*\*(?:(?!\*/).)*\*/\n)?function {re.escape(name)}\(.*?^}}$", script)
+        if not whole:
+            known = ", ".join(re.findall(r"(?m)^function (\w+)", script))
+            raise ValueError(f"The engine has no function {name!r}: choose one of {known}.")
+        found.append(whole[0])
+    return Markdown("```js\n{}\n```".format("\n\n".join(found)))
 
 
 def kernel_script() -> str:

@@ -138,7 +138,7 @@ class Explorer(anywidget.AnyWidget):
         """
         if model and self._needs() != IN_PAGE:
             raise ValueError(
-                f"Only a lens, edit or mask explorer of {IN_PAGE!r} as it is shipped can take its model along: leave "
+                f"Only an explorer that asks {IN_PAGE!r} as it is shipped can take its model along: leave "
                 "model=True out, and the file shows what was computed."
             )
         page = standing.page(self.summary(), self.html(at_once=model), inside() if model else "")

@@ -18,7 +18,7 @@ KIND = "gpt2"
 
 
 def in_page(explorer: str, lm: LanguageModel, **settings) -> dict | None:
-    """What an explorer of this kind (``"lens"``, ``"edit"``, ``"mask"``) needs in a page; None for another model.
+    """What an explorer (``"lens"``, ``"edit"``, ``"mask"``, ``"overlap"``) needs in a page; None for another model.
 
     >>> import lens
     >>> in_page("lens", lens.load("mini"), k=3)

@@ -28,7 +28,9 @@ class LensExplorer(Explorer):
     ``prompts``: texts, or pairs (prompt, target).  ``quantities`` are what is read: ``"stream"``, the residual stream
     after each layer (``lens.logit_lens``), or a site of the model, what spans its gradient (``lens.backward_lens``;
     then every prompt needs a target).  One is shown by itself, two or more in two panels.  ``k`` words are kept from
-    either end of LL.  ``layers`` are all, or about a dozen of a deep model, the last always among them.
+    either end of LL.  ``layers`` are all, or about a dozen of a deep model, the last always among them.  ``color``:
+    what the cells show first, the ``"size"`` of a vector or the ``"rank"`` of the target; by default of the stream
+    where the target stands, of a gradient where it is large.
 
     Raises ``ValueError`` in one sentence for an unknown quantity, a missing target, a prompt of no tokens or of more
     than 32, and ``IndexError`` for an unknown layer.
@@ -49,6 +51,7 @@ class LensExplorer(Explorer):
         quantities: Sequence[str] = (STREAM,),
         k: int = 10,
         layers: Iterable[int] | None = None,
+        color: str | None = None,
     ):
         quantities = [quantities] if isinstance(quantities, str) else list(quantities)
         prompts = [prompts] if isinstance(prompts, str) else list(prompts)
@@ -59,6 +62,8 @@ class LensExplorer(Explorer):
                 raise ValueError(f"There is no quantity {name!r}: choose of {', '.join((STREAM, *lm.sites))}.")
         if not 1 <= k <= WORDS:
             raise ValueError(f"k is {k}: ask for at least 1 and at most {WORDS} words.")
+        if color not in (None, "size", "rank"):
+            raise ValueError(f"There is no color {color!r}: choose 'size' or 'rank'.")
         depth = len(lm.layers)
         if layers is None:
             layers = range(depth - 1, -1, -max(1, depth // LAYERS))
@@ -71,9 +76,11 @@ class LensExplorer(Explorer):
 
         words = Words()
         cases = [self._case(*((p, None) if isinstance(p, str) else p), words) for p in prompts]
+        ranked = quantities[0] == STREAM and cases[0]["first"] is not None
         super().__init__(
             {
                 "model": lm.name,
+                "color": color or ("rank" if ranked else "size"),
                 "last": lm.vocabulary_size - 1,
                 "layers": self._layers,
                 "quantities": [_described(name) for name in quantities],

@@ -1,6 +1,7 @@
-"""What does a model say without a subnetwork, or without one layer's or one site's part of it?
+"""What does a model say without a subnetwork, without one part of it, or with one part given back?
 
-    W ← W ∘ (1 − m),      m the whole mask, or m in one layer, or at one site, and 0 elsewhere
+    W ← W ∘ (1 − m),      m the whole mask, or m in one layer or at one site and 0 elsewhere,
+                          or the whole mask but for one layer or one head, where it is 0
 
 The layers below the lowest mask run once; of the rest, every variant runs again.
 """
@@ -15,6 +16,7 @@ import torch
 from lens.course.widgets.answers import Answers, answers, next_words
 from lens.course.widgets.explorer import Words
 from lens.data import Knowledge, Prompt
+from lens.kernels.bits import pack
 from lens.mask import Subnetwork
 from lens.model import LanguageModel
 from lens.model.batch import pad
@@ -64,12 +66,33 @@ def _first(lm: LanguageModel, prompt: Prompt) -> list[int]:
 
 
 def parts(subnetwork: Subnetwork) -> list[Subnetwork]:
-    """The whole, then each layer's part, then each site's."""
+    """The whole, then each layer's part, then each site's, then, of several layers, the whole but for each layer."""
     layers, sites = layers_and_sites(subnetwork)
     of_layers = [(lambda key, layer=layer: key[0] == layer) for layer in layers]
     of_sites = [(lambda key, site=site: key[1] == site) for site in sites]
-    some = [{key: b for key, b in subnetwork.bits.items() if belongs(key)} for belongs in (*of_layers, *of_sites)]
+    all_but = [(lambda key, layer=layer: key[0] != layer) for layer in layers[: len(layers) * (len(layers) > 1)]]
+    chosen = (*of_layers, *of_sites, *all_but)
+    some = [{key: b for key, b in subnetwork.bits.items() if belongs(key)} for belongs in chosen]
     return [subnetwork, *(subnetwork.with_bits(bits, "a part") for bits in some)]
+
+
+def heads(subnetwork: Subnetwork) -> dict[int, int]:
+    """Layer → number of its heads, of the layers whose attention is masked."""
+    found: dict[int, int] = {}
+    for layer, _, head in subnetwork.density("head"):
+        found[layer] = max(found.get(layer, 0), head + 1)
+    return found
+
+
+def but_for_head(subnetwork: Subnetwork, layer: int, head: int) -> Subnetwork:
+    """The whole but for one head: its outputs of q, k and v (shared where heads share them), its inputs of attn_out."""
+    bits, every = dict(subnetwork.bits), heads(subnetwork)[layer]
+    for key in [key for key in bits if key[0] == layer and key[1].startswith("attn_")]:
+        m = subnetwork.mask(*key).clone()
+        by_head = (m if key[1] == "attn_out" else m.T).unflatten(0, (-1, subnetwork.head_dim))  # [heads, head_dim, …]
+        by_head[head * len(by_head) // every] = False
+        bits[key] = pack(m)
+    return subnetwork.with_bits(bits, "all but a head")
 
 
 def layers_and_sites(subnetwork: Subnetwork) -> tuple[list[int], list[str]]:
@@ -79,20 +102,20 @@ def layers_and_sites(subnetwork: Subnetwork) -> tuple[list[int], list[str]]:
     )
 
 
-def said(lm: LanguageModel, subnetwork: Subnetwork, asked: Sequence[AskedFact], k: int) -> dict:
-    """Plain JSON: the ``questions``, what is said ``before`` [questions] and ``after`` [parts][questions]."""
+def said(lm: LanguageModel, asked: Sequence[AskedFact], removed: Sequence[Subnetwork], k: int) -> dict:
+    """Plain JSON: the ``questions``, what is said ``before`` [questions] and ``after`` [removed][questions]."""
     words = Words()
     rows = [lm.encode(q.text) for q in asked]
     ids, real = pad(rows)
     with torch.no_grad():
-        upper = UpperLayers(lm, ids, min(layer for layer, _ in subnetwork.bits))
+        upper = UpperLayers(lm, ids, min(layer for one in removed for layer, _ in one.bits))
         last = torch.arange(len(rows)), real.sum(1) - 1
 
         def read(normed) -> Answers:
             return next_words(lm, normed[last], [q.token for q in asked], k)
 
         before, after = read(upper.normed), []
-        for part in parts(subnetwork):
+        for part in removed:
             with part.removed(lm):
                 after.append(read(upper()))
     return {

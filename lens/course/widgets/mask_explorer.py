@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from lens.course.widgets.answers import UNIT
 from lens.course.widgets.explorer import Explorer, page
 from lens.course.widgets.in_page import digests, in_page
-from lens.course.widgets.mask_cases import AskedFact, densities, questions, said, typed
+from lens.course.widgets.mask_cases import AskedFact, but_for_head, densities, heads, parts, questions, said, typed
 from lens.course.widgets.named_masks import Masks, Named, named
 from lens.data import Knowledge, knowledge, target_kgs
 from lens.model import LanguageModel
@@ -18,8 +18,8 @@ class MaskExplorer(Explorer):
 
     ``subnetworks``: one, a list, or a dict by (TargetKG, seed); files may stand in their place.  ``kgs``: the facts to
     ask for, by TargetKG, where it is none of the built-in ones.  ``k``: words shown behind each prompt.  Prompts are
-    answered without the whole subnetwork, without each layer's part of it, and without each site's.  In a running
-    notebook a prompt of one's own can be typed.
+    answered without the whole subnetwork, without each layer's part of it, without each site's, and with each layer's
+    part given back.  In a running notebook a prompt of one's own can be typed, and a head's part given back.
 
     The model is afterwards what it was, bit for bit.  Raises ``ValueError`` for another model than the subnetworks',
     and for a TargetKG whose facts are not known, and what ``load`` raises.
@@ -38,22 +38,38 @@ class MaskExplorer(Explorer):
         for one in self._masks:
             one.subnetwork.check(lm)
         groups = dict.fromkeys(one.group for one in self._masks)
-        asked = {group: questions(lm, _facts(group, kgs or {})) for group in groups}
-        masks = [self._mask(one, asked[one.group]) for one in self._masks]
-        kernel = in_page("mask", lm, masks=digests(one.subnetwork for one in self._masks), k=k)
+        by_group = {group: questions(lm, _facts(group, kgs or {})) for group in groups}
+        self._asked = [by_group[one.group] for one in self._masks]
+        masks = [self._mask(one, asked) for one, asked in zip(self._masks, self._asked)]
+        asked = [[[q.of, q.text, q.token] for q in some] for some in self._asked]
+        kernel = in_page("mask", lm, masks=digests(one.subnetwork for one in self._masks), asked=asked, k=k)
         super().__init__({"masks": masks, "unit": UNIT, "kernel": kernel})
 
     def _mask(self, one: Named, asked: tuple[AskedFact, ...]) -> dict:
         names = {"group": one.group, "label": one.label}
-        return names | densities(one.subnetwork) | said(self._lm, one.subnetwork, asked, self._k)
+        return names | densities(one.subnetwork) | said(self._lm, asked, parts(one.subnetwork), self._k)
 
     def compute(self, request: dict) -> dict:
-        """A typed ``prompt``, answered with and without the parts of subnetwork number ``mask``."""
+        """A typed ``prompt``, answered with and without the parts of subnetwork number ``mask``, and all but each head.
+
+        With ``layer`` in the prompt's place, the prepared prompts, without all of it but each head of this layer.
+        """
         number, prompt = request.get("mask"), str(request.get("prompt", "")).rstrip()
         if number not in range(len(self._masks)):
             raise ValueError(f"There is no subnetwork number {number!r}: there are {len(self._masks)}.")
-        asked = [AskedFact("typed", *typed(self._lm, prompt))]
-        return {"mask": number, **said(self._lm, self._masks[number].subnetwork, asked, self._k)}
+        one = self._masks[number].subnetwork
+        found, known = {"mask": number}, heads(one)
+        if "layer" in request:
+            layer = request["layer"]
+            if not isinstance(layer, int) or isinstance(layer, bool) or layer not in known:
+                has = ", ".join(map(str, known)) or "none"
+                raise ValueError(f"Layer {layer!r} has no heads in this subnetwork; those that have: {has}.")
+            asked, found["layer"], known = self._asked[number], layer, {layer: known[layer]}
+        else:
+            asked = [AskedFact("typed", *typed(self._lm, prompt))]
+        given_back = [but_for_head(one, layer, head) for layer, count in known.items() for head in range(count)]
+        removed = given_back if "layer" in request else [*parts(one), *given_back]
+        return found | said(self._lm, asked, removed, self._k)
 
     def _subnetworks(self) -> list:
         return [one.subnetwork for one in self._masks]

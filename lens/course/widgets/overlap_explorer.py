@@ -6,8 +6,11 @@ from collections.abc import Iterable
 from itertools import combinations
 
 from lens.course.widgets.explorer import Explorer, page
-from lens.course.widgets.in_page import digests
+from lens.course.widgets.in_page import digests, in_page
+from lens.course.widgets.mask_cases import AskedFact, said, typed
 from lens.course.widgets.named_masks import Masks, named
+from lens.course.widgets.overlap_cases import removals
+from lens.model import LanguageModel
 from lens.overlap import Measured, Overlap, compare
 
 FEW = 6
@@ -22,7 +25,9 @@ class OverlapExplorer(Explorer):
 
     ``subnetworks``: a list, or a dict by (TargetKG, seed), of 2 to 30; files may stand in their place.  Every two are
     compared.  Where there are more than six, comparisons by layer and site, and of three, are kept for those of one
-    TargetKG; in a running notebook any three can be chosen.  Raises what ``lens.overlap.compare`` and ``load`` raise.
+    TargetKG; in a running notebook any three can be chosen.  With their model ``lm`` a prompt can be typed, to see
+    what is said without the weights that they share, or that only one of them has; ``k``: words shown behind it.
+    Raises what ``lens.overlap.compare`` and ``load`` raise, and ``ValueError`` for another model than theirs.
 
     >>> import lens
     >>> explorer = OverlapExplorer([lens.mask.shipped("building", seed) for seed in range(3)])
@@ -32,10 +37,12 @@ class OverlapExplorer(Explorer):
 
     _esm, _css = page("overlap")
 
-    def __init__(self, subnetworks: Masks):
-        self._masks = named(subnetworks)
+    def __init__(self, subnetworks: Masks, lm: LanguageModel | None = None, k: int = 4):
+        self._masks, self._lm, self._k = named(subnetworks), lm, k
         if not 2 <= len(self._masks) <= MOST:
             raise ValueError(f"Give 2 to {MOST} subnetworks to compare, not {len(self._masks)}.")
+        if lm is not None:
+            self._masks[0].subnetwork.check(lm)  # that all are of one model compare() says
         numbers = range(len(self._masks))
         groups = [one.group for one in self._masks]
         close = [numbers] if len(numbers) <= FEW else [[i for i in numbers if groups[i] == g] for g in set(groups)]
@@ -48,7 +55,8 @@ class OverlapExplorer(Explorer):
                 "unit": overlap.unit,
                 "parts": ["all layers and sites", *(name for name, _ in _by_part(overlap))],
                 "found": {",".join(map(str, some)): each for some, each in found.items()},
-                "kernel": {"explorer": "overlap", "masks": digests(one.subnetwork for one in self._masks)},
+                "asks": lm is not None,
+                "kernel": self._in_page(digests(self._subnetworks())),
             }
         )
 
@@ -61,12 +69,30 @@ class OverlapExplorer(Explorer):
         return [_row(overlap), *(_row(part) for _, part in _by_part(overlap) if by_part)]
 
     def compute(self, request: dict) -> dict:
-        """Any two or three subnetworks by number, ``of``, with all their parts."""
+        """Any two or three subnetworks by number, ``of``, with all their parts.
+
+        With a typed ``prompt``, what the model says without each region of their Venn diagram, without each of them,
+        and without all.
+        """
         asked, known = request.get("of"), range(len(self._masks))
         of = tuple(sorted({i for i in asked if isinstance(i, int) and i in known})) if isinstance(asked, list) else ()
         if len(of) not in (2, 3):
             raise ValueError("Choose two or three different subnetworks.")
-        return {"of": ",".join(map(str, of)), "found": self._found(of, True)}
+        name = {"of": ",".join(map(str, of))}
+        if "prompt" not in request:
+            return {**name, "found": self._found(of, True)}
+        if self._lm is None:
+            raise ValueError("This explorer has no model to ask: give it one, OverlapExplorer(subnetworks, lm).")
+        asked = [AskedFact("typed", *typed(self._lm, str(request["prompt"]).rstrip()))]
+        return name | said(self._lm, asked, removals([self._masks[i].subnetwork for i in of]), self._k)
+
+    def _in_page(self, masks: list[str]) -> dict:
+        """What the page's kernel is told: with a model that it holds it can be asked, and without one it compares."""
+        alone = {"explorer": "overlap", "masks": masks}
+        return (self._lm and in_page("overlap", self._lm, masks=masks, k=self._k)) or alone
+
+    def _subnetworks(self) -> list:
+        return [one.subnetwork for one in self._masks]
 
     def summary(self) -> str:
         """What the explorer shows, in a sentence of plain text."""

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import torch
 
-from lens.data import paths
+from lens.data import manifest, paths
 from lens.mask.places import places
 from lens.model import LanguageModel
 from lens.model.families import family_of
@@ -154,6 +154,8 @@ def _config(what):
     if not name:
         return what
     folder = paths.model(name) if name in paths.BUILT_IN else Path(name).expanduser()
+    if name in paths.BUILT_IN and not folder.is_dir():
+        raise ValueError(f"The model {name!r} is not on this machine: {manifest.remedy(f'{name}/config.json')}")
     if not folder.is_dir():
         raise ValueError(
             f"The model {name!r} is not known: give one of {', '.join((*paths.BUILT_IN, *KNOWN))}, a folder, or a "

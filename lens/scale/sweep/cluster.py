@@ -131,12 +131,30 @@ def _outcome(future, job: Job, attempts: int) -> Outcome:
         return replace(future.result(), attempts=attempts)
     if future.status != "error":
         raise RuntimeError(GONE)
-    error, worker = future.exception(), None
-    text = sentence(error)
-    if isinstance(error, KilledWorker):
-        died, worker = error.allowed_failures + 1, error.last_worker.address
-        text = f"{died} worker{'s' * (died > 1)} died with it, the last {worker}: see its log."
+    error = future.exception()
+    text, worker = (
+        (_death(error), error.last_worker.address) if isinstance(error, KilledWorker) else (sentence(error), None)
+    )
     return Outcome(job, error=text, worker=worker, attempts=attempts)
+
+
+def _death(error) -> str:
+    """A ``KilledWorker`` in words."""
+    died, worker = error.allowed_failures + 1, error.last_worker.address
+    return f"{died} worker{'s' * (died > 1)} died with it, the last {worker}: see its log."
+
+
+def made(client, builder: Callable, *arguments, resources: Mapping[str, float] | None, **options) -> list[Job]:
+    """The jobs that ``builder`` makes on a worker; ``RuntimeError`` where worker or scheduler die meanwhile."""
+    from distributed import CancelledError, KilledWorker
+    from distributed.comm import CommClosedError
+
+    try:
+        return client.submit(builder, *arguments, **options, pure=False, resources=resources).result()
+    except KilledWorker as error:
+        raise RuntimeError(f"The jobs could not be made: {_death(error)}") from None
+    except (CancelledError, CommClosedError):
+        raise RuntimeError(GONE) from None
 
 
 def _on_worker(work: Callable[[Job], Outcome], job: Job) -> Outcome:

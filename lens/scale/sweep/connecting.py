@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -57,7 +58,7 @@ def _answers(address: str) -> None:
         what = f"a {found.lower()} answers"
     except (asyncio.TimeoutError, OSError):
         what = f"nothing answered as a scheduler does within {PATIENCE} seconds"
-    except ValueError as error:
+    except (TypeError, ValueError) as error:  # an address of another protocol, or one that asks for credentials
         what = sentence(error).rstrip(".")
     except Exception:  # as the bytes of another protocol are taken
         what = "what answers is no scheduler"
@@ -71,7 +72,10 @@ def _answers(address: str) -> None:
 def local(workers: int) -> Iterator:
     """A Dask cluster of ``workers`` processes on this machine, among which its processors are divided evenly.
 
-    In a script, start it below ``if __name__ == "__main__":``, for each worker imports the script.
+    In a script, start it below ``if __name__ == "__main__":``, for each worker imports the script.  The processes know
+    each other by credentials made for this cluster alone, so that other users of the machine cannot run code in them;
+    its address is of use to nobody who has not got ``cluster.security``.  Without the package ``cryptography`` there
+    are no credentials, and a warning says so.
 
     Raises ``ValueError`` for fewer than one worker, and ``ImportError`` where ``distributed`` is not installed.
     """
@@ -96,9 +100,21 @@ def local(workers: int) -> Iterator:
             memory_limit=0,  # a worker keeps its model, and must not be paused for that
             silence_logs=logging.CRITICAL,
             env={"OMP_NUM_THREADS": str(share)},
+            security=_credentials(distributed),
         ) as cluster,
     ):
         yield cluster
+
+
+def _credentials(distributed):
+    try:
+        return distributed.Security.temporary()
+    except ImportError:
+        warnings.warn(
+            "Any user of this machine can run code in these workers while they last, for without the package "
+            "cryptography they have no credentials: install it with 'pip install lens-book[sweep]'.",
+            stacklevel=5,
+        )
 
 
 def _distributed():

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
+from lens.results.lock import held_alone
 from lens.results.provenance import VERSION
 from lens.scale.sweep.job import Job, check_jobs
 from lens.scale.sweep.results import Outcome, Results
@@ -17,6 +18,7 @@ from lens.scale.sweep.store import Store
 from lens.scale.sweep.work import perform
 
 
+@held_alone(folders=("folder",))
 def run(
     jobs: Iterable[Job],
     folder: str | Path,
@@ -40,7 +42,7 @@ def run(
     files (``Job``) need a folder that all workers see.
 
     Raises ``ValueError`` where a result in ``folder`` is of another job with the same name, before anything runs, and
-    ``OSError`` for a scheduler that cannot be reached.
+    ``OSError`` for a scheduler that cannot be reached and for a folder that another sweep is writing to.
 
     >>> import tempfile
     >>> jobs = [Job(f"mean-{n}", "statistics:fmean", {"data": list(range(n))}) for n in (0, 4)]

@@ -49,7 +49,7 @@ class Store:
             identity, before = held["identity"], {key: held[key] for key in _decides(job)}
             if held["format"] != FORMAT:
                 return None
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
         if identity != job.identity:
             raise ValueError(

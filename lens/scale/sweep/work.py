@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from lens.results.lock import alone
 from lens.results.provenance import VERSION
 from lens.results.sentence import sentence
 from lens.scale.sweep.job import Job
@@ -63,12 +64,5 @@ def _alone(folder: Path, name: str, mark: str) -> Iterator[Path]:
             "a file system that all workers share."
         )
     own = folder / name
-    own.mkdir(exist_ok=True)
-    with open(own / ".lock", "w") as lock:
-        try:
-            import fcntl
-
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        except (ImportError, OSError):  # Windows, and file systems without locks
-            pass
+    with alone(own, inside=True, wait=True):
         yield own

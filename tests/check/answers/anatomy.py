@@ -116,6 +116,7 @@ ANSWERS = {
             "1 − d was left out": 0.03 / (0.1 / 10_000) ** 0.5,
             "sign is reversed": -10,
         },
+        blind=[300 / 1000**0.5, 3.0],
     ),
     "heads": Answers(
         right=[by_view, by_chunks, by_slices],
@@ -129,6 +130,10 @@ ANSWERS = {
             "The rows are still there": lambda m, heads: m.float().view(len(m), 3, heads, -1).mean(-1),
             "density of the whole": lambda m, heads: by_view(m, heads) / m.float().mean(),
         },
+        blind=[
+            lambda m, heads: m.float().view(3, len(m), heads, -1).mean((1, 3)),
+            lambda m, heads: m.float().view(len(m), 3, heads, -1).std((0, 3)),
+        ],
     ),
     "chosen": Answers(
         right=[by_threshold, by_sorting, by_places],

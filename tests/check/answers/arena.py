@@ -91,6 +91,7 @@ ANSWERS = {
             "percents": [[100, 0, 40], [100, 50, 80]],
             "transposed": [[1, 1], [0, 0.5], [0.4, 0.8]],
         },
+        blind=[[[1, 0, 0.4], [1, 1, 0.8]], [[1, 0.5, 0.4], [1, 0.5, 0.8]]],
     ),
     "insert": Answers(
         right=[by_inverse, by_statistics, by_whitening],
@@ -104,6 +105,10 @@ ANSWERS = {
             "transposed": lambda *given: by_inverse(*given).T,
             "W after the edit": lambda W, *rest: W + by_inverse(W, *rest),
         },
+        blind=[
+            lambda W, C, k, v: torch.outer(v, k),
+            lambda W, C, k, v: by_inverse(W, torch.eye(len(k)), k, v) / 2,
+        ],
     ),
     "paired": Answers(
         right=[in_python, in_numpy, by_covariance],
@@ -120,6 +125,10 @@ ANSWERS = {
             ],
             "stands for the two ends": lambda a, b: [in_python(a, b)[0], in_python(a, b)[2] - in_python(a, b)[0]],
         },
+        blind=[
+            around(lambda a, b: 1.96 * a.std() / len(a) ** 0.5),
+            lambda a, b: in_python(a, b)[1:],
+        ],
     ),
     "fooled": Answers(
         right=[

@@ -114,6 +114,7 @@ ANSWERS = {
             "third word has the wrong sign": ["ung", "the", "Paris"],
             "still has b in it": ["ung", "the", "ung"],
         },
+        blind=[["ung", "the", "the"], ["the", "Paris", "Rome"]],
     ),
     "shift": Answers(
         right=[by_hooks, by_capture, by_stream],
@@ -151,6 +152,10 @@ ANSWERS = {
             "Upside down": lambda v, eps: (1 + eps / v.var(-1, correction=0)).sqrt(),
             "what is lost": lambda v, eps: 1 - (1 + eps / v.var(-1, correction=0)).rsqrt(),
         },
+        blind=[
+            lambda v, eps: v.var(-1, correction=0) / (v.norm(dim=-1) + eps),
+            lambda v, eps: 1 / (v.var(-1, correction=0) + eps).sqrt(),
+        ],
     ),
     "whose": Answers(
         right=[

@@ -79,6 +79,7 @@ ANSWERS = {
             "outside the mask has a slope too": [[1, 0, 1], [0, 4, 0], [-0.75, 0, 0.75]],
             "derivative is zero": [[1, 0, 1], [0, 4, 0], [0, 0, 0]],
         },
+        blind=[[[1, 0, 1], [0, 4, 0], [-1, -1, 1]], [[0, 1, 0], [0, 4, 0], [-0.75, -0.75, 0.75]]],
     ),
     "masked": Answers(
         right=[straight, Through.apply, with_gumbels, in_double],
@@ -86,11 +87,13 @@ ANSWERS = {
             "nothing comes back": lambda W, score, u, tau: W * (1 - (soft(score, u, tau) > 0.5).float()),
             "soft on the way up": lambda W, score, u, tau: W * (1 - soft(score, u, tau)),
             "keeps the weights in the mask": lambda *given: straight(*given, keep=lambda m: m),
-            "wrong sign: it must come back": lambda W, score, u, tau: straight(W, score, u, tau).detach()
-            + W * (soft(score, u, tau) - soft(score, u, tau).detach()),
+            "wrong sign: it must come back": lambda W, score, u, tau: (
+                straight(W, score, u, tau).detach() + W * (soft(score, u, tau) - soft(score, u, tau).detach())
+            ),
             "ignores τ": lambda W, score, u, tau: straight(W, score, u, 1.0),
-            "that of σ(l/τ)": lambda W, score, u, tau: straight(W, score, u, tau).detach()
-            - W * ((score / tau).sigmoid() - (score / tau).sigmoid().detach()),
+            "that of σ(l/τ)": lambda W, score, u, tau: (
+                straight(W, score, u, tau).detach() - W * ((score / tau).sigmoid() - (score / tau).sigmoid().detach())
+            ),
             "u was added as it is": lambda *given: straight(
                 *given, soft=lambda score, u, tau: torch.sigmoid((score + u) / tau)
             ),
@@ -108,6 +111,7 @@ ANSWERS = {
             "in the middle": [1, 1, 0.75, 1.5, 2],
             "last one's sign": [1, 1, 1.5, 0, 1],
         },
+        blind=[[0, 0, 0, 0, 0], [1, 0, 0, 0, 0]],
     ),
     "sorted_again": Answers(
         right=[

@@ -125,6 +125,7 @@ ANSWERS = {
             "like the edited one": [[3, -6], [3, -6], [3, -6]],
             "transposed": [[3, 0, -2], [-6, 0, 4]],
         },
+        blind=[[[3, -6], [0, 0], [2, -4]], [[3, -6], [1, -2], [-2, 4]]],
     ),
     "shift": Answers(
         right=[by_token, by_capture, by_change],
@@ -166,6 +167,10 @@ ANSWERS = {
             "the others do hear": lambda a, others: a - qr(a, others),
             "key is a itself": lambda a, others: a,
         },
+        blind=[
+            lambda a, others: least_squares(a, others) / 2,
+            lambda a, others: torch.linalg.pinv(others) @ others @ a,
+        ],
     ),
     "protected": Answers(
         right=[

@@ -160,6 +160,7 @@ ANSWERS = {
             "not the cosine": [[-2.5, 7.5], [-1.5 / 90**0.5, 4.5 / 90**0.5]],
             "other way round": [[-1.5, 4.5], [-2.5, 7.5]],
         },
+        blind=[[[-2.5, 7.5], [-3, 9]], [[-5, 15], [-1.5, 4.5]]],
     ),
     "top": Answers(
         right=[rows(lambda p, p0: p - p0), by_autograd, target_by_target],
@@ -176,6 +177,10 @@ ANSWERS = {
             "derivatives by the logits": lambda v, E, p0: torch.softmax(E @ v, 0) - p0,
             "stopped with RuntimeError": lambda v, E, p0: (v @ E).softmax(0) @ E - p0 @ E,
         },
+        blind=[
+            rows(lambda p, p0: (p - p0) / len(p)),
+            rows(lambda p, p0: (p - p0).abs()),
+        ],
     ),
     "step": Answers(
         right=[by_hook, by_weights, by_backward],

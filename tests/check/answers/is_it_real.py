@@ -209,6 +209,7 @@ ANSWERS = {
             "still missing": 0.75,
             "The whole model has a loss too": 1 - log(2_000) / log(20_000),
         },
+        blind=[0.1, 0.5],
     ),
     "varied": Answers(
         right=[by_permutation, by_noise, by_random_sample],
@@ -225,6 +226,10 @@ ANSWERS = {
             "nearest whole number": truncating,
             "it stopped": lambda m, share: m,
         },
+        blind=[
+            lambda m, share, generator: m,
+            lambda m, share, generator: torch.zeros_like(m),
+        ],
     ),
     "promise": Answers(
         right=[by_capture, by_autograd, by_factors],

@@ -188,6 +188,10 @@ ANSWERS = {
                 n * floor(1, d, V, b, 1e30), 1e3 * 2 * n * d * V / r / 1e9
             ),
         },
+        blind=[
+            lambda *given: sum(times(*given)) / 2,
+            lambda n, d, V, b, r: floor(n, d, V, b / 2, r),
+        ],
     ),
     "tile": Answers(
         right=[tile, by_groups, one_by_one],
@@ -245,6 +249,10 @@ ANSWERS = {
             "vocabulary is the second axis": lambda blocks: kl(torch.cat(blocks, 1).T),
             "opposite way": lambda blocks: -running(blocks),
         },
+        blind=[
+            lambda blocks: running(blocks) / math.log(2),
+            lambda blocks: torch.cat([kl(z) for z in blocks]),
+        ],
     ),
     "which_step": Answers(
         right=[lambda *given: address(*given).tolist(), address, by_sampling, lambda *given: address(*given).numpy()],

@@ -105,6 +105,7 @@ ANSWERS = {
             "lists the words from the top down": [3, 0, 4, 2, 1],
             "These are the logits": [2, -1, 0, 3, 2],
         },
+        blind=[[1, 4, 3, 0, 0], [1, 4, 2, 0, 1], [0, 4, 3, 1, 1]],
     ),
     "after_attention": Answers(
         right=[by_subtracting, by_adding, before_the_norm],
@@ -123,6 +124,8 @@ ANSWERS = {
                 lm, (states(lm, prompt)[1:] - passing(lm, prompt, at(lm, "ff2")))[:, -1]
             ).softmax(-1),
             "ln_f is missing": lambda lm, prompt: (between(lm, prompt)[:, -1] @ lm.unembedding.T).softmax(dim=1),
+            "went through ln_f twice": lambda lm, prompt: read(lm, states(lm, prompt)[1:, -1]).softmax(-1),
+            "hidden_states[1:] without ln_f": lambda lm, prompt: lm.head(states(lm, prompt)[1:, -1]).softmax(-1),
             "a hook of yours": lambda lm, prompt: read(lm, between(lm, prompt, leave=True)[:, -1]).softmax(-1),
             "ran over the layers": lambda lm, prompt: read(lm, between(lm, prompt)[:, -1]).softmax(0),
             "These are logits": lambda lm, prompt: read(lm, between(lm, prompt)[:, -1]),
@@ -131,6 +134,9 @@ ANSWERS = {
             "first token's stream": lambda lm, prompt: read(lm, between(lm, prompt)[:, 0]).softmax(-1),
         },
         context=lambda lm: (lm,),
+        blind=[
+            lambda lm, prompt: read(lm, between(lm, prompt)[:, -1]).softmax(-1).argmax(-1),
+        ],
     ),
     "settles": Answers(
         right=[

@@ -116,6 +116,7 @@ ANSWERS = {
             "first token's outer product alone": [[2, -1], [0, 0], [4, -2]],
             "constant factor": [[1, -0.5], [0, 1.5], [2, 0.5]],
         },
+        blind=[[[2, -1], [0, 3], [4, -2]], [[2, -1], [0, 3]], [[2, 1], [0, 3], [4, 5]]],
     ),
     "cosine": Answers(
         right=[by_tables, by_sums, token_by_token],
@@ -137,6 +138,11 @@ ANSWERS = {
             "stopped with RuntimeError": lambda x, d, y, e: ((x * y).sum(1) * (d * e).sum(1)).sum(),
             "matrix of the gradient's size": of_matrices,
         },
+        blind=[
+            lambda *given: by_tables(*given).abs(),
+            lambda *given: 1 - by_tables(*given),
+            lambda *given: by_tables(*given).arccos(),
+        ],
     ),
     "gradient": Answers(
         right=[by_hooks, by_weight, by_capture, lambda *given: accumulating(*given, clear=True)],
@@ -152,6 +158,10 @@ ANSWERS = {
             "Both factors are δ": lambda *given: with_another_input(*given, site="ff2", factor="delta"),
         },
         context=lambda lm: (lm,),
+        blind=[
+            lambda lm, prompt, target, layer: by_weight(lm, prompt, target, layer) / len(lm.encode(prompt)),
+            lambda lm, prompt, target, layer: by_weight(lm, prompt, target, layer, position=0),
+        ],
     ),
     "ranks": Answers(
         right=[

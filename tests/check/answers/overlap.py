@@ -152,12 +152,14 @@ ANSWERS = {
     "by_chance": Answers(
         right=[50 * 40 / 100 + 10 * 10 / 900, torch.tensor(20.1111), 20.11],
         wrong={
+            "give two": 20 + 10 * 10 / 1000,
             "modules were pooled": 60 * 50 / 1000,
             "second module adds a little": 20,
             "averaged": (20 + 1 / 9) / 2,
             "sum of probabilities": 0.5 * 0.4 + (10 / 900) ** 2,
             "The number is not right": 90,
         },
+        blind=[50 * 40 / 100 * 10 * 10 / 900],
     ),
     "two_of_three": Answers(
         right=[by_formula, by_cases, by_lists],
@@ -177,6 +179,10 @@ ANSWERS = {
             "each module has N weights": wrong_chance(lambda a, b, c: pairs(a, b, c) - 2 * a * b * c, per_weight=True),
             "exchanged": lambda modules: by_formula(modules)[::-1],
         },
+        blind=[
+            lambda modules: [x / 2 for x in by_formula(modules)],
+            wrong_chance(lambda a, b, c: a + b + c),
+        ],
     ),
     "same_rows": Answers(
         right=[

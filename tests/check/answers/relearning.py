@@ -189,6 +189,7 @@ ANSWERS = {
             "not −log of it": 0.05 / 0.10,
             "sign is reversed": log(0.05 / 0.10),
         },
+        blind=[-log(0.5 / 0.65), -log(0.05 / 0.15)],
     ),
     "scores": Answers(
         right=[by_choice, by_lens, token_by_token],
@@ -212,6 +213,8 @@ ANSWERS = {
     "leaks": Answers(
         right=[by_sets, by_loops, by_sorted_words],
         wrong={
+            "No leak is found": lambda train, test: [],
+            "Every question is said to leak": lambda train, test: list(range(len(test))),
             "Only right answers": right_only,
             "either order": one_way,
             "Only the same fact": same_fact,

@@ -213,6 +213,10 @@ ANSWERS = {
             "the longer one": lambda *given: min(range(given[0], 0, -1), key=lambda c: peak(c, *given)),
             "number of segments": lambda *given: ceil(given[0] / segment(*given)),
         },
+        blind=[
+            lambda layers, whole, entry: layers,
+            lambda layers, whole, entry: 1,
+        ],
     ),
     "fullest": Answers(
         right=[fullest, by_bisection, all_cuts],
@@ -225,5 +229,9 @@ ANSWERS = {
             "emptiest device": lambda layers, devices: min(layers),
             "One device holds everything": lambda layers, devices: sum(layers),
         },
+        blind=[
+            lambda layers, devices: max(layers),
+            lambda layers, devices: fullest(layers, devices + 1),
+        ],
     ),
 }

@@ -155,6 +155,7 @@ ANSWERS = {
             "log V is missing": math.log(8) - math.log(5) / 4,
             "entropy of p": -sum(p * math.log(p) for p in (1 / 8, 1 / 8, 1 / 8, 5 / 8)),
         },
+        blind=[math.log(5) / 4, (math.log(8) - math.log(5) / 4 - math.log(4)) / math.log(10)],
     ),
     "loss": Answers(
         right=[three, with_kl_div, row_by_row],
@@ -181,6 +182,10 @@ ANSWERS = {
             "no slope comes back": lambda *given: three(*given).item(),
             "or to the scores": lambda *given: three(*given, density=lambda score: score.detach().sigmoid().mean()),
         },
+        blind=[
+            lambda *given: three(*given) / 3,
+            lambda *given: three(*given, maintain=lambda p0, p: (p0 - p).square().sum(-1)),
+        ],
     ),
     "control": Answers(
         right=[shuffled, by_noise, in_numpy],

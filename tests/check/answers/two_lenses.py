@@ -115,6 +115,7 @@ ANSWERS = {
             "what chance gives": (3 + 8 / 3) / 16,
             "other way round": 17 / 36,
         },
+        blind=[3 * 8 / 3, 0.75 * 2],
     ),
     "promise": Answers(
         right=[without_matrices, dense, token_by_token],
@@ -135,19 +136,26 @@ ANSWERS = {
     "exact_p": Answers(
         right=[exact, in_pairs, by_traces],
         wrong={
-            "true order is missing": lambda table: sum(
-                abs(e) > abs(effect(table)) for e in effects(table)
-            ) / len(effects(table)),
-            "The + 1 is for random draws": lambda table: (1 + exact(table) * len(effects(table)))
-            / (1 + len(effects(table))),
-            "This p is one-sided: take": lambda table: sum(e >= effect(table) for e in effects(table))
-            / len(effects(table)),
-            "toward the sign": lambda table: sum(
-                e * (1 if effect(table) > 0 else -1) >= abs(effect(table)) for e in effects(table)
-            ) / len(effects(table)),
+            "true order is missing": lambda table: (
+                sum(abs(e) > abs(effect(table)) for e in effects(table)) / len(effects(table))
+            ),
+            "The + 1 is for random draws": lambda table: (
+                (1 + exact(table) * len(effects(table))) / (1 + len(effects(table)))
+            ),
+            "This p is one-sided: take": lambda table: (
+                sum(e >= effect(table) for e in effects(table)) / len(effects(table))
+            ),
+            "toward the sign": lambda table: (
+                sum(e * (1 if effect(table) > 0 else -1) >= abs(effect(table)) for e in effects(table))
+                / len(effects(table))
+            ),
             "moved together": moved_together,
             "1 − p": lambda table: 1 - exact(table),
         },
+        blind=[
+            lambda table: exact(table) / 2,
+            lambda table: 2 * exact(table),
+        ],
     ),
     "wrong_tail": Answers(
         right=[three, one_at_a_time, lambda *given: np.array(three(*given))],

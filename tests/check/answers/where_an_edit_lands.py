@@ -85,9 +85,9 @@ def gaps(lm, texts, share=heard, weights=(1, -1), site="ff2", order=("subject la
     rows = []
     for segment in order:
         own, paraphrase, other = (inputs(lm, *pair, segment, site) for pair in texts)
-        rows.append([
-            float(weights[0] * share(x, p) + weights[1] * share(x, o)) for x, p, o in zip(own, paraphrase, other)
-        ])
+        rows.append(
+            [float(weights[0] * share(x, p) + weights[1] * share(x, o)) for x, p, o in zip(own, paraphrase, other)]
+        )
     return rows
 
 
@@ -113,6 +113,7 @@ ANSWERS = {
             "divided by ‖G‖": [6 / 5**0.5, -1 / 5**0.5],
             "no absolute values": [6 / 7, 1 / 7],
         },
+        blind=[[0.8, 0.2], [1.2, 0.2]],
     ),
     "carriers": Answers(
         right=[by_stack, lambda *given: table(*given, with_pairs), by_dense],
@@ -122,6 +123,7 @@ ANSWERS = {
             "Lengths were shared out": lambda *given: table(*given, lambda x, delta: squares(x, delta).sqrt()),
             "Only ‖δ‖ was": lambda *given: table(*given, lambda x, delta: delta.norm(dim=1)),
             "Only ‖δ‖² was": lambda *given: table(*given, lambda x, delta: (delta**2).sum(1)),
+            "keep the sign": lambda *given: table(*given, with_pairs).abs(),
             "its column adds up to one": lambda *given: table(*given, with_pairs, columns=False),
             "put on one scale": lambda *given: (
                 table(*given, with_pairs, columns=False) / table(*given, with_pairs, columns=False).sum()
@@ -137,6 +139,9 @@ ANSWERS = {
             "given everything": lambda *given: table(*given, lambda x, delta: torch.arange(len(x)) == len(x) - 1),
         },
         context=lambda lm: (lm,),
+        blind=[
+            lambda *given: 100 * table(*given, with_pairs),
+        ],
     ),
     "place": Answers(
         right=[gaps, by_projection, lambda lm, texts: torch.tensor(gaps(lm, texts)).numpy()],

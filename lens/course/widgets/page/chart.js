@@ -58,6 +58,7 @@ function drawLines(series, width, state, y, say) {
   const across = axis(all.map((p) => p.x), left + 8, width - 14, { log: state.log.includes(state.x), count: width < 480 ? 4 : 7 });
   const place = (p) => [across.at(p.x), tall.at(p.y)];
   const path = (list) => list.map((xy, i) => `${i ? "L" : "M"}${xy.map((v) => v.toFixed(1))}`).join("");
+  const tip = svg("text", { class: "tip", "text-anchor": "middle", "aria-hidden": "true" });
   const focus = svg("circle", { r: 7, fill: "none", stroke: "var(--look)", "stroke-width": 2, visibility: "hidden" });
   const spots = [];
   const body = series.map((s, i) => {
@@ -77,6 +78,9 @@ function drawLines(series, width, state, y, say) {
     if (!near) return;
     ["cx", "cy"].forEach((name, i) => focus.setAttribute(name, near.at[i]));
     focus.setAttribute("visibility", "visible");
+    tip.textContent = number(near.y);
+    tip.setAttribute("x", Math.min(near.at[0], width - 30));
+    tip.setAttribute("y", near.at[1] < 30 ? near.at[1] + 24 : near.at[1] - 12);
     const spread = near.n > 1 ? `, mean of ${near.n}, ${number(near.low)} to ${number(near.high)}` : "";
     say(`${near.name ? `${near.name}: ` : ""}${state.labels[state.x]} ${number(near.x)}, ${state.labels[y]} ${number(near.y)}${spread}`);
   };
@@ -91,7 +95,7 @@ function drawLines(series, width, state, y, say) {
     ]),
     svg("line", { class: "axis", x1: left, x2: width - 6, y1: HEIGHT - 36, y2: HEIGHT - 36 }),
     svg("text", { class: "quiet", x: width - 6, y: HEIGHT - 2, "text-anchor": "end" },
-      state.labels[state.x] + (state.log.includes(state.x) ? " (log scale)" : "")), body, focus);
+      state.labels[state.x] + (state.log.includes(state.x) ? " (log scale)" : "")), body, focus, tip);
   return chart;
 }
 

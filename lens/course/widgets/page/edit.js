@@ -36,8 +36,9 @@ function render({ model, el }) {
     },
   };
   const key = h("div", {});
-  const overview = h("div", {}, map.node, key);
+  const overview = h("div", { class: "overview" }, map.node, key);
   const verdict = h("p", { class: "verdict", "aria-live": "polite" });
+  const first = h("div", {}); // of the edited prompt: beside the slider that changes it
   const blocks = h("div", {});
 
   /** A place's layer, or where the editor's own settings put this fact. */
@@ -60,26 +61,27 @@ function render({ model, el }) {
     if (overview.hidden) return;
     const { questions } = facts[fact.value];
     const near = questions.map((q) => q[0] === "neighborhood");
-    const scale = heatScale([0, near.length], { log: false });
+    const scale = heatScale([0, 1], { log: false });
+    const sides = [["told", false], ["kept", true]].filter(([, is]) => near.includes(is));
+    const share = (answers, is) => [hopes(answers.filter((_, i) => near[i] === is)), near.filter((one) => one === is).length];
     const rows = layers().map((_, i) => i).reverse();
     map.show({
       label: "prompts answered as hoped, layers by strengths; Enter chooses a cell",
       columns: strengths.map((s) => (editorOf().eta === null ? `${number(s)} ×` : number(s * editorOf().eta))),
       rows: rows.map(place),
       cell(r, s) {
-        const answers = answersAt(rows[r], s);
-        const [told, kept] = [false, true].map((is) => hopes(answers.filter((_, i) => near[i] === is)));
+        const found = sides.map(([side, is]) => [side, ...share(answersAt(rows[r], s), is)]);
         return {
-          text: `${told} + ${kept}`,
-          heat: scale.step(told + kept),
-          label: `layer ${place(rows[r])}, ${sizeText(strengths[s])}: ${told} of the fact's prompts and ${kept} of its neighbors as hoped`,
+          halves: found.map(([, n, all]) => ({ text: n, heat: scale.step(n / all) })),
+          label: `layer ${place(rows[r])}, ${sizeText(strengths[s])}: ${found.map(([side, n, all]) => `${side} ${n} of ${all}`).join(", ")}`,
         };
       },
     });
     map.mark(null, [rows.indexOf(Number(layer.value)), Number(strength.value)]);
-    const of = near.filter(Boolean).length;
     const axes = `layers × ${editorOf().eta === null ? "strength" : "η"}`;
-    key.replaceChildren(legend(scale, `${axes}: as hoped, of ${near.length - of} prompts of the fact + ${of} neighbors`, String));
+    const kept = share([], true)[1];
+    const of = `left: prompts that say the new answer, of ${near.length - kept}${kept ? `; right: neighbors kept, of ${kept}` : ""}`;
+    key.replaceChildren(legend(scale, `${axes}; ${of}`, (v) => (v ? "all" : "none")));
   }
 
   function draw() {
@@ -92,7 +94,8 @@ function render({ model, el }) {
       title, short, rows: shown.questions.flatMap((q, i) => (q[0] === measure ? [i] : [])),
     })).filter(({ rows }) => rows.length);
     verdict.replaceChildren(h("span", { class: "name" }, "answered as hoped"), ...named.map(({ short, rows }) => h("span", {},
-      `${short} `, h("b", {}, `${hopes(rows.map((i) => after[i]))} of ${rows.length}`))));
+      `${short} `, h("b", {}, `${hopes(rows.map((i) => after[i]))} of ${rows.length}`))),
+      ...[aloneNote(shown)].filter(Boolean));
     const tried = shown.tried.map((one) => ({ one, after: answersAt(layer.value, Number(strength.value), one) }));
     const mine = tried.length && h("div", { class: "block" }, h("p", { class: "title" }, "Your prompt"), tried.map(({ one, after }) => answered({
       text: one.questions[0][1],
@@ -101,7 +104,7 @@ function render({ model, el }) {
       words: one.words,
       lines: [["before", one.before[0]], ["after", after[0]]],
     })));
-    blocks.replaceChildren(...[mine].filter(Boolean), ...named.map(({ title, rows }) => h("div", { class: "block" }, h("p", { class: "title" }, title),
+    const all = named.map(({ title, rows }) => h("div", { class: "block" }, h("p", { class: "title" }, title),
       rows.map((i) => answered({
         text: shown.questions[i][1],
         aim: "hoped for",
@@ -109,7 +112,9 @@ function render({ model, el }) {
         words: shown.words,
         lines: [["before", shown.before[i]], ["after", after[i]]],
         verdict: [after[i][1], after[i][1] ? "said" : "not said"],
-      })))));
+      }))));
+    first.replaceChildren(...all.slice(0, 1));
+    blocks.replaceChildren(...[mine].filter(Boolean), ...all.slice(1));
   }
 
   function list(chosen) {
@@ -161,8 +166,8 @@ function render({ model, el }) {
 
   list(0);
   const box = frame(el, "Edit explorer: answers before and after an edit",
-    h("div", { class: "controls" }, fact.node, editor.node, layer.node, strength.node), own, status.node,
-    overview, verdict, anything, blocks, share);
+    own, h("div", { "data-beside": "" }), status.node, h("div", { class: "controls" }, fact.node, editor.node, layer.node, strength.node),
+    verdict, first, overview, anything, blocks, share);
   choose();
   return () => {
     kernel.dispose();

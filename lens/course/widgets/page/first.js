@@ -94,7 +94,7 @@ function render({ model, el }) {
       text, aim: aims[measure] || "hoped for", counts: hoped, words: fact.words,
       lines: [["before", fact.before[i]], ["after", after[i]]],
       verdict: [after[i][1], after[i][1] ? "said" : "not said"],
-    })));
+    })), ...[aloneNote(fact)].filter(Boolean));
   }
 
   /** Asks for the typed fact, written into one layer with one η; at the editor's own η where it is 0. */

@@ -29,7 +29,7 @@ function legend(scale, label, format = number) {
 
 /**
  * A table of words on heat colors.  show({ columns, rows, cell }) draws it: texts of both headers, and
- * cell(row, column) → { text, heat: 0…8 or null, label, faint }.  linkGrids says what happens at a cell.
+ * cell(row, column) → { text, heat: 0…8 or null, label, faint }, or { halves: [{ text, heat }, …], label }.  linkGrids says what happens at a cell.
  */
 function heatGrid({ label, corner = "" }) {
   const table = h("table", { role: "grid", "aria-label": label });
@@ -57,9 +57,10 @@ function heatGrid({ label, corner = "" }) {
       const focused = table.contains(document.activeElement);
       table.setAttribute("aria-label", now);
       cells = rows.map((_, r) => columns.map((__, c) => {
-        const { text, heat, label: name, faint } = cell(r, c);
+        const { text, heat, halves, label: name, faint } = cell(r, c);
         return h("td", { tabindex: -1, "data-heat": heat, "aria-label": name, class: faint ? "faint" : null },
-          h("span", { class: "word" }, text));
+          halves ? h("span", { class: "halves" }, halves.map((half) => h("span", { "data-heat": half.heat }, half.text)))
+            : h("span", { class: "word" }, text));
       }));
       const header = (text, scope) => h("th", { scope }, h("span", { class: "word" }, text));
       table.replaceChildren(

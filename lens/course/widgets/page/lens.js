@@ -87,11 +87,6 @@ function lensPanel(state, place, onChange) {
   return { node, grid, draw };
 }
 
-/** What a lens is first asked: of the stream, where the target stands; of a gradient, where it is large. */
-function opening({ quantities, cases }) {
-  return quantities[0].name === "stream" && cases[0].first !== null ? "rank" : "size";
-}
-
 function render({ model, el }) {
   const state = model.get("state");
   const cases = [...state.cases];
@@ -106,7 +101,7 @@ function render({ model, el }) {
   const color = selectField({
     label: "color",
     options: [["size", "size of the vector"], ["rank", "rank of the target"]],
-    value: opening(state),
+    value: state.color,
     onChange: () => draw(false),
   });
   prompt.node.classList.add("wide");

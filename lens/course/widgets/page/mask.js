@@ -1,5 +1,6 @@
-// The mask explorer: where a subnetwork lies, and what the model says without it, or without one layer's or site's part.
-// state.masks[i].after[part][question]: the parts are the whole, each layer's, each site's, in the order of their lists.
+// The mask explorer: where a subnetwork lies, and what the model says without it, without a part, or with a part back.
+// state.masks[i].after[part][question]: the parts are the whole, each layer's, each site's, in the order of their lists,
+// then the whole but for each layer.  Whoever answers also knows the whole but for each head.
 
 const SETS = {
   typed: { title: "Your prompt", aim: "said before" },
@@ -13,6 +14,7 @@ function render({ model, el }) {
   const state = model.get("state");
   const masks = state.masks;
   const typedCases = masks.map(() => []);
+  const byHead = masks.map(() => ({})); // layer → the prepared prompts' answers with each of its heads given back
   const status = statusLine();
   const groups = [...new Set(masks.map((m) => m.group))];
   const of = (name) => masks.flatMap((m, i) => (m.group === name ? [i] : []));
@@ -92,12 +94,29 @@ function render({ model, el }) {
     link.refresh();
   }
 
+  /** [text, layer and head that come back] of every part that can be removed. */
+  function partsOf(m) {
+    const several = m.layers.length > 1 ? m.layers : [];
+    const heads = m.layers.flatMap((layer, i) => (
+      Array.from({ length: Math.max(0, ...m.heads[i].map((some) => (some ? some.length : 0))) }, (_, head) => [layer, head])));
+    return [["the whole subnetwork"], ...m.layers.map((l) => [`only its part in layer ${l}`]),
+      ...m.sites.map((s) => [`only its part in ${s}`]), ...several.map((l) => [`all but its part in layer ${l}`]),
+      ...(model.get("live") ? heads.map(([l, head]) => [`all but head ${head} of layer ${l}`, l, head]) : [])];
+  }
+
+  /** The prepared prompts' answers without a part; those by head are asked for, and nothing is known until then. */
+  function prepared(m, [, layer, head]) {
+    if (layer === undefined) return [m];
+    const found = byHead[seed.value][layer];
+    if (!found) kernel.ask({ mask: Number(seed.value), layer });
+    return found ? [{ ...found, after: { [part.value]: found.after[head] } }] : [];
+  }
+
   function draw() {
-    const m = shown();
-    part.setOptions([[0, "the whole subnetwork"], ...m.layers.map((l, i) => [1 + i, `only its part in layer ${l}`]),
-      ...m.sites.map((s, i) => [1 + m.layers.length + i, `only its part in ${s}`])]);
+    const m = shown(), parts = partsOf(m);
+    part.setOptions(parts.map(([text], i) => [i, text]));
     drawGrid();
-    const sources = [...typedCases[seed.value], m];
+    const sources = [...typedCases[seed.value], ...prepared(m, parts[part.value])];
     const rows = sources.flatMap((s) => s.questions.map(([set, text, word], i) => (
       { set, text, word, words: s.words, before: s.before[i], after: s.after[part.value][i] })));
     const good = ({ set, after }) => (set === "typed" ? null : Boolean(after[1]) !== Boolean(SETS[set].forget));
@@ -128,7 +147,8 @@ function render({ model, el }) {
   }
 
   const kernel = asker(model, status, (answer) => {
-    typedCases[answer.mask].unshift(answer);
+    if ("layer" in answer) byHead[answer.mask][answer.layer] = answer;
+    else typedCases[answer.mask].unshift(answer);
     draw();
   });
   const ask = () => kernel.ask({ mask: Number(seed.value), prompt: prompt.value });
@@ -142,20 +162,26 @@ function render({ model, el }) {
     seed.choose(masks.findIndex((m) => m.group === group.value && m.label === (fields.seed || "")));
     draw();
     if (part.choose(fields.part)) draw();
-    if (!fields.prompt) return;
-    prompt.value = fields.prompt;
-    onceLive(model, status, ask);
+    const waits = Number(fields.part) >= part.control.options.length; // for whoever can give heads back
+    if (!fields.prompt && !waits) return;
+    prompt.value = fields.prompt || "";
+    onceLive(model, status, () => {
+      if (waits && part.choose(fields.part)) draw();
+      if (fields.prompt) ask();
+    });
   });
 
   const box = frame(el, "Mask explorer: a subnetwork, and the model without it",
-    h("div", { class: "controls" }, group.node, seed.node, part.node), status.node,
+    h("div", { class: "controls" }, group.node, seed.node, part.node), status.node, verdict,
     total, h("div", { class: "panels" }, h("div", { class: "panel", style: { "--wanted": "26rem" } }, grid.node, key),
       h("div", { class: "panel aside" }, details)),
-    own, verdict, blocks, share);
+    own, blocks, share);
   group.value = groups[0];
   choose();
   link.reset(0, 0);
+  model.on("change:live", draw); // whoever answers can give heads back
   return () => {
+    model.off("change:live", draw);
     kernel.dispose();
     box.remove();
   };

@@ -90,7 +90,8 @@ function render({ model, el }) {
   const state = model.get("state");
   const { masks } = state;
   const found = { ...state.found };
-  const live = model.get("live");
+  const live = () => model.get("live");
+  const asked = {}; // what was typed, by the subnetworks of which it was asked
   const name = (i) => [masks[i].group, masks[i].label].filter(Boolean).join(", ");
   const options = masks.map((_, i) => [i, name(i)]);
   const status = statusLine();
@@ -106,9 +107,15 @@ function render({ model, el }) {
   const everyRegion = h("details", {}, h("summary", {}, "every region as a table"));
 
   const kernel = asker(model, status, (answer) => {
-    found[answer.of] = answer.found;
+    if (answer.found) found[answer.of] = answer.found;
+    else (asked[answer.of] ??= []).unshift(answer);
     draw();
   });
+  const ask = () => kernel.ask({ of: offer(), prompt: prompt.value });
+  const prompt = textField({ label: "your prompt", placeholder: "A cafe is a kind of", onEnter: ask });
+  prompt.node.classList.add("wide");
+  const own = state.asks && ownForm(model, "prompt", prompt.node, button("Ask without them", ask));
+  const blocks = h("div", {});
   const keyOf = (list) => [...list].sort((a, b) => a - b).join(",");
 
   /** Only what is known can be chosen; with a kernel, everything. */
@@ -116,7 +123,7 @@ function render({ model, el }) {
     const taken = Number(first.value);
     second.setOptions(options.filter(([i]) => i !== taken));
     const two = [taken, Number(second.value)];
-    third.setOptions([["", "none"], ...options.filter(([i]) => !two.includes(i) && (live || found[keyOf([...two, i])]))]);
+    third.setOptions([["", "none"], ...options.filter(([i]) => !two.includes(i) && (live() || found[keyOf([...two, i])]))]);
     third.node.hidden = third.control.options.length < 2;
     return third.value === "" ? two : [...two, Number(third.value)];
   }
@@ -126,12 +133,23 @@ function render({ model, el }) {
     const key = keyOf(chosen);
     const rows = found[key];
     const parts = state.parts.map((text, i) => [i, text]);
-    const partly = live || (rows && rows.length > 1);
+    const partly = live() || (rows && rows.length > 1);
     part.setOptions(partly ? parts : parts.slice(0, 1));
     part.node.hidden = !partly;
     if (!rows || !rows[part.value]) return kernel.ask({ of: chosen });
     status.clear();
     show(key.split(",").map(Number), rows[part.value]);
+    const names = removed(chosen.length);
+    blocks.replaceChildren(...(asked[key] || []).map(({ questions: [[, text, word]], words, before, after }) => answered({
+      text, aim: "said before", counts: word, words, lines: [["before", before[0]], ...after.map((one, i) => [names[i], one[0]])],
+    })));
+  }
+
+  /** What is taken out: every region, each of the n alone, and all. */
+  function removed(n) {
+    const regions = Array.from({ length: (1 << n) - 1 }, (_, k) => LETTERS.filter((_, i) => (k + 1) >> i & 1).join("∩"));
+    const letters = LETTERS.slice(0, n);
+    return [...regions.map((text, k) => (k + 2 === 1 << n ? text : `${text} only`)), ...letters, letters.join("∪")].map((text) => `− ${text}`);
   }
 
   function show(of, row) {
@@ -158,22 +176,30 @@ function render({ model, el }) {
   }
 
   const choices = { first, second, third, part };
-  const share = linkButton(model, () => Object.fromEntries(Object.entries(choices).map(([field, { value }]) => [field, value])), (fields) => {
+  const share = linkButton(model, () => ({
+    ...Object.fromEntries(Object.entries(choices).map(([field, { value }]) => [field, value])),
+    prompt: asked[keyOf(offer())]?.[0].questions[0][1],
+  }), (fields) => {
     for (const [field, choice] of Object.entries(choices)) {
       if (field in fields) choice.choose(fields[field]);
       draw(); // what can be chosen next depends on it
     }
+    if (!fields.prompt || !own) return;
+    prompt.value = fields.prompt;
+    onceLive(model, status, ask);
   });
 
   const box = frame(el, "Overlap explorer: what subnetworks share",
     h("div", { class: "controls" }, first.node, second.node, third.node, part.node), status.node, sentence,
-    h("div", { class: "panels" }, h("div", { class: "panel" }, picture), h("div", { class: "panel" }, keys, numbers, everyRegion)),
-    !live && second.control.options.length > 5 && h("p", { class: "note" }, "In a running notebook any three can be compared, in every layer and site."), share);
+    h("div", { class: "panels" }, h("div", { class: "panel" }, picture), h("div", { class: "panel" }, keys)), numbers, everyRegion, own, blocks,
+    !live() && second.control.options.length > 5 && h("p", { class: "note" }, `${model.get("beside") ? "With the model in this page" : "In a running notebook"} any three can be compared, in every layer and site.`), share);
   offer();
   const triple = third.control.options[1];
   if (triple) third.value = triple.value;
   draw();
+  model.on("change:live", draw);
   return () => {
+    model.off("change:live", draw);
     kernel.dispose();
     box.remove();
   };

@@ -192,7 +192,7 @@ function ownForm(model, what, ...fields) {
   const tell = () => {
     form.hidden = !model.get("live");
     note.hidden = !form.hidden || !what;
-    note.textContent = model.get("beside") ? `To type your own ${what}, use the model in this page: the button is below.`
+    note.textContent = model.get("beside") ? `To type your own ${what}, use the model in this page.`
       : `In a running notebook you can type your own ${what}.`;
   };
   model.on("change:live", tell);
@@ -227,6 +227,12 @@ function answerLine(when, answer, words, counts) {
     h("span", { class: "best" }, pairs.map(([word, q], i) => h("span", { class: i ? "name" : "title" },
       h("span", { class: "word" }, word), ` ${chanceText(q)}`))),
     h("span", { class: "chance" }, track(p / 1e4), h("span", {}, h("span", { class: "hidden" }, `probability of ${counts}: `), chanceText(p))));
+}
+
+/** Said of a fact that is asked without neighbors; null of others. */
+function aloneNote({ questions }) {
+  if (questions.some(([measure]) => measure === "neighborhood")) return null;
+  return h("span", { class: "note" }, "No neighbors: the prompt has the form of no known relation, so nothing here says what else the edit breaks.");
 }
 
 /** A prompt with its answers: lines are [when, answer] pairs, counts the word of the bars, verdict [is it good, text]. */

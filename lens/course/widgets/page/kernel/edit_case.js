@@ -5,9 +5,9 @@
 // An edit is made once for each editor and layer; its strengths are multiples of it.
 
 /**
- * settings: { editors: [{ name, eta, sites, layers }], sizes: strengths without 0, k, neighbors, facts }, the prepared
- * facts, whose prompts are a typed fact's neighbors: { text, subject, target (as Python shows it), new and true (ids),
- * questions: [[measure, text, ids hoped for]] }.
+ * settings: { editors: [{ name, eta, sites, layers }], sizes: strengths without 0, k, neighbors, facts, relations }, the
+ * prepared facts: { text, prompt (with {} for the subject), subject, target (as Python shows it), new and true (ids),
+ * questions: [[measure, text, ids hoped for]] }, and the relations: [templates, subjects].
  */
 async function editCase(kernel, request, settings, breathe) {
   const fact = factAsked(kernel, request, settings);
@@ -58,7 +58,7 @@ async function editCase(kernel, request, settings, breathe) {
 }
 
 /** The fact and what is asked: { text, subject, target, own, true, run, questions: [{ measure, text, ids, hoped }] }. */
-function factAsked(kernel, request, { facts, neighbors }) {
+function factAsked(kernel, request, { facts, neighbors, relations }) {
   const { model } = kernel;
   const question = (measure, text, hoped) => {
     const ids = promptIds(model, text);
@@ -76,8 +76,15 @@ function factAsked(kernel, request, { facts, neighbors }) {
     fact.questions = [question("efficacy", fact.text, fact.own)];
     fact.true = saidBehind(kernel, fact.questions[0].ids);
     fact.target = quoted(fact.target);
-    const near = facts.filter(({ subject }) => subject !== fact.subject).slice(0, neighbors);
-    fact.questions.push(...near.map((one) => question("neighborhood", one.text, one.true)));
+    const near = new Map();
+    for (const one of facts) {
+      if (one.prompt === fact.prompt && one.subject !== fact.subject) near.set(one.text, one.true);
+    }
+    for (const text of siblings(fact.text, relations)) {
+      if (!near.has(text)) near.set(text, saidBehind(kernel, promptIds(model, text)));
+    }
+    const kept = [...near].filter(([, hoped]) => hoped[0] !== fact.own[0]).slice(0, neighbors);
+    fact.questions.push(...kept.map(([text, hoped]) => question("neighborhood", text, hoped)));
   }
   fact.ids = fact.questions[0].ids;
   fact.run = runOf(kernel, [...fact.ids, ...fact.own.slice(0, -1)]);

@@ -2,15 +2,24 @@
 //
 //     IoU = |∩| / |∪|
 
-/** settings: { masks: digests }.  Two or three of them by number, `of`, with all their parts. */
-async function overlapCase(kernel, request, { masks: digests }, breathe) {
+/**
+ * settings: { masks: digests, k }.  Two or three of them by number, `of`, with all their parts; or, with a typed
+ * `prompt`, what the model says without what they share and without what only some have.
+ */
+async function overlapCase(kernel, request, { masks: digests, k }, breathe) {
   const given = Array.isArray(request.of) ? request.of : [];
   const of = each(given.filter((i) => Number.isInteger(i) && i >= 0 && i < digests.length)).sort((a, b) => a - b);
   if (of.length < 2 || of.length > 3) throw new Error("Choose two or three different subnetworks.");
-  const some = [];
+  const some = [], name = of.join(",");
+  if ("prompt" in request && !k) {
+    throw new Error("This explorer has no model to ask: give it one, OverlapExplorer(subnetworks, lm).");
+  }
   for (const i of of) {
     some.push(await openMask(kernel, digests[i]));
     await breathe();
+  }
+  if ("prompt" in request) {
+    return { of: name, ...(await regionCase(kernel, rightStripped(asked(request, "prompt")), some, k, breathe)) };
   }
   const neurons = some.map((masks) => masks[0].neurons);
   const byRow = neurons.map((row) => row && !neurons.every(Boolean));
@@ -19,14 +28,13 @@ async function overlapCase(kernel, request, { masks: digests }, breathe) {
     ...layersOf(modules).map((layer) => modules.filter((one) => one.layer === layer)),
     ...sitesOf(modules).map((site) => modules.filter((one) => one.site === site)),
   ];
-  return { of: of.join(","), found: [modules, ...parts].map((part) => overlapRow(part, byRow)) };
+  return { of: name, found: [modules, ...parts].map((part) => overlapRow(part, byRow)) };
 }
 
 /** One module of n masks: how many `weights` (or neurons), `columns` in a row, and `counts` [2ⁿ] of which masks hold one. */
 function counted(masks) {
-  const { rows, columns, bits: { length } } = masks[0];
-  const all = masks.every(({ neurons }) => neurons), width = all ? 1 : columns;
-  const packed = masks.map((one) => (one.neurons && !all ? byWeights(one) : one.bits));
+  const { rows, columns } = masks[0];
+  const { neurons, packed } = sameUnits(masks), width = neurons ? 1 : columns;
   const counts = Array(1 << masks.length).fill(0);
   for (let byte = 0; byte < packed[0].length; byte++) {
     if (!packed.some((bits) => bits[byte])) continue;
@@ -34,6 +42,12 @@ function counted(masks) {
   }
   counts[0] = rows * width - counts.slice(1).reduce((sum, count) => sum + count, 0);
   return { weights: rows * width, columns: width, counts };
+}
+
+/** The bits of n masks of one module, all of neurons where all are, else all of weights: { neurons, packed }. */
+function sameUnits(masks) {
+  const neurons = masks.every((one) => one.neurons);
+  return { neurons, packed: masks.map((one) => (one.neurons && !neurons ? byWeights(one) : one.bits)) };
 }
 
 /** Neurons with all their weights. */

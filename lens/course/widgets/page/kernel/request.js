@@ -1,6 +1,6 @@
 // What is an edit asked to do?  "After `prompt`, with `subject` in its place, say `target`", and which bad request is it?
 
-/** The request of what a reader typed: { text, subject, target }; one sentence where it is none. */
+/** The request of what a reader typed: { prompt, text, subject, target }; one sentence where it is none. */
 function editRequest(prompt, subject, target) {
   let [place, name, said] = [prompt, subject, target].map((text) => stripped(text).normalize("NFC"));
   if (!stripped(name)) {
@@ -18,5 +18,5 @@ function editRequest(prompt, subject, target) {
   if (!rightStripped(continuation(said))) {
     throw new Error("The target of an edit is empty: give the word the model should say, such as 'Rome'.");
   }
-  return { text: place.split("{}").join(name), subject: name, target: said };
+  return { prompt: place, text: place.split("{}").join(name), subject: name, target: said };
 }

@@ -22,7 +22,9 @@
 //               { fact, free }                                        of a prepared fact, by its place in state.facts
 //               { …, layer, eta }       only the first editor (or number `editor`), there and so strong: after[0][0][0]
 //     mask      { mask, prompt }                                      { mask, questions, before, after, words }
+//               { mask, layer }         the prepared prompts without all of it but each head of this layer
 //     overlap   { of: [i, j] or [i, j, k] }                           { of: "i,j", found }
+//               { of, prompt }          without each region of them     { of, questions, before, after, words }
 
 const CASES = { lens: lensCase, edit: editCase, mask: maskCase, overlap: overlapCase };
 

@@ -1,0 +1,56 @@
+"""What is said of a file that is not what it should be?  One sentence, whatever the reading stumbled over."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from contextlib import contextmanager
+from errno import EINVAL
+from pathlib import Path
+from pickle import UnpicklingError
+from zipfile import BadZipFile
+from zlib import error as ZlibError
+
+from safetensors import SafetensorError
+
+UNFIT = (
+    ArithmeticError, AttributeError, BadZipFile, EOFError, LookupError, MemoryError, RuntimeError, SafetensorError,
+    TypeError, UnpicklingError, ValueError, ZlibError, csv.Error,
+)  # fmt: skip
+"""What reading raises where numbers, names and sizes are other than they say; too deep a nesting is a RuntimeError."""
+
+
+@contextmanager
+def damaged(path: str | Path, what: str, remedy: str) -> Iterator[None]:
+    """Inside the block, which reads ``path``, what is unfit becomes an ``OSError``.
+
+    >>> with damaged("x.json", "run file", "remove it"):
+    ...     {}["format"]
+    Traceback (most recent call last):
+    OSError: The file x.json is no whole run file: remove it.
+    """
+    try:
+        yield
+    except (OSError, *UNFIT) as error:
+        if isinstance(error, OSError) and error.errno != EINVAL:  # which a jump to a wrong place in the file gives
+            raise
+        raise OSError(f"The file {path} is no whole {what}: {remedy}.") from None
+
+
+def like(value: object, form) -> bool:
+    """Has what JSON gave this form: a type, several in a tuple, [the form of each item], {key: form} or more?
+
+    >>> like({"layer": 3, "shape": [1, 2]}, {"layer": int, "shape": [int]}), like({"layer": "3"}, {"layer": int})
+    (True, False)
+    """
+    if isinstance(form, dict):
+        return isinstance(value, dict) and all(key in value and like(value[key], one) for key, one in form.items())
+    if isinstance(form, list):
+        return isinstance(value, list) and all(like(item, form[0]) for item in value)
+    return isinstance(value, form) and (form is bool or not isinstance(value, bool))
+
+
+def check(value: object, form) -> None:
+    """``ValueError`` where ``like`` says no."""
+    if not like(value, form):
+        raise ValueError(value)

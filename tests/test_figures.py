@@ -1,0 +1,58 @@
+"""Can every figure of the book be read, at a desk and on a phone?  Its smallest text, in pixels as the page shows it.
+
+A figure's PNG names its smallest text (``lens.plot.style.SMALLEST``, in points of the 72nd inch, drawn at 100 dots to the
+inch); a picture drawn by the page says its own.  Exponents and indices count with the text that they belong to.
+"""
+
+from __future__ import annotations
+
+import pytest
+from PIL import Image
+from test_pages import CHAPTERS, PAGES, open_page
+
+from lens.plot import style
+
+LEAST = 9  # pixels
+DOTS = 100 / 72  # of a page to a point
+
+pytestmark = pytest.mark.slow
+screens = pytest.mark.parametrize("width", [1280, 360])
+
+
+def smallest(path) -> float:
+    """Pixels of the smallest text of a figure at its own size, of the width that a page gives it."""
+    return DOTS * float(Image.open(path).text[style.SMALLEST])
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+@screens
+def test_the_smallest_text_of_every_figure_is_legible_as_shown(built, visit, name, width):
+    page = open_page(visit, built / f"{name}.html", width)
+    images = page.eval_on_selector_all(
+        ".bd-article .cell_output img",
+        "all => all.map(i => [decodeURI(i.src), i.getBoundingClientRect().width, parseFloat(i.style.width)])",
+    )
+    assert images
+    small = {src[-20:]: round(smallest(src.removeprefix("file://")) * shown / own, 1) for src, shown, own in images}
+    assert min(small.values()) >= LEAST, small
+
+
+@pytest.mark.parametrize("name", PAGES)
+@screens
+def test_the_smallest_text_of_every_drawing_of_the_page_is_legible(built, visit, name, width):
+    page = open_page(visit, built / f"{name}.html", width)
+    sizes = page.eval_on_selector_all(
+        ".bd-article svg text:not(mjx-container *)",
+        """all => all.filter(t => t.getBoundingClientRect().width && t.textContent.trim())
+            .map(t => parseFloat(getComputedStyle(t).fontSize) * t.getScreenCTM().a)""",
+    )
+    assert min(sizes, default=LEAST) >= LEAST
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_a_phone_says_where_a_figure_goes_on(built, visit, name):
+    page = open_page(visit, built / f"{name}.html", 360)
+    wider = """all => all.map(box => [[box, ...box.querySelectorAll("*")].some(e => e.scrollWidth > e.clientWidth + 1),
+        getComputedStyle(box, "::after").content.includes("Swipe the figure")])"""
+    boxes = page.eval_on_selector_all(".bd-article .cell_output:has(img[style])", wider)
+    assert boxes and all(cue for scrolls, cue in boxes if scrolls), boxes
