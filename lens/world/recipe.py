@@ -34,7 +34,7 @@ class Recipe:
 
 RECIPES = {
     "mini": Recipe(),
-    "mini-twin": Recipe(steps=800, without=("building", "communication", "magnitude", "statement", "sun")),
+    "mini-twin": Recipe(without=("building", "communication", "magnitude", "statement", "sun")),
     "mini-s": Recipe(layers=6, heads=4, width=128, lr=3e-3),
     "mini-l": Recipe(layers=10, heads=8, width=256, lr=1.5e-3),
     "mini-llama": Recipe(architecture="llama"),
