@@ -25,6 +25,11 @@ CUT = """() => [...document.querySelectorAll(".bd-article :is(mjx-container, div
   .filter((e) => e.scrollWidth > e.clientWidth && e.clientWidth && getComputedStyle(e).overflowX !== "visible")
   .map((e) => `${e.scrollWidth} in ${e.clientWidth}: ${e.textContent.slice(0, 60)}`)"""
 
+FILLED = """i => i.decode().then(() => {
+    const box = i.getBoundingClientRect(), scale = Math.min(box.width / i.naturalWidth, box.height / i.naturalHeight);
+    return scale * Math.max(i.naturalWidth / innerWidth, i.naturalHeight / innerHeight);
+})"""  # the larger of the shares of the screen's width and height that a picture takes
+
 
 def open_page(visit, path, width=1280, dark=False):
     page = visit(path, width=width, dark=dark)
@@ -170,11 +175,10 @@ def test_lecture_mode_shows_each_figure_and_asks_for_a_vote_before_a_claims_numb
     dialog.wait_for()
     slides = 1 + figures + len(claims) + explorers
     assert dialog.locator("p.at").inner_text() == f"1 of {slides}"
-    page.keyboard.press("ArrowRight")
-    image = dialog.locator(".slide > img")
-    assert image.evaluate("i => i.decode().then(() => i.getBoundingClientRect().height)") > 200
     for _ in range(figures):
         page.keyboard.press("ArrowRight")
+        assert dialog.locator(".slide > img").evaluate(FILLED) > 0.55, "a figure is as large as the screen allows"
+    page.keyboard.press("ArrowRight")
     assert dialog.locator("h2").inner_text() == claims[0]["says"] and not dialog.locator(".reveal").count()
     size = dialog.locator("h2").evaluate("node => parseFloat(getComputedStyle(node).fontSize)")
     assert size > 30, "legible from the back of the room"
