@@ -11,7 +11,7 @@
   const pictures = [...document.querySelectorAll(".bd-article .cell_output img")];
   const stored = document.querySelector(".bd-article script.lens-claims");
   const claims = stored ? JSON.parse(stored.textContent) : [];
-  if (!titled || !(pictures.length && claims.length)) return;
+  if (!titled || !pictures.length) return;
 
   const wordsOf = (node) => {
     const copy = node.cloneNode(true);
