@@ -71,6 +71,10 @@ def test_a_page_fits_its_screen_has_no_serious_barrier_and_asks_for_nothing(buil
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     ground = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)")
     assert (max(ground[:3]) < 64) if dark else (min(ground[:3]) > 192)
+    heads = page.eval_on_selector_all(
+        ".bd-article thead", "all => all.map(h => [h.textContent.trim() !== '', getComputedStyle(h).display])"
+    )
+    assert all((display == "none") != says for says, display in heads), "a table's header is shown, if it says anything"
     levels = page.eval_on_selector_all(
         ".bd-article :is(h1,h2,h3,h4,h5,h6)", "all => all.map(h => Number(h.tagName[1]))"
     )
