@@ -1,7 +1,7 @@
 """Can every figure of the book be read, at a desk and on a phone?  Its smallest text, in pixels as the page shows it.
 
-A figure's PNG names its smallest text (``lens.plot.style.SMALLEST``, in points of the 72nd inch, drawn at 100 dots to the
-inch); a picture drawn by the page says its own.  Exponents and indices count with the text that they belong to.
+A figure's PNG names its smallest text (``lens.plot.style.SMALLEST``, in points of the 72nd inch, drawn at 100 dots to
+the inch); a picture drawn by the page says its own.  Exponents and indices count with the text that they belong to.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ def test_the_smallest_text_of_every_drawing_of_the_page_is_legible(built, visit,
 @pytest.mark.parametrize("name", CHAPTERS)
 def test_a_phone_says_where_a_figure_goes_on(built, visit, name):
     page = open_page(visit, built / f"{name}.html", 360)
-    wider = """all => all.map(box => [[box, ...box.querySelectorAll("*")].some(e => e.scrollWidth > e.clientWidth + 1),
+    wider = """all => all.map(box => [
+        [...box.querySelectorAll("img")].some(i => i.getBoundingClientRect().width > box.clientWidth + 1),
         getComputedStyle(box, "::after").content.includes("Swipe the figure")])"""
     boxes = page.eval_on_selector_all(".bd-article .cell_output:has(img[style])", wider)
     assert boxes and all(cue for scrolls, cue in boxes if scrolls), boxes

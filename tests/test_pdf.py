@@ -8,7 +8,7 @@ import nbformat
 import pytest
 
 BOOK = Path(__file__).resolve().parents[1] / "book"
-NAMES = ["intro", "low_rank", "bibliography"]
+NAMES = ["intro", "backward_lens", "bibliography"]
 
 pytestmark = pytest.mark.slow
 
@@ -34,20 +34,20 @@ def printed(built, tmp_path_factory, module_patch):
 
 def test_the_outline_names_every_page_of_the_book(printed):
     titles = [entry["/Title"] for entry in printed.outline]
-    assert len(titles) == len(NAMES) and titles[1].startswith("Gradients are low-rank") and titles[2] == "Bibliography"
+    assert len(titles) == len(NAMES) and titles[1].startswith("The backward lens") and titles[2] == "Bibliography"
 
 
 def test_it_opens_with_a_cover_and_contents_whose_numbers_are_those_at_the_foot_of_the_pages(printed):
     texts = [page.extract_text() for page in printed.pages]
     assert "How language models learn" in texts[0] and "Contents" in texts[1]
-    title = "Gradients are low-rank"
+    title = "The backward lens"
     number = int(texts[1].split(title, 1)[1].split("\n", 1)[0].split()[-1] if title in texts[1] else 0)
     assert title in texts[number - 1] and texts[number - 1].split()[-1] == str(number)
 
 
 def test_no_line_of_code_is_cut_off(printed):
     text = "".join("".join(page.extract_text() for page in printed.pages).split())
-    cells = nbformat.read(BOOK / "low_rank.ipynb", as_version=4).cells
+    cells = nbformat.read(BOOK / f"{NAMES[1]}.ipynb", as_version=4).cells
     longest = max((line for c in cells if c.cell_type == "code" for line in c.source.splitlines()), key=len)
     assert len(longest) > 90 and "".join(longest.split()) in text
 

@@ -195,6 +195,10 @@ def test_a_roofline_of_two_dtypes_is_refused(refuses):
 
 def test_similarity_and_outer_product_return_their_axes():
     assert plot.similarity(np.eye(8), title="cosine").get_xlabel() == "layer"
+    scales = {0.0: 0, 0.76: 0.7, 0.99: 0.9, -0.2: -1}
+    for least, low in scales.items():
+        image = plot.similarity([[1, least], [least, 1]]).images[0]
+        assert image.get_clim() == (pytest.approx(low), 1)
     generator = torch.Generator().manual_seed(0)
     n = len(TOKENS)
     for dtype in (torch.float32, torch.bfloat16):

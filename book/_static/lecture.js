@@ -11,7 +11,7 @@
   const pictures = [...document.querySelectorAll(".bd-article .cell_output img")];
   const stored = document.querySelector(".bd-article script.lens-claims");
   const claims = stored ? JSON.parse(stored.textContent) : [];
-  if (!titled || !(pictures.length && claims.length)) return;
+  if (!titled || !pictures.length) return;
 
   const wordsOf = (node) => {
     const copy = node.cloneNode(true);
@@ -23,8 +23,9 @@
     const section = img.closest("section");
     const caption = [...section.querySelectorAll(":scope > p")].find((p) => (
       img.compareDocumentPosition(p) & Node.DOCUMENT_POSITION_FOLLOWING && p.firstElementChild?.tagName === "EM"));
+    const tall = ({ target }) => target.parentElement.classList.toggle("tall", target.naturalHeight > 0.75 * target.naturalWidth);
     return () => h("div", { className: "slide" }, h("h2", {}, ...wordsOf(section.querySelector("h1, h2, h3")).childNodes),
-      h("img", { src: img.src, alt: img.alt }), caption && h("p", { className: "caption" }, ...wordsOf(caption).childNodes));
+      h("img", { src: img.src, alt: img.alt, onload: tall }), caption && h("p", { className: "caption" }, ...wordsOf(caption).childNodes));
   }
 
   /** The claim's value beside its control, both bars on one scale. */
@@ -71,7 +72,7 @@
   const place = h("p", { className: "at" });
   const dialog = h("dialog", { className: "lecture", ariaLabel: "Lecture mode" }, stage, h("div", { className: "bar-below" },
     h("button", { type: "button", ariaLabel: "back", onclick: () => go(-1) }, "←"), place,
-    h("button", { type: "button", ariaLabel: "on", onclick: () => go(1) }, "→"),
+    h("button", { type: "button", ariaLabel: "on", autofocus: true, onclick: () => go(1) }, "→"),
     h("button", { type: "button", onclick: () => dialog.close() }, "end (Esc)")));
   dialog.addEventListener("close", () => {
     shown?.leave?.();

@@ -70,14 +70,16 @@ def by_segment(
 
 
 def similarity(matrix, label: str = "cosine", title: str | None = None, ax: Axes | None = None) -> Axes:
-    """Draw a ``matrix`` [layers, layers] of cosines; colors from 0 to 1, with negative ones from −1, zero being light.
+    """Draw a ``matrix`` [layers, layers] of cosines; colors go up to 1, from −1 and through light if one is negative.
 
-    Up to twelve layers have their numbers written into the cells.  Returns the axes.
+    Where none is, they begin at the tenth below the least, so that layers which are all alike can be told apart.  Up to
+    twelve layers have their numbers written into the cells.  Returns the axes.
     """
     ax = style.axes(ax, 5.4, 4.4)
     values = np.asarray(matrix, dtype=float)
     signed = (values < 0).any()
-    image = ax.imshow(values, origin="lower", cmap="vlag" if signed else style.HEAT, vmin=-1 if signed else 0, vmax=1)
+    least = -1 if signed else min(np.floor(10 * values.min()) / 10, 0.9)
+    image = ax.imshow(values, origin="lower", cmap="vlag" if signed else style.HEAT, vmin=least, vmax=1)
     for (row, column), value in np.ndenumerate(values if len(values) <= 12 else values[:0]):
         ink = style.contrast(image.cmap(image.norm(value)))
         ax.text(column, row, f"{value:.2f}".replace("-", "−"), ha="center", va="center", fontsize=8, color=ink)

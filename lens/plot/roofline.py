@@ -36,8 +36,10 @@ def roofline(table: pd.DataFrame, title: str | None = None, axes: Sequence[Axes]
         i = operations.index(row.operation)
         x, y = 1e3 * row.gigaflop / row.moved_MB, row.moved_MB / row.milliseconds
         left.plot(x, y, **_point(i))
-        place = ((6, -3), (-12, -3), (-3, 7), (-3, -14))[i % 4]  # neighbors on all sides of points that lie together
-        left.annotate(ascii_lowercase[i % 26], (x, y), place, textcoords="offset points", fontsize=9)
+        place = ((7, -3), (-13, -3), (-3, 8), (-3, -15))[i % 4]  # neighbors on all sides of points that lie together
+        if row.floor_ratio < 2:  # on the roof: away from its line
+            place = (-12, -11) if row.floor_ratio >= 1 else (6, 4)
+        left.annotate(ascii_lowercase[i % 26], (x, y), place, textcoords="offset points", fontsize=10)
     left.set(xlabel="operations per byte", ylabel="GB/s of bytes that must move", title=title or "")
 
     ways = [way for way in dict.fromkeys(table["way"]) if way != "lens"]

@@ -125,7 +125,7 @@ def test_on_a_phone_the_slider_and_its_effect_fit_one_screen(explorer, visit, pr
     top = page.get_by_label("strength of the edit").bounding_box()["y"]
     answer = page.locator(".answered").first.bounding_box()
     assert answer["y"] + answer["height"] - top < 740 - 100, "below a header of the book"
-    own = page.locator(".typed").last.bounding_box()["y"]
+    own = page.locator(".typed").first.bounding_box()["y"]  # below it comes the form that tries the edited model
     assert own < top, "the reader's own request stands on top"
 
 
