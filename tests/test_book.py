@@ -182,11 +182,12 @@ def test_what_the_chapters_claim_stands_on_one_page_with_both_models(book, monke
     executed = {name: execute.nbformat.read(execute.executed_copy(name), 4) for name in execute.EDITIONS["smollm2-135m"]}
     found = claims.collected(executed)
     real = claims.edition("smollm2-135m")
-    assert {key[0] for key in found} == set(executed) - {"kernels"} and set(real) == set(found)
+    assert {key[0] for key in found} == set(executed) - {"kernels"}
+    assert set(found) - set(real) == {("subnetworks", "neurons")} and set(real) <= set(found)  # no neurons were trained there
     assert all(one.control is not None for one in found.values())
     text = re.sub(r"<[^>]+>", "", book["carries_over"].text).replace("&quot;", '"')
     for key, one in found.items():
-        assert one.numbers in text and real[key].numbers in text, key
+        assert one.numbers in text and (key not in real or real[key].numbers in text), key
         assert one.verdict == claims.edition("mini")[key].verdict, f"data/claims/mini.json says otherwise of {key}"
 
 
