@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from lens.data import paths
 from lens.results.provenance import machine
 from lens.scale.bench import kernels as bench
 from lens.scale.bench.measure import peak_bytes, slug
+from lens.scale.bench.report import from_gpus
 from lens.scale.bench.work import Size
 
 CPU = torch.device("cpu")
@@ -120,3 +122,34 @@ def test_the_gpu_script_says_in_a_sentence_where_it_cannot_run():
     script = paths.root().parent / "tests" / "gpu" / "run.sh"
     done = subprocess.run(["sh", str(script)], capture_output=True, text=True, env={"PYTHON": sys.executable})
     assert done.returncode == 1 and "no NVIDIA GPU" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_the_gpu_script_rehearses_everything_on_a_cpu():
+    import subprocess
+    import sys
+
+    script = paths.root().parent / "tests" / "gpu" / "run.sh"
+    environment = os.environ | {"PYTHON": sys.executable, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(["sh", str(script), "--rehearse"], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    summary = done.stdout[done.stdout.index("**") :]
+    kernels, steps, profile = (
+        [line.split("|")[1:-1] for line in part.splitlines() if line.startswith("|")][2:]
+        for part in summary.split("\n\n")[1::2]
+    )
+    assert "GB/s; a bare matrix product does" in summary and len(kernels) == 9
+    assert [row[1].strip() for row in steps] == [
+        "mask step",
+        "its passes alone",
+        "whole backward lens",
+        "one bare pass",
+    ]
+    assert len(profile) == 10 and all(float(row[2]) > 0 for row in steps + profile)
+    assert all(float(row[3]) > 0 for row in kernels)
+
+
+def test_the_book_shows_a_gpus_summary_where_there_is_one(tmp_path):
+    (tmp_path / "a-cpu-2-threads.md").write_text("no GPU", encoding="utf-8")
+    assert from_gpus(tmp_path) == "On a GPU: not measured yet."
+    (tmp_path / "a-gpu.md").write_text("**a GPU**", encoding="utf-8")
+    assert from_gpus(tmp_path) == "**a GPU**"

@@ -7,7 +7,7 @@ import argparse
 from lens import given
 from lens.given import RULES
 
-FOLDERS = ("train", "statistics_of", "_train", "_masks", "_counterfact")
+FOLDERS = ("train", "statistics_of", "_train", "_masks", "_counterfact", "_everything")
 """Functions of commands whose ``--out`` may be a folder."""
 OWN = {
     **dict.fromkeys(("texts", "masks", "file", "work"), given.path),

@@ -20,6 +20,10 @@ def add(commands) -> None:
         bench.add_parser(name, help=about).set_defaults(run=_numbers, function=function)
     kernels = bench.add_parser("kernels", help="each kernel against its baselines and the machine's floor")
     kernels.set_defaults(run=_kernels)
+    everything = bench.add_parser("all", help="kernels, steps in GPT-2's shapes and a profile: a table and a summary")
+    everything.add_argument("--rehearsal", action="store_true", help="tiny shapes, to see that all of it runs")
+    everything.add_argument("--out", type=Path, help="folder of the result files (default: data/bench)")
+    everything.set_defaults(run=_everything)
     for one in bench.choices.values():
         one.add_argument("--device", help="cpu or cuda (default: the GPU where there is one)")
     kernels.add_argument("--out", type=Path, help="result file (default: data/bench/<device>.csv)")
@@ -47,6 +51,15 @@ def _kernels(args) -> None:
 
     report = bench_kernels(args.device)
     _write(args.out, slug(report.machine), report.text())
+
+
+def _everything(args) -> None:
+    from lens.data import paths
+    from lens.scale.bench.report import bench_all
+
+    name, files = bench_all(args.device, args.rehearsal)
+    for ending, text in files.items():
+        _write((args.out or paths.root() / "bench") / f"{name}.{ending}", name, text)
 
 
 def _write(out: Path | None, name: str, text: str) -> None:

@@ -47,8 +47,11 @@ def run(args) -> None:
         tokens=args.tokens,
         config=Config(**chosen),
     )
-    print(cost.memory(args.model, args.step, dtype=args.dtype, devices=args.devices,
-                      checkpointing=args.checkpointing, **work))  # fmt: skip
+    spread = dict(devices=args.devices, checkpointing=args.checkpointing)
+    told = cost.memory(args.model, args.step, dtype=args.dtype, **spread, **work)
+    print(told)
+    cards = ", ".join(cost.fitting(told.total)) or "none of the GPUs that we know: see --devices"
+    print(f"\nWith a tenth to spare it fits {cards}.")
     done = cost.flops(args.model, args.step, **work)
     seconds = 3600 * done.hours(gpu, args.dtype, args.utilization)
     share = f"{args.utilization:.0%} of an {gpu.name}'s peak"

@@ -5,7 +5,7 @@ holds each formula as it reads.  Nothing here knows about models: tensors in, te
 
     outer products   norms, token_norms, inner, singular, singular_values, update_
     projection       project, unembed
-    masks            mask, sample, density, Key, uniform; Bits, pack, iou
+    masks            mask, sample, density, AllMasks, Key, uniform; Bits, pack, iou
     losses           kl_uniform, kl_reference
     choice of path   use, choose
 """
@@ -17,6 +17,7 @@ from lens.kernels.expected_density import density
 from lens.kernels.factors import inner, norms, singular, singular_values, token_norms
 from lens.kernels.logits import CHUNK_BYTES, unembed
 from lens.kernels.masking import mask, sample
+from lens.kernels.masks import AllMasks
 from lens.kernels.noise import Key, uniform
 from lens.kernels.paths import choose, use
 from lens.kernels.update import Undo, update_
@@ -26,6 +27,7 @@ __all__ = [
     "CHUNK_BYTES",
     "Bits",
     "Key",
+    "AllMasks",
     "Undo",
     "choose",
     "density",

@@ -109,8 +109,14 @@ class _Mask(torch.autograd.Function):
 def _entries(entry: str, weight, grad, scores, key: Key, tau: float, base: int, sign: int) -> Tensor:
     """weight ∘ (base + sign · entry) ∘ grad for the entries m (hard), s (soft) or s(1 − s)/τ (slope)."""
     out = torch.empty(weight.shape, dtype=(weight if grad is None else scores).dtype, device=weight.device)
+    fill_entries(out, entry, weight, grad, scores, key, tau, base, sign)
+    return out
+
+
+def fill_entries(out, entry: str, weight, grad, scores, key: Key, tau: float, base: int, sign: int) -> None:
+    """``_entries`` into ``out`` [rows, columns]."""
     if not out.numel() or out.is_meta:  # shapes without numbers
-        return out
+        return
     path = choose("mask", weight, scores)
     if path == "numba":
         from lens.kernels.masking_cpu import fill
@@ -119,7 +125,6 @@ def _entries(entry: str, weight, grad, scores, key: Key, tau: float, base: int, 
     else:
         fill = _fill
     fill(out, entry, weight, grad, scores, key, tau, base, sign)
-    return out
 
 
 def _fill(out, entry, weight, grad, scores, key, tau, base, sign) -> None:

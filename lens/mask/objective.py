@@ -42,22 +42,24 @@ class Objective:
             passes = [passes[0] + passes[1]]
         passes += [[("maintain_lm", text)], [("express", target)]]
         found: dict[str, Tensor] = {}
-        sampled: dict[tuple[int, str], tuple[list[Tensor], list[Tensor]]] = {}
+        sampled: dict[tuple[int, str], list[Tensor]] = {}
         for draw, some in enumerate([loss for loss in one if getattr(c, loss[0])] for one in passes):
             if not some:
                 continue
             part = "subnetwork" if some[0][0] == "express" else "remaining"
             key = (0 if c.samples == "shared" else draw), part
             if key not in sampled:
-                drawn = scores.sample(step, *key)
-                sampled[key] = drawn, [w.detach().requires_grad_() for w in drawn]
-            found |= self.one_pass(some, scores.named(sampled[key][1]))
-        for drawn, leaves in sampled.values():
-            while drawn:  # each is gone before the next one's gradient is made
-                torch.autograd.backward(drawn.pop(), leaves.pop().grad)
-        density = scores.density()
-        (c.weight_of_sparsity(step) * density).backward()
-        return found | {"density": density.detach()}
+                sampled[key] = [w.requires_grad_() for w in scores.sample(step, *key)]
+            found |= self.one_pass(some, scores.named(sampled[key]))
+        density, sparsity = scores.density(), c.weight_of_sparsity(step)
+        if not sampled:  # sparsity alone
+            scores.back_([torch.zeros_like(place.weight) for place in scores.places], step, sparsity=sparsity)
+        for key, leaves in sampled.items():
+            grads = [leaf.grad for leaf in leaves]
+            leaves.clear()  # the sampled weights are gone before the scores' gradients are made
+            scores.back_(grads, step, *key, sparsity=sparsity)
+            sparsity = 0.0  # once a step
+        return found | {"density": density}
 
     def one_pass(self, some: list[tuple[str, Examples]], weights: MaskedWeights) -> dict[str, Tensor]:
         """One pass, back to the weights; its losses, which hold on to nothing."""

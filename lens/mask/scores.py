@@ -2,20 +2,19 @@
 
     W ∘ (1 − m)   for the remaining model,     W ∘ m   for the subnetwork alone,     m ~ Bernoulli(σ(l))
 
-A step samples each matrix once into a leaf of autograd's graph; however many passes use it, their gradients add up
-there, and the straight-through rule takes the sum to the scores in one sweep (``lens.kernels.masking``).
+A step samples all matrices at once, into leaves of autograd's graph; however many passes use them, their gradients add
+up there, and the straight-through rule takes the sums to the scores in one sweep (``lens.kernels.masks``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from math import inf, log
 
 import torch
 from torch import Tensor
 
-from lens import kernels
-from lens.kernels import Bits, Key, pack
+from lens.kernels import AllMasks, Bits, Key, pack
 from lens.mask.places import Place
 from lens.mask.subnetwork import Subnetwork
 
@@ -32,20 +31,23 @@ class Scores:
 
     def __init__(self, places: Sequence[Place], granularity: str, start: float, seed: int, tau: float = 1.0):
         self.places, self.granularity, self.seed, self.tau = tuple(places), granularity, seed, tau
-        self.values: list[Tensor] = []
-        level = log(start / (1 - start))
-        for place in self.places:
-            w = place.weight
-            if granularity == "neuron":
-                values = torch.full((place.matrix.shape[0], len(place.sites)), level, device=w.device)
-            else:
-                values = torch.full(w.shape, level if place.whole else -inf, device=w.device)
-                if not place.whole:
-                    for columns in place.columns:
-                        place.upright(values)[:, columns.to(w.device)] = level
-            self.values.append(values.requires_grad_())
-        self._spread = [self._owner(place) for place in self.places] if granularity == "neuron" else None
+        self.neurons = granularity == "neuron"
         self.total = sum(place.matrix.shape[0] * sum(map(len, place.columns)) for place in self.places)
+        alike: dict[tuple, list[int]] = {}
+        for i, place in enumerate(self.places):
+            alike.setdefault((place.weight.device, place.weight.dtype), []).append(i)
+        self._masks = [AllMasks([self._masked(self.places[i]) for i in some], some) for some in alike.values()]
+        self.values = self._in_order(masks.views for masks in self._masks)
+        if self.neurons:  # which site each column belongs to; how many weights each score of a site decides on
+            self._spread = [self._owner(place) for place in self.places]
+            self._weights = [v.new_tensor([len(c) for c in p.columns]) for p, v in zip(self.places, self.values)]
+        level = log(start / (1 - start))
+        for place, values in zip(self.places, self.values):
+            if self.neurons or place.whole:
+                values.fill_(level)
+                continue
+            for columns in place.columns:
+                place.upright(values)[:, columns.to(values.device)] = level
 
     @torch.no_grad()
     def forbid(self, subnetwork: Subnetwork) -> None:
@@ -58,7 +60,7 @@ class Scores:
                 if (place.layer, site) not in subnetwork.bits:
                     continue
                 taken = subnetwork.mask(place.layer, site).to(values.device)  # [d_in, d_out]
-                if self.granularity == "neuron":
+                if self.neurons:
                     values[taken.any(1), s] = -inf
                 else:
                     upright, columns = place.upright(values), columns.to(values.device)
@@ -67,54 +69,58 @@ class Scores:
             raise ValueError("No weight is left outside the subnetwork given as outside: give a smaller one.")
 
     def sample(self, step: int, draw: int = 0, part: str = "remaining") -> list[Tensor]:
-        """Each place's weight under a mask drawn for (step, draw), in its stored orientation; autograd reaches l."""
-        return [
-            self._masked(i, Key(self.seed, step, draw * len(self.places) + i), part) for i in range(len(self.places))
-        ]
+        """Each place's weight under a mask drawn for (step, draw), in its stored orientation; ``back_`` goes back."""
+        drawn = self._in_order(masks.draw(self._key(step, draw), tau=self.tau, part=part) for masks in self._masks)
+        if self.neurons:
+            return [self._kept(i, kept) for i, kept in enumerate(drawn)]
+        if part == "subnetwork":  # sites that are not masked stay beside it
+            for place, weight, values in zip(self.places, drawn, self.values):
+                if not place.whole:
+                    weight.copy_(torch.where(values > -inf, weight, place.weight.detach()))
+        return drawn
 
-    def _masked(self, i: int, key: Key, part: str) -> Tensor:
-        place, scores = self.places[i], self.values[i]
-        weight = place.weight.detach()
-        if self.granularity == "weight":
-            masked = kernels.mask(weight, scores, key, tau=self.tau, part=part)
-            if part == "subnetwork" and not place.whole:  # sites that are not masked stay beside it
-                masked = torch.where(scores > -inf, masked, weight)
-            return masked
-        kept = kernels.mask(torch.ones_like(scores), scores, key, tau=self.tau, part=part)  # [d_in, sites]
-        outside = kept.new_ones(len(kept), 1)  # sites that are not masked
-        kept = torch.cat([kept, outside], 1)[:, self._spread[i]]
-        return weight * place.upright(kept).to(weight.dtype)
+    def back_(
+        self, grads: list[Tensor], step: int, draw: int = 0, part: str = "remaining", sparsity: float = 0.0
+    ) -> None:
+        """Add the gradient of ``sparsity`` · ``density()``, and what ``grads`` of the weights sampled for (step, draw)
+        say by the straight-through rule, to the gradients of the values; ``grads`` is emptied on the way."""
+        price = sparsity / self.total
+        if self.neurons:
+            grads[:] = (self._summed(i, grads[i]) for i in range(len(grads)))
+        groups = [[grads[i] for i in masks.sites] for masks in self._masks]
+        grads.clear()
+        for masks, own in zip(self._masks, groups):
+            masks.back_(own, self._key(step, draw), tau=self.tau, part=part, sparsity=0.0 if self.neurons else price)
+        if self.neurons and price:
+            for values, weights in zip(self.values, self._weights):
+                s = values.sigmoid()
+                values.grad.addcmul_(s * (1 - s), weights, value=price)
 
     def named(self, weights: Sequence[Tensor]) -> MaskedWeights:
         """One tensor per place under the place's name, as ``UpperLayers`` takes them."""
         return {(place.layer, place.path): w for place, w in zip(self.places, weights)}
 
+    @torch.no_grad()
     def density(self) -> Tensor:
         """mean σ(l) over the weights that can be masked: the expected share of ones, counted as in ``hard_density``."""
-        shares = [kernels.density(v) * (v.numel() * weights / self.total) for v, weights in self._weighted()]
-        return sum(share.to(shares[0].device) for share in shares)
+        if self.neurons:
+            sums = [(v.sigmoid() * weights).sum() for v, weights in zip(self.values, self._weights)]
+        else:
+            sums = [masks.density() for masks in self._masks]
+        return sum(one.to(sums[0].device) for one in sums) / self.total
 
     @torch.no_grad()
     def hard(self) -> list[Tensor]:
         """Each place's weight without its critical entries, W ∘ 1[l ≤ 0]: the remaining model."""
-        if self.granularity == "weight":
+        if not self.neurons:
             return [p.weight.detach() * (v <= 0).to(p.weight.dtype) for p, v in zip(self.places, self.values)]
-        return [
-            place.weight.detach() * place.upright(torch.cat([v <= 0, (v[:, :1] < inf)], 1)[:, owner]).to(place.weight)
-            for place, v, owner in zip(self.places, self.values, self._spread)
-        ]
+        return [self._kept(i, (v <= 0).to(v.dtype)) for i, v in enumerate(self.values)]
 
     def hard_density(self) -> float:
         """The share of maskable weights with a score above 0; a neuron counts with all its weights."""
-        return sum(int((v > 0).sum()) * weights for v, weights in self._weighted()) / self.total
-
-    def _weighted(self) -> Iterator[tuple[Tensor, int]]:
-        """The scores, and how many weights each of them decides on."""
-        for place, values in zip(self.places, self.values):
-            if self.granularity == "neuron":
-                yield from zip(values.unbind(1), map(len, place.columns))
-            else:
-                yield values, 1
+        if self.neurons:
+            return sum(int(((v > 0) * weights).sum()) for v, weights in zip(self.values, self._weights)) / self.total
+        return sum(int((v > 0).sum()) for v in self.values) / self.total
 
     def bits(self) -> dict[tuple[int, str], Bits]:
         """1[l > 0] per (layer, site), packed: [d_in, d_out], or [d_in, 1] for neurons."""
@@ -122,7 +128,7 @@ class Scores:
         for place, values in zip(self.places, self.values):
             ones = (values.detach() > 0).cpu()
             for s, (site, columns) in enumerate(zip(place.sites, place.columns)):
-                own = ones[:, s : s + 1] if self.granularity == "neuron" else place.upright(ones)[:, columns]
+                own = ones[:, s : s + 1] if self.neurons else place.upright(ones)[:, columns]
                 found[place.layer, site] = pack(own)
         return found
 
@@ -136,6 +142,34 @@ class Scores:
         with torch.no_grad():
             for mine, other in zip(self.values, values, strict=True):
                 mine.copy_(other.view(mine.shape))
+
+    def _key(self, step: int, draw: int) -> Key:
+        """What a draw's noise is made of; a place's index is added to the site."""
+        return Key(self.seed, step, draw * len(self.places))
+
+    def _masked(self, place: Place) -> Tensor:
+        """What the scores decide on: the weight itself; of neurons a 1 for each score, spread over their weights."""
+        if not self.neurons:
+            return place.weight
+        wide = torch.promote_types(place.weight.dtype, torch.float32)
+        return torch.ones(place.matrix.shape[0], len(place.sites), dtype=wide, device=place.weight.device)
+
+    def _in_order(self, groups: Iterable[Sequence[Tensor]]) -> list[Tensor]:
+        """One tensor a place, from a list of them for each of the ``AllMasks``."""
+        found = {i: one for masks, some in zip(self._masks, groups) for i, one in zip(masks.sites, some)}
+        return [found[i] for i in range(len(self.places))]
+
+    def _kept(self, i: int, kept: Tensor) -> Tensor:
+        """The weight of place i with a factor [d_in, sites] for each of its neurons; what is not masked stays."""
+        place = self.places[i]
+        kept = torch.cat([kept, kept.new_ones(len(kept), 1)], 1)[:, self._spread[i]]
+        return place.weight.detach() * place.upright(kept).to(place.weight.dtype)
+
+    def _summed(self, i: int, grad: Tensor) -> Tensor:
+        """Σ G ∘ W over the weights of each neuron, [d_in, sites]: the gradient of ``_kept``'s factors."""
+        place, values = self.places[i], self.values[i]
+        each = place.upright(grad * place.weight.detach()).to(values.dtype)
+        return each.new_zeros(len(each), len(place.sites) + 1).index_add_(1, self._spread[i], each)[:, :-1]
 
     def _owner(self, place: Place) -> Tensor:
         """Which of a place's sites each column of its matrix belongs to; ``len(sites)`` where to none."""

@@ -139,7 +139,7 @@ def train(
         means = {name: float(value) / since for name, value in total.items()}
         total = {}
         hard = objective.hard(scores, *looked_at)
-        numbers = [*means.values(), *hard.values(), float(scores.density().detach())]  # of scores that no step used yet
+        numbers = [*means.values(), *hard.values(), float(scores.density())]  # of scores that no step used yet
         if not all(map(math.isfinite, numbers)):
             last, bad = state["step"], next(v for v in numbers if not math.isfinite(v))
             rest = f"the file {checkpoint} holds" if checkpoint else "the error's subnetwork is that of"
@@ -153,11 +153,7 @@ def train(
         state["history"].append(row)
         state["done"] = bool(config.stop) and all(hard[name] <= goal for name, goal in config.stop.items())
         if checkpoint:
-            store(
-                checkpoint,
-                state
-                | {"run": run, "scores": [v.detach() for v in scores.values], "optimizer": optimizer.state_dict()},
-            )
+            store(checkpoint, state | {"run": run, "scores": scores.values, "optimizer": optimizer.state_dict()})
         good = found()
         bar.set_postfix({name: f"{value:.3g}" for name, value in hard.items()})
         if watch:

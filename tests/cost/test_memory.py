@@ -69,6 +69,26 @@ def test_twenty_bytes_a_masked_weight_and_sixteen_in_half_precision():
         assert each["packed mask"] == 1 / 8
 
 
+WORK = {step: dict(batch=8, tokens=128, scored=128) for step in ("lora", "finetune")}
+CARDS = {
+    "gpt2-xl": "forward T4, lens T4, shift T4, rome T4, memit T4, mask V100, published V100, lora T4, finetune T4",
+    "llama-2-7b": "forward T4, lens T4, shift T4, rome V100, memit V100, mask A100, published H200, lora V100, "
+    "finetune A100",
+}
+
+
+@pytest.mark.parametrize("model", CARDS)
+def test_each_step_needs_its_weights_by_hand_and_the_smallest_card_above_that(model):
+    """In 16 bits the model takes 2 bytes a weight.  On top a mask takes 16 a score; as published, score and Adam take 6
+    in 16 bits, and each of three samples 2 and 2; a weight that is tuned takes 6, its gradient and Adam."""
+    more = {"mask": 16, "published": 6 + 3 * 4, "finetune": 6}
+    for step, card in (one.split() for one in CARDS[model].split(", ")):
+        told = cost.memory(model, step, dtype="bfloat16", **WORK.get(step, {}))
+        floor = 2 * told.shape.parameters + more.get(step, 0) * told.learning
+        assert floor < told.total
+        assert cost.fitting(told.total)[0] == card, (step, told.total / 1e9)
+
+
 def test_published_weight_counts_of_known_models():
     counts = {"gpt2": 124_439_808, "gpt2-xl": 1_557_611_200, "llama-2-7b": 6_738_415_616, "llama-3-8b": 8_030_261_248}
     assert {name: cost.shape(name).parameters for name in counts} == counts

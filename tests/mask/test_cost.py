@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import count
+
 import pytest
 import torch
 
 from lens.__main__ import main
-from lens.kernels import naive
+from lens.kernels import Key, naive, uniform
 from lens.mask import Config
 from lens.scale.bench import mask_cost
 from lens.scale.bench.mask_cost import Ours, Published, Rows
@@ -44,13 +46,15 @@ def test_where_chance_has_no_say_both_formulations_have_the_same_losses(small, s
 def test_both_formulations_have_the_same_gradient_where_they_draw_the_same(small, monkeypatch, error):
     settings = config(tau=0.8)
     ours, published = Ours(small, settings), Published(small, settings, Rows(small, settings, 0))
-    monkeypatch.setattr(naive, "published_mask", lambda w, s, tau: w * (1 - torch.sigmoid(s / tau)))
-    monkeypatch.setattr(
-        ours.scores,
-        "sample",
-        lambda *_: [p.weight.detach() * (1 - torch.sigmoid(s / 0.8)) for p, s in zip(ours.places, ours.scores.values)],
-    )
+    sites = count()
+
+    def drawn(w, scores, tau):
+        u = uniform(tuple(w.shape), Key(settings.seed, 0, next(sites) % len(ours.places)))
+        return w * (1 - naive.straight_through(naive.soft_mask(scores, u, tau)))
+
+    monkeypatch.setattr(naive, "published_mask", drawn)
     ours.step(0), published.step(0)
+    assert next(sites) == 3 * len(ours.places)
     for mine, theirs in zip(ours.scores.values, published.scores):
         assert error(mine.grad, theirs.grad) < 1e-4
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import lens
-from lens.kernels import Key
+from lens.kernels import AllMasks, Key
 from lens.mask.examples import Order, of_prompts, of_texts
 from lens.mask.objective import Objective
 from lens.mask.places import places
@@ -22,7 +22,7 @@ IN_FLOAT32 = 2e-5
 
 @pytest.fixture
 def prepared(sets, short):
-    """``prepared(lm, **settings)``: configuration, random float64 scores, objective, and the three sets of examples."""
+    """``prepared(lm, **settings)``: configuration, random scores, objective, three sets of examples."""
 
     def make(lm, sites=None, **settings):
         config = short(sites=sites, **settings)
@@ -30,9 +30,8 @@ def prepared(sets, short):
         first = min(place.layer for place in masked)
         scores = Scores(masked, config.granularity, config.start, config.seed, config.tau)
         generator = torch.Generator().manual_seed(5)
-        scores.values = [
-            (v.detach().double() + torch.randn(v.shape, generator=generator)).requires_grad_() for v in scores.values
-        ]
+        for values in scores.values:
+            values.add_(torch.randn(values.shape, generator=generator))
         three = (
             of_prompts(lm, sets.target, first, after=config.position == "after"),
             of_prompts(lm, sets.control, first),
@@ -162,12 +161,16 @@ def test_both_parts_of_one_sample_make_up_the_weight(tiny, prepared):
 
 
 def test_no_two_matrices_draw_and_steps_share_noise(tiny, prepared, monkeypatch):
-    from lens import kernels
-
     _, scores, objective, three = prepared(tiny("gpt2"), samples="independent", express=1.0)
     keys: list[Key] = []
-    honest = kernels.mask
-    monkeypatch.setattr(kernels, "mask", lambda w, s, key, **rest: keys.append(key) or honest(w, s, key, **rest))
+    honest = AllMasks.draw
+    monkeypatch.setattr(
+        AllMasks,
+        "draw",
+        lambda self, key, **rest: (
+            keys.extend(key._replace(site=key.site + i) for i in self.sites) or honest(self, key, **rest)
+        ),
+    )
     for step in range(2):
         objective.backward(scores, step, *three)
     assert len(keys) == len(set(keys)) == 2 * 4 * len(scores.places)
@@ -198,14 +201,14 @@ def test_lambda_weighs_the_density_that_is_reported(tiny, sets, short, granulari
     scores = Scores(places(lm, sites=sites), granularity, 0.45, 0)
     for n, values in enumerate(scores.values):
         certain = torch.where(torch.rand_like(values) < n / 9, 40.0, -40.0)
-        values.data = torch.where(values > -torch.inf, certain, values)
+        values.copy_(torch.where(values > -torch.inf, certain, values))
     three = sets.target, sets.control, sets.text
     some = train(lm, *three, short(granularity=granularity, sites=sites, start=0.6, steps=1, check=1), progress=False)
     for part in (None, lens.mask.shrunk(some, 0.8)):
         if part:
             scores.forbid(part)
         found = some.with_bits(scores.bits(), "")
-        assert 0 < found.density() == scores.hard_density() == pytest.approx(float(scores.density().detach()), abs=1e-6)
+        assert 0 < found.density() == scores.hard_density() == pytest.approx(float(scores.density()), abs=1e-6)
 
 
 def test_an_order_shows_every_row_once_before_any_comes_again():
@@ -221,15 +224,34 @@ def test_an_order_shows_every_row_once_before_any_comes_again():
     assert len({tuple(s.tolist()) for s in streams}) == 6
 
 
-def test_a_sampled_weight_is_gone_before_the_next_ones_gradient_is_made(tiny, prepared, monkeypatch):
+def test_the_sampled_weights_are_gone_before_the_scores_gradients_are_made(tiny, prepared, monkeypatch):
     """Otherwise a step would hold every weight, its gradient and the scores' gradients at a time."""
     _, scores, objective, three = prepared(tiny("gpt2"))
     alive: list[weakref.ref] = []
-    honest, counts = scores.named, []
-    monkeypatch.setattr(scores, "named", lambda leaves: alive.extend(map(weakref.ref, leaves)) or honest(leaves))
-    for values in scores.values:
-        values.register_hook(lambda _: counts.append(sum(ref() is not None for ref in alive)))
+    named, back_, counts = scores.named, scores.back_, []
+    monkeypatch.setattr(scores, "named", lambda leaves: alive.extend(map(weakref.ref, leaves)) or named(leaves))
+    monkeypatch.setattr(
+        scores, "back_", lambda *a, **k: counts.append(sum(ref() is not None for ref in alive)) or back_(*a, **k)
+    )
     objective.backward(scores, 0, *three)
-    passes, places = 2, len(scores.places)
-    assert len(alive) == passes * places
-    assert counts[:places] == [passes * left for left in reversed(range(places))]
+    assert len(alive) == 2 * len(scores.places) and counts == [0]
+
+
+@pytest.mark.parametrize("granularity", ["weight", "neuron"])
+def test_a_place_on_its_own_is_masked_as_it_is_among_others(tiny, prepared, granularity):
+    """Matrices of several dtypes or devices are drawn apart, with the noise that they would have together."""
+    _, together, _, _ = prepared(tiny("llama"), granularity=granularity)
+    apart = Scores(together.places, granularity, 0.3, together.seed, together.tau)
+    for masks in apart._masks:
+        apart._masks = [AllMasks([w], [i]) for i, w in zip(masks.sites, masks.weights)]
+    apart.values = apart._in_order(masks.views for masks in apart._masks)
+    for mine, values in zip(apart.values, together.values):
+        mine.copy_(values)
+    grads = [torch.ones_like(place.weight) for place in together.places]
+    for scores in (together, apart):
+        scores.back_(list(grads), 3, 1, sparsity=0.5)
+    for w, other in zip(together.sample(3, 1), apart.sample(3, 1)):
+        assert torch.equal(w, other)
+    for values, other in zip(together.values, apart.values):
+        assert torch.equal(values.grad, other.grad) and values.grad.abs().max() > 0
+    assert float(together.density()) == pytest.approx(float(apart.density()))

@@ -60,6 +60,35 @@ def test_a_worker_killed_in_mid_job_loses_nothing(masks, model, client, tmp_path
     assert 0 < len(kept) < 30 and kept == before[: len(kept)] and len(kept) >= len(before) - 1
 
 
+ALONE = """
+from distributed import LocalCluster
+if __name__ == "__main__":
+    with LocalCluster(n_workers=1, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0") as cluster:
+        print(cluster.scheduler_address, flush=True)
+        input()
+"""
+
+
+def test_a_killed_scheduler_loses_what_was_running_and_the_same_call_goes_on_at_another(client, tmp_path):
+    jobs = [Job(f"nap-{n}", "sweep_jobs:nap", {"seconds": 0.4, "number": n}) for n in range(6)]
+    (script := tmp_path / "cluster.py").write_text(ALONE, encoding="utf-8")
+    path = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    with subprocess.Popen([sys.executable, str(script)], env=path, **pipes) as scheduler, ThreadPoolExecutor(1) as pool:
+        running = pool.submit(run, jobs, tmp_path / "runs", scheduler.stdout.readline().strip(), progress=False)
+        while not list((tmp_path / "runs").glob("*.json")):
+            assert not running.done(), running.exception()
+            time.sleep(0.01)
+        scheduler.kill()
+        with pytest.raises(RuntimeError, match="The scheduler is gone"):
+            running.result(120)
+    kept = {p.stem for p in (tmp_path / "runs").glob("*.json")}
+    assert 1 <= len(kept) < 6
+    done = run(jobs, tmp_path / "runs", client, progress=False)
+    assert {o.job.name for o in done if not o.attempts} == kept
+    assert [o.value["number"] for o in done] == list(range(6))
+
+
 @pytest.mark.parametrize("die", [False, True])
 def test_a_job_that_failed_or_died_is_tried_on_another_worker(client, tmp_path, die):
     job = Job("flaky", "sweep_jobs:fail_at_first", {"die": die})

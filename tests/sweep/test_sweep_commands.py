@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import ast
 import csv
+import inspect
+import json
+import re
+import shlex
 import sys
 from contextlib import nullcontext
 
 import pytest
 
 import lens
-from lens.__main__ import main
+from lens.__main__ import main, parser
+from lens.data import paths
 from lens.scale.sweep import Results, run
 
 FAST = ["steps=2", "check=1", "targets=4", "controls=4", "texts=1", "tokens=12"]
@@ -134,3 +140,29 @@ def test_a_death_while_jobs_are_made_is_a_sentence(died, refuses):
     sentence = GONE if died == "scheduler" else "could not be made: 1 worker died with it, the last tcp://10.0.0.1:1"
     with refuses(RuntimeError, sentence):
         made(Dead(), len, [], resources=None)
+
+
+def test_the_commands_of_the_chapter_are_commands():
+    """Of lens and of Dask; and the calls of lens in the recipe for SLURM, which asks for one GPU a worker."""
+    worker = pytest.importorskip("distributed.cli.dask_worker").main
+    scheduler = pytest.importorskip("distributed.cli.dask_scheduler").main
+    cells = json.loads((paths.root().parent / "book" / "scaling_up.ipynb").read_text(encoding="utf-8"))["cells"]
+    text = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    lines = [line for block in re.findall(r"```bash\n(.*?)```", text, re.S) for line in block.splitlines()]
+    known = {"scheduler": scheduler, "worker": worker}
+    for words in map(shlex.split, lines):
+        if words[:3] == ["python", "-m", "lens"]:
+            parser().parse_args(words[3:])
+            continue
+        words = words["=" in words[0] :]  # behind a variable
+        assert words[0] == "dask"
+        known[words[1]].make_context(words[1], words[2:])
+    assert len(lines) == 6 and sum(" dask worker " in line and "GPU=1" in line for line in lines) == 2
+    (recipe,) = (ast.parse(block) for block in re.findall(r"```python\n(.*?)```", text, re.S))
+    calls = {ast.unparse(node.func): node for node in ast.walk(recipe) if isinstance(node, ast.Call)}
+    for name in ("lens.sweep.run", "lens.sweep.mask_jobs"):
+        given = {word.arg: word.value for word in calls[name].keywords}
+        inspect.signature(getattr(lens.sweep, name.split(".")[-1])).bind(*calls[name].args, **given)
+    asked = {word.arg: ast.literal_eval(word.value) for word in calls["SLURMCluster"].keywords}
+    assert asked["job_extra_directives"] == ["--gres=gpu:1"] and asked["processes"] == asked["cores"] == 1
+    worker.make_context("worker", ["tcp://10.0.0.1:8786", *asked["worker_extra_args"]])

@@ -27,6 +27,22 @@ from lens.kernels.gpu.noise import exp_minus, odd_numbers
 ROWS, COLUMNS = 32, 64
 
 
+@triton.jit
+def entries(score, quad, row, step, site, seed, tau, ENTRY: tl.constexpr, TEMPERED: tl.constexpr):
+    """m (hard), s (soft) or s(1 − s) (slope) of a tile of scores; a NaN stays one."""
+    a = odd_numbers(quad, row, step, site, seed)
+    b = (16777216.0 - a) * exp_minus(score)
+    if TEMPERED:
+        b = a * tl.exp(tl.minimum(tl.log(b / a) / tau, 60.0))
+    if ENTRY == "hard":
+        value = tl.where(a > b, 1.0, 0.0)
+    elif ENTRY == "soft":
+        value = a / (a + b)
+    else:
+        value = (a / (a + b)) * (b / (a + b))
+    return tl.where(score == score, value, score)
+
+
 @triton.jit(do_not_specialize=["seed", "step", "site"])  # one compilation for every step
 def _mask_kernel(
     out, weight, grad, scores,  # [rows, columns] each; grad only where ENTRY is "slope"
@@ -44,17 +60,7 @@ def _mask_kernel(
 
     w = tl.load(weight + r * weight_row + c * weight_column, inside).to(tl.float32)
     score = tl.load(scores + r * scores_row + c * scores_column, inside).to(tl.float32)
-    a = odd_numbers(quad, row, step, site, seed)  # [ROWS, COLUMNS]
-    b = (16777216.0 - a) * exp_minus(score)
-    if TEMPERED:
-        b = a * tl.exp(tl.minimum(tl.log(b / a) / tau, 60.0))
-    if ENTRY == "hard":
-        value = tl.where(a > b, 1.0, 0.0)
-    elif ENTRY == "soft":
-        value = a / (a + b)
-    else:
-        value = (a / (a + b)) * (b / (a + b))
-    value = base + sign * tl.where(score == score, value, score)  # a NaN stays one
+    value = base + sign * entries(score, quad, row, step, site, seed, tau, ENTRY, TEMPERED)
     if ENTRY == "slope":
         value = value * tl.load(grad + r * grad_row + c * grad_column, inside).to(tl.float32)
     tl.store(out + r * out_row + c * out_column, w * value, inside)

@@ -43,11 +43,11 @@ class Timing:
 
 @dataclass(frozen=True)
 class Timings:
-    """The rows, and the rates that their floors rest on: bytes and operations a second."""
+    """The rows, and the rates that their floors rest on: bytes a second, and by dtype operations a second."""
 
     machine: str
     bandwidth: float
-    rate: float
+    rates: dict[str, float]
     rows: list[Timing]
 
     def text(self) -> str:
@@ -56,7 +56,7 @@ class Timings:
         head = [
             COMMAND,
             f"{self.machine}; {versions}; numba {_version('numba')}; seed {SEED}; {date.today().isoformat()}",
-            f"copy {self.bandwidth / 1e9:.2f} GB/s, matrix product {self.rate / 1e9:.1f} GFLOP/s",
+            f"copy {self.bandwidth / 1e9:.2f} GB/s, matrix product {self.rates['float32'] / 1e9:.1f} GFLOP/s",
         ]
         return as_csv([four_digits(row) for row in self.rows], *head)
 
@@ -80,7 +80,7 @@ def bench_kernels(device: str | None = None, repeats: int = 7, size: Size | None
             for row in timed(case, place, dtype, bandwidth, rate[dtype], repeats, show):
                 show(line(row))
                 rows.append(row)
-    return Timings(machine(place), bandwidth, rate[torch.float32], rows)
+    return Timings(machine(place), bandwidth, {str(d).split(".")[1]: r for d, r in rate.items()}, rows)
 
 
 def cases(size: Size, device: torch.device, dtype: torch.dtype) -> list[Workload]:

@@ -66,6 +66,15 @@ MACHINES = {
 """Name → machine."""
 
 
+def fitting(size: float, spare: float = 0.1) -> list[str]:
+    """The machines whose memory holds ``size`` bytes and this share of them more, the smallest first.
+
+    >>> fitting(30e9)
+    ['A100', 'H100', 'H200']
+    """
+    return [m.name for m in sorted(MACHINES.values(), key=lambda m: m.memory) if (1 + spare) * size <= m.memory]
+
+
 def this_cpu(side: int = 1024, repeats: int = 3) -> Machine:
     """This computer's processor, calibrated in about a second: a bare matrix product, and a plain copy.
 

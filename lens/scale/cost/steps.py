@@ -150,9 +150,11 @@ def mask(lm: LanguageModel, w: Work, layers: Layers, t: Tracer) -> Found:
 
     def sample(*key) -> list[Tensor]:
         with t.part("sampled weights"):
-            drawn = Scores.sample(scores, *key)
-        drawn[-1].register_hook(lambda _: t.phase("to the scores"))
-        return drawn
+            return Scores.sample(scores, *key)
+
+    def back_(*given, **rest) -> None:
+        t.phase("to the scores")
+        Scores.back_(scores, *given, **rest)
 
     def losses(some, weights) -> dict[str, Tensor]:
         t.phase(" and ".join(name for name, _ in some))
@@ -162,7 +164,7 @@ def mask(lm: LanguageModel, w: Work, layers: Layers, t: Tracer) -> Found:
         t.phase("density")
         return Scores.density(scores)
 
-    scores.sample, scores.density, objective.losses = sample, density, losses
+    scores.sample, scores.back_, scores.density, objective.losses = sample, back_, density, losses
     t.phase("samples")
     training.step(0)
     return total, [packed]
