@@ -22,8 +22,8 @@ RIGHT = [(c, n, i) for c, n in CHECKS for i in range(len(ANSWERS[c][n].right))]
 WRONG = [(c, n, words) for c, n in CHECKS for words in ANSWERS[c][n].wrong]
 BLIND = [(c, n, i) for c, n in CHECKS for i in range(len(ANSWERS[c][n].blind))]
 UNNAMED = re.compile(
-    r"The number is not right|This is another word|entries are not\.|stopped with|Not right yet|Number \d+ of \d+ is not"
-    r"|[Hh]ere the shape is|the shape is|is asked for, and this is a|The result holds NaN"
+    r"The number is not right|This is another word|entries are not\.|stopped with|Not right yet|[Hh]ere the shape is"
+    r"|is asked for, and this is a|The result holds NaN"
 )
 """What a check says of an answer that differs in a way it does not know."""
 
