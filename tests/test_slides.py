@@ -1,5 +1,6 @@
 """Do the slides follow the teaching notes' one lecture, with figures, explorers and notes, offline and on paper?"""
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -78,7 +79,10 @@ def test_keys_go_from_slide_to_slide_and_leave_the_explorer_alone(deck, visit):
 def test_a_deck_is_printed_one_slide_a_page(deck, tmp_path):
     pypdf = pytest.importorskip("pypdf")
     pytest.importorskip("playwright")
-    slides.print_deck(tmp_path / "slides.pdf")
+    order = f"import sys; sys.path.insert(0, {str(BOOK)!r}); import slides; slides.print_deck(sys.argv[1])"
+    # A process of its own: this one may have a browser's driver open, and a thread can have one.
+    done = subprocess.run([sys.executable, "-c", order, str(tmp_path / "slides.pdf")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
     pages = pypdf.PdfReader(tmp_path / "slides.pdf").pages
     assert len(pages) == deck.read_text(encoding="utf-8").count('<section class="slide">')
     assert pages[0].mediabox.width > pages[0].mediabox.height
