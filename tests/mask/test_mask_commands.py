@@ -20,6 +20,7 @@ from lens.mask.training import train as really_train
 
 FAST = ["steps=2", "check=1", "targets=4", "controls=4", "texts=1", "tokens=12"]
 SETTINGS = [word for setting in FAST for word in ("--set", setting)]
+EVALUATE = ["mask", "evaluate", "--model", "mini"]  # what a file names is opened only where it is built in
 
 pytestmark = pytest.mark.slow
 
@@ -141,7 +142,7 @@ def test_evaluate_prints_the_table_and_writes_every_number(capsys, tmp_path, mod
     capsys.readouterr()
     for suffix in (".json", ".csv"):
         out = tmp_path / f"numbers{suffix}"
-        assert main(["mask", "evaluate", *map(str, files), "--random", "1", "--alone", "--out", str(out)]) == 0
+        assert main([*EVALUATE, *map(str, files), "--random", "1", "--alone", "--out", str(out)]) == 0
         printed = capsys.readouterr().out
         results = [
             lens.evaluate.knowledge(model, lens.data.knowledge(f.stem), load(f), random=1, alone=True, progress=False)
@@ -159,14 +160,21 @@ def test_evaluate_prints_the_table_and_writes_every_number(capsys, tmp_path, mod
             assert [{k: str(v) for k, v in row.items()} for row in wanted] == rows
 
 
+def test_a_model_that_only_the_file_names_is_not_opened(capsys, tmp_path):
+    train("--out", tmp_path / "b.safetensors")
+    capsys.readouterr()
+    assert main(["mask", "evaluate", str(tmp_path / "b.safetensors")]) == 1
+    assert "names the model 'tiny gpt2': say with --model" in capsys.readouterr().err
+
+
 def test_evaluate_asks_for_the_target_where_the_file_does_not_say_it(capsys, tmp_path):
     file = tmp_path / "b.safetensors"
     train("--out", file)
     save(load(file).with_bits(load(file).bits, "without its origin"), file)
     capsys.readouterr()
-    assert main(["mask", "evaluate", str(file)]) == 1
+    assert main([*EVALUATE, str(file)]) == 1
     assert "give --target" in capsys.readouterr().err
-    assert main(["mask", "evaluate", str(file), "--target", "building", "--random", "0"]) == 0
+    assert main([*EVALUATE, str(file), "--target", "building", "--random", "0"]) == 0
     assert capsys.readouterr().out.startswith(f"{file}\n\n| building, tiny gpt2")
 
 
@@ -182,7 +190,7 @@ def test_a_file_of_facts_is_a_target(tmp_path, model):
     assert train("--target", file, "--wording", "xl", "--out", tmp_path) == 0
     found = load(tmp_path / "places-weight-0.safetensors", model)
     assert found.about["target"] == str(file) and found.about["wording"] == "xl"
-    assert main(["mask", "evaluate", str(tmp_path / "places-weight-0.safetensors"), "--random", "0"]) == 0
+    assert main([*EVALUATE, str(tmp_path / "places-weight-0.safetensors"), "--random", "0"]) == 0
 
 
 @pytest.mark.parametrize(
@@ -214,7 +222,7 @@ def test_a_subnetwork_of_another_model_is_neither_measured_nor_overwritten(capsy
     before = file.read_bytes()
     monkeypatch.setattr("lens.model.loading.load", lambda name, device=None: tiny("gpt2", torch.float32))
     capsys.readouterr()
-    for arguments in (["evaluate", str(file)], ["train", "--out", str(file), *SETTINGS]):
-        assert main(["mask", *arguments]) == 1
+    for arguments in ([*EVALUATE, str(file)], ["mask", "train", "--out", str(file), *SETTINGS]):
+        assert main(arguments) == 1
         assert "found in another model" in capsys.readouterr().err
     assert file.read_bytes() == before
