@@ -127,8 +127,11 @@ def _evaluate(args) -> None:
     from lens.world.evaluate import evaluate, totals, write_card
 
     folder = args.model or paths.model(args.name)
+    lm = load(str(folder))
+    if not (folder / "recipe.json").is_file():
+        raise ValueError(f"The model in {folder} has no recipe.json: give a folder that 'python -m lens mini train' made.")
     recipe = json.loads((folder / "recipe.json").read_text(encoding="utf-8"))
-    result = evaluate(load(str(folder)), recipe.get("without", ()))
+    result = evaluate(lm, recipe.get("without", ()))
     for name, value in totals(result["recall"]).items():
         print(f"{name:40} {100 * value:6.2f} %")
     for name, row in result["perplexity"].items():

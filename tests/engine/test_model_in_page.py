@@ -69,8 +69,12 @@ def test_model_program_and_what_they_keep_take_at_most_150_mb(folder, visit, chr
         page.keyboard.press("Enter")
         page.wait_for_function("(n) => document.querySelectorAll('thead th').length > 2 * n", arg=16 + i)
         most = max(most, private(chromium) - before)
-    session.send("HeapProfiler.collectGarbage")
-    after = private(chromium) - before
+    kept = []
+    while len(kept) < 15 and not (kept and min(kept) <= 150e6):  # a Worker's own garbage is collected when it is idle
+        page.wait_for_timeout(2000)
+        session.send("HeapProfiler.collectGarbage")
+        kept.append(private(chromium) - before)
+    after = min(kept)
     print(f"memory: {most / 1e6:.0f} MB at most, {after / 1e6:.0f} MB at the end")
     assert after <= 150e6
 

@@ -20,7 +20,7 @@ def world_relations(count: int) -> tuple[Wordings, ...]:
     """The relations, each with ``count`` subjects spread evenly over those of the world.
 
     >>> world_relations(3)[0][0][0], world_relations(3)[0][1]
-    ('The capital of {} is', ('Albania', 'Israel', 'Kenya'))
+    ('The capital of {} is', ('Albania', 'Kazakhstan', 'Nigeria'))
     """
     found = []
     for relation in relations().values():
@@ -36,7 +36,7 @@ def siblings(text: str, some: Sequence[Wordings]) -> list[str]:
     """The same question about the other subjects of its relation; none where the text has no known template.
 
     >>> siblings("The capital of France is", world_relations(3))
-    ['The capital of Albania is', 'The capital of Israel is', 'The capital of Kenya is']
+    ['The capital of Albania is', 'The capital of Kazakhstan is', 'The capital of Nigeria is']
     >>> siblings("France is famous for", world_relations(3))
     []
     """

@@ -15,7 +15,8 @@ function halfTable() {
   return table;
 }
 
-function widened(halves, table) {
+function widened(bytes, table) {
+  const halves = new Uint16Array(bytes);
   const values = new Float32Array(halves.length);
   for (let i = 0; i < values.length; i++) values[i] = table[halves[i]];
   return values;
@@ -29,21 +30,17 @@ function readTensors(buffer) {
   const tensors = {};
   for (const [name, { dtype, data_offsets: [begin, end] }] of Object.entries(header)) {
     if (dtype !== "F16" && dtype !== "F32") throw new Error(`The weights ${name} are ${dtype}: give float16 or float32.`);
-    const first = start + begin, bytes = end - begin; // a header's length is a multiple of 8, so that numbers lie aligned
-    tensors[name.replace(/^transformer\./, "")] =
-      dtype === "F32" ? new Float32Array(buffer.slice(first, first + bytes)) : widened(new Uint16Array(buffer, first, bytes / 2), table);
+    const bytes = buffer.slice(start + begin, start + end);
+    tensors[name.replace(/^transformer\./, "")] = dtype === "F32" ? new Float32Array(bytes) : widened(bytes, table);
   }
   return tensors;
 }
 
-/** Bytes that a script file brings as text in base64: three of four letters, a piece at a time to spare memory. */
+/** Bytes that a script file brings as text in base64. */
 function fromBase64(text) {
-  const padding = text.endsWith("==") ? 2 : Number(text.endsWith("="));
-  const bytes = new Uint8Array((text.length / 4) * 3 - padding);
-  for (let at = 0; at < text.length; at += 1 << 18) {
-    const letters = atob(text.slice(at, at + (1 << 18)));
-    for (let i = 0; i < letters.length; i++) bytes[(at / 4) * 3 + i] = letters.charCodeAt(i);
-  }
+  const letters = atob(text);
+  const bytes = new Uint8Array(letters.length);
+  for (let i = 0; i < bytes.length; i++) bytes[i] = letters.charCodeAt(i);
   return bytes;
 }
 
