@@ -7,6 +7,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
+import lens
+
 pytest.importorskip("nbgrader")
 BOOK = Path(__file__).resolve().parent.parent / "book"
 sys.path.insert(0, str(BOOK))
@@ -14,7 +16,7 @@ sys.path.insert(0, str(BOOK))
 import notebooks  # noqa: E402
 import questions  # noqa: E402
 
-CHAPTERS = {path.stem: notebooks.read(path) for path in sorted(BOOK.glob("*.ipynb"))}
+CHAPTERS = {name: notebooks.read(BOOK / f"{name}.ipynb") for name in lens.check.CHAPTERS}
 each = pytest.mark.parametrize("name", CHAPTERS)
 
 

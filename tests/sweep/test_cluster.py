@@ -18,7 +18,7 @@ import sweep_jobs
 import torch
 
 import lens
-from lens.scale.sweep import Job, counterfact_jobs, reports, run
+from lens.scale.sweep import Job, counterfact_jobs, local, reports, run
 from lens.scale.sweep.cluster import _ctrl_c_waits
 
 DOUBLES = [Job(f"double-{n}", "sweep_jobs:double", {"number": n}) for n in range(5)]
@@ -29,14 +29,20 @@ pytestmark = pytest.mark.slow
 def test_a_cluster_gives_what_one_process_gives(cluster, client, tmp_path):
     here = run(DOUBLES, tmp_path / "here", progress=False)
     places = {"cluster": cluster, "client": client, "address": cluster.scheduler_address}
-    if places["address"].startswith("tls"):  # nobody gets in without credentials
-        with pytest.raises(OSError, match="cannot be reached"):
-            run(DOUBLES, tmp_path / "address", places.pop("address"), progress=False)
     for name, scheduler in places.items():
         there = run(DOUBLES, tmp_path / name, scheduler, progress=False)
         assert there.table() == here.table()
         assert {o.worker for o in there} <= set(client.nthreads()) and {o.worker for o in here} == {"here"}
         assert {p.name for p in (tmp_path / name).iterdir()} == {p.name for p in (tmp_path / "here").iterdir()}
+
+
+def test_workers_of_this_machine_answer_only_who_has_their_credentials(tmp_path):
+    pytest.importorskip("cryptography", reason="credentials need cryptography: pip install lens-book[sweep]")
+    with local(1) as own:
+        assert own.scheduler_address.startswith("tls://127.0.0.1:")
+        assert [o.worker != "here" for o in run(DOUBLES[:1], tmp_path / "in", own, progress=False)] == [True]
+        with pytest.raises(OSError, match="cannot be reached"):
+            run(DOUBLES[:1], tmp_path / "out", own.scheduler_address, progress=False)
 
 
 def test_a_worker_killed_in_mid_job_loses_nothing(masks, model, client, tmp_path):
