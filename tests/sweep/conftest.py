@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 import pytest
 import torch
 
@@ -12,10 +14,11 @@ def cluster():
     pytest.importorskip("distributed", reason="clusters need distributed: pip install lens-book[sweep]")
     from lens.scale.sweep import connecting
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(connecting, "_credentials", lambda distributed: None)
-        with connecting.local(2) as found:
-            yield found
+    with ExitStack() as stack:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(connecting, "_credentials", lambda distributed: None)
+            found = stack.enter_context(connecting.local(2))
+        yield found
 
 
 @pytest.fixture
