@@ -219,11 +219,28 @@ def test_a_submission_that_changes_the_checks_gets_no_point_for_it(made):
     assert submit(made, "low_rank", "sly-and-right", solutions(CHAPTERS["low_rank"]), change=change) == (total, total)
 
 
-def test_a_hidden_test_tells_that_the_checks_are_not_those_of_the_course(monkeypatch):
+@pytest.fixture
+def checks():
+    """The modules of the checks, which are the same again after the test."""
+    lens = pytest.importorskip("lens")
+
+    def loaded():
+        return {name: module for name, module in sys.modules.items() if name.startswith("lens.course.check")}
+
+    kept, package = loaded(), lens.check
+    yield kept
+    for name in loaded():
+        del sys.modules[name]
+    sys.modules.update(kept)
+    sys.modules["lens.course"].check = package
+
+
+def test_a_hidden_test_tells_that_the_checks_are_not_those_of_the_course(checks):
+    import lens
+
     cell = grading.fresh("### BEGIN HIDDEN TESTS\nlens.check.low_rank.by_hand(None).require()\n### END HIDDEN TESTS")
-    kept, lens = {n: m for n, m in sys.modules.items() if n.startswith("lens.course.check")}, pytest.importorskip("lens")
-    for name in kept:
-        monkeypatch.setitem(sys.modules, name, None)  # as a student's code may do
+    for name in checks:
+        sys.modules[name] = None  # as a student's code may do
     with pytest.raises(AssertionError, match="Your turn"):
         exec(cell, {"lens": lens})
     with pytest.raises(RuntimeError, match="not those that this course was made with: install"):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lens.data import paths
+from lens.data import manifest, paths
 from lens.kernels import pack
 from lens.mask import Config, Subnetwork, all_shipped, load, save, shipped
 
@@ -47,6 +47,7 @@ def test_all_that_ships_is_what_lies_in_the_folder_by_topic_and_seed(made, tmp_p
     monkeypatch.setattr("lens.mask.storage.target_kgs", lambda: ("sun", "building"))
     for name in ("building-weight-2", "building-weight-0", "sun-weight-1", "sun-neuron-0", "another-weight-0"):
         save(made, tmp_path / "runs" / "a model" / f"{name}.safetensors")
+    manifest.write()
     assert list(all_shipped("a model")) == [("sun", 1), ("building", 0), ("building", 2)]
     assert all_shipped("a model")["sun", 1] == made and all_shipped("none of these") == {}
 
