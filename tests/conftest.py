@@ -323,6 +323,7 @@ def visit(chromium, tmp_path):
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(10_000)
+        page.set_default_navigation_timeout(60_000)  # a machine may be busy; how long a page takes has tests of its own
         own = ("file:", "data:", "blob:") if path is content else (path.as_uri(),)
         page.on("request", lambda request: None if request.url.startswith(own) else asked.append(request.url))
         page.on("console", heard)
