@@ -87,6 +87,9 @@ def local(workers: int) -> Iterator:
     share = max(1, (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()) // workers)
     settings = {
         "distributed.scheduler.allowed-failures": 0,  # then ``retries`` alone counts
+        # A dead worker's nanny starts the next.  Where that is slow, a second nanny must not do the same: the two
+        # workers have one name, the scheduler refuses the second, and the first goes with its nanny.
+        "distributed.deploy.lost-worker-timeout": "2 minutes",
         "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None,  # slows torch, which reuses its memory
     }
     with (
