@@ -129,7 +129,9 @@ def _evaluate(args) -> None:
     folder = args.model or paths.model(args.name)
     lm = load(str(folder))
     if not (folder / "recipe.json").is_file():
-        raise ValueError(f"The model in {folder} has no recipe.json: give a folder that 'python -m lens mini train' made.")
+        raise ValueError(
+            f"The model in {folder} has no recipe.json: give a folder that 'python -m lens mini train' made."
+        )
     recipe = json.loads((folder / "recipe.json").read_text(encoding="utf-8"))
     result = evaluate(lm, recipe.get("without", ()))
     for name, value in totals(result["recall"]).items():

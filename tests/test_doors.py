@@ -32,8 +32,11 @@ FILE = ["", "a\0b", "a\nb", "/proc/none/x", "/etc", 3]
 LIST = [3, [3], [None]]
 MALFORMED = {
     "layer": ["x", "7", 1.5, 99, -99, nan],
+    "position": ["x", "7", 1.5, 99, -99, nan],
     "layers": [["x"], [99], [1.5], "7", 1.5],
-    **dict.fromkeys(("k", "steps", "count", "together", "batch", "every", "seeds", "random", "phrasings", "rank"), WHOLE),
+    **dict.fromkeys(
+        ("k", "steps", "count", "together", "batch", "every", "seeds", "random", "phrasings", "rank"), WHOLE
+    ),
     **dict.fromkeys(("eta", "lr", "kl", "decay", "clamp", "stop", "lam", "share", "floor", "least"), NUMBER),
     "seed": ["x", 1.5, -1, 2**70, None],
     "device": ["banana", "cuda:9", "", 1.5],
@@ -116,7 +119,9 @@ def said(call, kinds: tuple = ()) -> str | None:
     except Exception as error:
         where = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
         words = str(error)
-        if not isinstance(error, (ValueError, TypeError, IndexError, OSError, *kinds)) or not where.is_relative_to(ROOT):
+        if not isinstance(error, (ValueError, TypeError, IndexError, OSError, *kinds)) or not where.is_relative_to(
+            ROOT
+        ):
             return f"{type(error).__name__} at {where.name}: {words[:100]}"
         return None if len(words) > 20 and words.endswith((".", ")")) else f"no sentence: {words[:100]}"
     finally:

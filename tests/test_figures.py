@@ -16,7 +16,6 @@ LEAST = 9  # pixels
 DOTS = 100 / 72  # of a page to a point
 
 pytestmark = pytest.mark.slow
-screens = pytest.mark.parametrize("width", [1280, 360])
 
 
 def smallest(path) -> float:
@@ -24,36 +23,24 @@ def smallest(path) -> float:
     return DOTS * float(Image.open(path).text[style.SMALLEST])
 
 
-@pytest.mark.parametrize("name", CHAPTERS)
-@screens
-def test_the_smallest_text_of_every_figure_is_legible_as_shown(built, visit, name, width):
-    page = open_page(visit, built / f"{name}.html", width)
-    images = page.eval_on_selector_all(
-        ".bd-article .cell_output img",
-        "all => all.map(i => [decodeURI(i.src), i.getBoundingClientRect().width, parseFloat(i.style.width)])",
-    )
-    assert images
-    small = {src[-20:]: round(smallest(src.removeprefix("file://")) * shown / own, 1) for src, shown, own in images}
-    assert min(small.values()) >= LEAST, small
+FIGURES = """all => all.map(i => [decodeURI(i.src), i.getBoundingClientRect().width, parseFloat(i.style.width)])"""
+DRAWN = """all => all.filter(t => t.getBoundingClientRect().width && t.textContent.trim())
+    .map(t => parseFloat(getComputedStyle(t).fontSize) * t.getScreenCTM().a)"""
+WIDER = """all => all.map(box => [
+    [...box.querySelectorAll("img")].some(i => i.getBoundingClientRect().width > box.clientWidth + 1),
+    getComputedStyle(box, "::after").content.includes("Swipe the figure")])"""
 
 
 @pytest.mark.parametrize("name", PAGES)
-@screens
-def test_the_smallest_text_of_every_drawing_of_the_page_is_legible(built, visit, name, width):
+@pytest.mark.parametrize("width", [1280, 360])
+def test_the_smallest_text_of_a_pages_figures_is_legible_and_a_phone_says_where_one_goes_on(built, visit, name, width):
     page = open_page(visit, built / f"{name}.html", width)
-    sizes = page.eval_on_selector_all(
-        ".bd-article svg text:not(mjx-container *)",
-        """all => all.filter(t => t.getBoundingClientRect().width && t.textContent.trim())
-            .map(t => parseFloat(getComputedStyle(t).fontSize) * t.getScreenCTM().a)""",
-    )
-    assert min(sizes, default=LEAST) >= LEAST
-
-
-@pytest.mark.parametrize("name", CHAPTERS)
-def test_a_phone_says_where_a_figure_goes_on(built, visit, name):
-    page = open_page(visit, built / f"{name}.html", 360)
-    wider = """all => all.map(box => [
-        [...box.querySelectorAll("img")].some(i => i.getBoundingClientRect().width > box.clientWidth + 1),
-        getComputedStyle(box, "::after").content.includes("Swipe the figure")])"""
-    boxes = page.eval_on_selector_all(".bd-article .cell_output:has(img[style])", wider)
-    assert boxes and all(cue for scrolls, cue in boxes if scrolls), boxes
+    drawn = page.eval_on_selector_all(".bd-article svg text:not(mjx-container *)", DRAWN)
+    assert min(drawn, default=LEAST) >= LEAST
+    images = page.eval_on_selector_all(".bd-article .cell_output img", FIGURES)
+    assert bool(images) == (name in CHAPTERS)
+    small = {src[-20:]: round(smallest(src.removeprefix("file://")) * shown / own, 1) for src, shown, own in images}
+    assert min(small.values(), default=LEAST) >= LEAST, small
+    if width == 360:
+        boxes = page.eval_on_selector_all(".bd-article .cell_output:has(img[style])", WIDER)
+        assert bool(boxes) == (name in CHAPTERS) and all(cue for scrolls, cue in boxes if scrolls), boxes

@@ -92,6 +92,18 @@ def test_logit_lens_reads_what_each_layer_hands_on(tiny, error, kind):
     assert seen.words[1][2][0] == lm.word(int(seen.ids[1, 2, 0]))
 
 
+def test_one_position_is_a_column_of_the_whole_reading(tiny, refuses):
+    lm = tiny("gpt2")
+    whole = lens.logit_lens(lm, PROMPT, TARGET, k=3)
+    for position in (0, -1):
+        one = lens.logit_lens(lm, PROMPT, TARGET, k=3, position=position)
+        assert one.tokens == (whole.tokens[position],) and torch.equal(one.vectors[:, 0], whole.vectors[:, position])
+        assert torch.equal(one.ids[:, 0], whole.ids[:, position])
+        assert torch.equal(one.ranks[:, 0], whole.ranks[:, position])
+    with refuses(ValueError, "the prompt has 5 tokens"):
+        lens.logit_lens(lm, PROMPT, position=5)
+
+
 def test_probabilities_are_the_softmax_over_the_whole_vocabulary(tiny, error):
     lm = tiny("gpt2")
     seen = lens.logit_lens(lm, PROMPT, k=300)

@@ -45,7 +45,7 @@ def _layers(name: str, value: object) -> object:
 PROMPT = "a lens.data.Prompt, as lens.data.verbalize and load_prompts make them"
 QUESTION = "a lens.data.Question, as lens.relearn.questions makes them"
 RULES: dict[str, Callable] = {
-    "layer": _whole(-inf),
+    **dict.fromkeys(("layer", "position"), _whole(-inf)),
     "layers": _layers,
     **dict.fromkeys(("seed",), _whole(0, 2**32 - 1)),
     **dict.fromkeys(("steps",), _whole(0, 10**9)),

@@ -138,7 +138,7 @@ def singular_values(x: Tensor, delta: Tensor) -> Tensor:
     >>> singular_values(torch.eye(2), torch.diag(torch.tensor([1.0, 2.0])))
     tensor([2., 1.], dtype=torch.float64)
     """
-    core = _core(x, delta)[2]
+    core = _core(x, delta, "r")[2]
     if not bool(core.isfinite().all()):
         return core.new_full((min(core.shape),), torch.nan)
     return torch.linalg.svdvals(core)
@@ -222,9 +222,9 @@ def _compiled(path: str, *lists: list[Tensor]) -> Tensor:
     return gram_kernel(*lists)
 
 
-def _core(x: Tensor, delta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Q_x, Q_δ and R_x R_δᵀ, in float64."""
+def _core(x: Tensor, delta: Tensor, mode: str = "reduced") -> tuple[Tensor, Tensor, Tensor]:
+    """Q_x, Q_δ and R_x R_δᵀ, in float64; in the mode "r" without the two Q, which are empty."""
     check_factors("x", x, "delta", delta)
-    q_x, r_x = torch.linalg.qr(x.double().T)
-    q_delta, r_delta = torch.linalg.qr(delta.double().T)
+    q_x, r_x = torch.linalg.qr(x.double().T, mode)
+    q_delta, r_delta = torch.linalg.qr(delta.double().T, mode)
     return q_x, q_delta, r_x @ r_delta.T

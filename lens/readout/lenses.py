@@ -72,12 +72,15 @@ class Lens(Shown):
 
 
 @door
-def logit_lens(lm: LanguageModel, prompt: Tokens, target: Tokens | None = None, k: int = 10) -> Lens:
+def logit_lens(
+    lm: LanguageModel, prompt: Tokens, target: Tokens | None = None, k: int = 10, position: int | None = None
+) -> Lens:
     """Read the residual stream after each layer, LL(h) = softmax(ln_f(h) Eᵀ): a ``Lens`` of all layers and tokens.
 
     The last layer's row is the model's own output.  ``target`` adds the rank of a token (its first, if text).
+    ``position`` reads at one token of the prompt alone, -1 the last: n times less work, and a ``Lens`` of one column.
 
-    Raises ``ValueError`` where ``k`` is not between 1 and V.
+    Raises ``ValueError`` where ``k`` is not between 1 and V, or the prompt has no such ``position``.
 
     >>> import lens
     >>> lm = lens.load("mini")
@@ -86,11 +89,17 @@ def logit_lens(lm: LanguageModel, prompt: Tokens, target: Tokens | None = None, 
     """
     check_k(lm, k)
     ids = lm.encode(prompt)
+    if position is not None and not -len(ids) <= position < len(ids):
+        raise ValueError(
+            f"position is {position}: the prompt has {len(ids)} tokens, counted from 0, or from -1 backwards."
+        )
+    read_at = slice(None) if position is None else [position]
     with torch.no_grad(), as_a_function(lm.model), watch(dict(enumerate(lm.layers))) as seen:
         lm.base_model(input_ids=torch.tensor([ids], device=lm.device), use_cache=False)
     streams = [out[0] if isinstance(out, tuple) else out for _, out in seen.values()]
-    vectors = torch.stack([s[0].to(streams[-1].device) for s in streams])  # [L, n, d]
-    return _lens(lm, "residual stream", range(len(streams)), lm.words(ids), vectors, k, target, probabilities=True)
+    vectors = torch.stack([s[0, read_at].to(streams[-1].device) for s in streams])  # [L, n, d]
+    tokens = lm.words(ids if position is None else [ids[position]])
+    return _lens(lm, "residual stream", range(len(streams)), tokens, vectors, k, target, probabilities=True)
 
 
 @door
