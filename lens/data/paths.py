@@ -10,7 +10,7 @@ def root() -> Path:
     return packaged if packaged.is_dir() else Path(__file__).resolve().parents[2] / "data"
 
 
-SIBLINGS = ("mini-s", "mini-l", "mini-llama")
+SIBLINGS = ("mini-twin", "mini-s", "mini-l", "mini-llama")
 """The models that the repository holds and the wheel leaves out: ``python -m lens model get`` fetches them there."""
 
 BUILT_IN = ("mini", *SIBLINGS)

@@ -34,9 +34,9 @@ def load(
 ) -> LanguageModel:
     """Open a language model: a named one, a Hugging Face hub id, a local folder or GGUF file, or one loaded already.
 
-    Built in are ``mini`` and its siblings, taught the same: ``mini-s`` is smaller, ``mini-l`` larger, ``mini-llama`` a
-    Llama.  ``smollm2-135m`` is a real pretrained model, to be fetched once with ``python -m lens model get``; so are
-    the siblings where ``lens`` was installed from a wheel.
+    Built in are ``mini`` and its siblings: ``mini-s`` is smaller, ``mini-l`` larger, ``mini-llama`` a Llama;
+    ``mini-twin`` was never taught half of the topics.  ``smollm2-135m`` is a real pretrained model, to be fetched once
+    with ``python -m lens model get``; so are the siblings where ``lens`` was installed from a wheel.
 
     ``device``: ``None`` takes the GPU where there is one; ``"auto"`` spreads a large model over the devices there are
     (needs ``accelerate``).  ``dtype``: ``None`` keeps the checkpoint's own.  ``revision``: a branch, tag or commit of a
