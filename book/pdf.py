@@ -25,7 +25,7 @@ SIDES = dict(top="18mm", bottom="18mm", left="18mm", right="18mm")
 PAPER = dict(format="A4", print_background=True)
 LOOK = """<style>
 body { font: 12pt/1.5 Georgia, serif; margin: 0; color: #1f2430 }
-h1 { font-size: 26pt; line-height: 1.2; margin: 40mm 0 8mm } img { display: block; width: 130mm; margin: 8mm auto 0 }
+h1 { font-size: 26pt; line-height: 1.2; margin: 40mm 0 8mm } img { display: block; width: 110mm; margin: 8mm auto 0 }
 h2 { font-size: 18pt } h3 { font-size: 12pt; margin: 5mm 0 1mm; color: #0b5c8c }
 .cover, .numbered { break-after: page } .numbered { height: 296.9mm; position: relative }
 .entry { display: flex; gap: 3mm } .entry span { margin-left: auto }
