@@ -124,6 +124,8 @@ def page(nb, download=None):
     nb.cells = cells
     if download and exercises(nb):
         nb.cells[0].source += f'\n\n<a href="{download}">The notebook without solutions</a>, to work in.'
+        if any(cell.source.startswith("## Play") for cell in nb.cells):
+            nb.cells[0].source += ' <a href="#play">The explorer</a>, to play with.'
     return nb
 
 

@@ -25,7 +25,7 @@ SIDES = dict(top="18mm", bottom="18mm", left="18mm", right="18mm")
 PAPER = dict(format="A4", print_background=True)
 LOOK = """<style>
 body { font: 12pt/1.5 Georgia, serif; margin: 0; color: #1f2430 }
-h1 { font-size: 26pt; line-height: 1.2; margin: 60mm 0 8mm } img { width: 100%; margin-top: 20mm }
+h1 { font-size: 26pt; line-height: 1.2; margin: 40mm 0 8mm } img { display: block; width: 110mm; margin: 8mm auto 0 }
 h2 { font-size: 18pt } h3 { font-size: 12pt; margin: 5mm 0 1mm; color: #0b5c8c }
 .cover, .numbered { break-after: page } .numbered { height: 296.9mm; position: relative }
 .entry { display: flex; gap: 3mm } .entry span { margin-left: auto }
@@ -63,9 +63,11 @@ def print_pages(names, folder):
 def front(parts, titles, first):
     """Cover and contents as HTML: `parts` are (caption, names), `first` the page of each name."""
     config = yaml.safe_load((BOOK / "_config.yml").read_text(encoding="utf-8"))
-    picture = base64.b64encode((BOOK / "_static" / "cover.png").read_bytes()).decode()
+    files = [BOOK / "_static" / f"cover_{half}.png" for half in ("forward", "backward")]
+    pictures = [base64.b64encode(file.read_bytes()).decode() for file in files]
     text = [f'<div class="cover"><h1>{html.escape(config["title"])}</h1><p>{html.escape(config["author"])}</p>'
-            f'<img alt="" src="data:image/png;base64,{picture}"></div><h2>Contents</h2>']
+            + "".join(f'<img alt="" src="data:image/png;base64,{picture}">' for picture in pictures)
+            + "</div><h2>Contents</h2>"]
     for caption, names in parts:
         text.append(f"<h3>{html.escape(caption)}</h3>")
         text += [f'<div class="entry">{html.escape(titles[name])}<span>{first[name] + 1}</span></div>' for name in names]
@@ -115,10 +117,11 @@ def join(parts, folder, target):
             link = reference.get_object()
             address = urlsplit(str(link.get("/A", {}).get("/URI", "")))
             name = Path(unquote(address.path)).stem
-            if address.scheme == "file" and name in before:
+            if address.scheme == "file":  # on the machine that prints; one to a figure's own file is dropped
                 del link[NameObject("/A")]
-                to = writer.pages[before[name]].indirect_reference
-                link[NameObject("/Dest")] = ArrayObject([to, NameObject("/XYZ")] + [NumberObject(0)] * 3)
+                if name in before:
+                    to = writer.pages[before[name]].indirect_reference
+                    link[NameObject("/Dest")] = ArrayObject([to, NameObject("/XYZ")] + [NumberObject(0)] * 3)
     new = target.with_name(target.name + ".new")
     writer.write(new)
     new.replace(target)

@@ -23,12 +23,14 @@ def smallest(path) -> float:
     return DOTS * float(Image.open(path).text[style.SMALLEST])
 
 
-FIGURES = """all => all.map(i => [decodeURI(i.src), i.getBoundingClientRect().width, parseFloat(i.style.width)])"""
+FIGURES = """all => all.map(i => [
+    decodeURI(i.src), i.getBoundingClientRect().width, parseFloat(i.style.width) || i.naturalWidth / 2])"""
 DRAWN = """all => all.filter(t => t.getBoundingClientRect().width && t.textContent.trim())
     .map(t => parseFloat(getComputedStyle(t).fontSize) * t.getScreenCTM().a)"""
 WIDER = """all => all.map(box => [
     [...box.querySelectorAll("img")].some(i => i.getBoundingClientRect().width > box.clientWidth + 1),
-    getComputedStyle(box, "::after").content.includes("Swipe the figure")])"""
+    getComputedStyle(box, "::after").content.includes("Swipe, or tap to open the figure")])"""
+OPENED = """all => all.every(i => i.closest("a")?.href === i.src && i.alt)"""
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -37,10 +39,20 @@ def test_the_smallest_text_of_a_pages_figures_is_legible_and_a_phone_says_where_
     page = open_page(visit, built / f"{name}.html", width)
     drawn = page.eval_on_selector_all(".bd-article svg text:not(mjx-container *)", DRAWN)
     assert min(drawn, default=LEAST) >= LEAST
-    images = page.eval_on_selector_all(".bd-article .cell_output img", FIGURES)
-    assert bool(images) == (name in CHAPTERS)
+    images = page.eval_on_selector_all(".bd-article :is(.cell_output, .cover) img", FIGURES)
+    assert bool(images) == (name in [PAGES[0], *CHAPTERS])
     small = {src[-20:]: round(smallest(src.removeprefix("file://")) * shown / own, 1) for src, shown, own in images}
     assert min(small.values(), default=LEAST) >= LEAST, small
     if width == 360:
         boxes = page.eval_on_selector_all(".bd-article .cell_output:has(img[style])", WIDER)
         assert bool(boxes) == (name in CHAPTERS) and all(cue for scrolls, cue in boxes if scrolls), boxes
+        assert page.eval_on_selector_all(".bd-article img[data-wide]", OPENED), "a link to its own file, named"
+
+
+def test_a_figure_that_is_wider_than_a_phone_opens_by_its_link_with_all_its_pixels(built, visit):
+    page = open_page(visit, built / "backward_lens.html", 360)
+    figure = page.locator(".bd-article a:has(> img[data-wide])").first
+    file, shown = figure.locator("img").evaluate("i => [i.src, i.getBoundingClientRect().width]")
+    figure.press("Enter")
+    page.wait_for_url(file)
+    assert page.locator("img").evaluate("i => i.naturalWidth") > 2 * shown

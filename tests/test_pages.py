@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 SCREENS = [(1280, False), (1280, True), (360, False), (360, True)]
 screens = pytest.mark.parametrize("width, dark", SCREENS, ids=["desk", "desk, dark", "phone", "phone, dark"])
 
-CUT = """() => [...document.querySelectorAll(".bd-article :is(mjx-container, div.math, .cell_input pre)")]
+CUT = """() => [...document.querySelectorAll(".bd-article :is(mjx-container, div.math, pre:not(.output pre))")]
   .filter((e) => e.scrollWidth > e.clientWidth && e.clientWidth && getComputedStyle(e).overflowX !== "visible")
   .map((e) => `${e.scrollWidth} in ${e.clientWidth}: ${e.textContent.slice(0, 60)}`)"""
 
@@ -138,6 +138,18 @@ def test_a_chapter_says_how_to_run_it_and_colab_opens_the_one_without_solutions(
     assert link.endswith(f"/blob/notebooks/{name}.ipynb")
 
 
+@pytest.mark.parametrize("name", CHAPTERS[:2])
+def test_a_keyboard_reaches_the_explorer_in_a_few_steps_from_the_top_of_a_chapter(built, visit, name):
+    page = open_page(visit, built / f"{name}.html")
+    page.get_by_role("link", name="The explorer").press("Enter")
+    inside = "document.activeElement.closest('.lens-explorer') !== null"
+    steps = 0
+    while not page.evaluate(inside) and steps < 10:
+        page.keyboard.press("Tab")
+        steps += 1
+    assert page.evaluate(inside), "in less than ten"
+
+
 def test_the_notebook_without_solutions_is_downloaded_also_from_a_folder(built, visit):
     page = open_page(visit, built / f"{CHAPTERS[0]}.html")
     with page.expect_download() as download:
@@ -154,8 +166,10 @@ def test_the_search_shows_excerpts_also_from_a_folder(built, visit):
     assert "imprint" in found.first.locator(".context").inner_text().lower()
 
 
-def test_the_landing_page_has_a_working_lens_the_graph_and_a_card_for_every_chapter(built, visit):
+def test_the_landing_page_has_its_cover_a_working_lens_the_graph_and_a_card_for_every_chapter(built, visit):
     page = open_page(visit, built / f"{TOC['root']}.html")
+    widths = page.eval_on_selector_all(".cover img", "all => all.map(i => i.complete && i.naturalWidth && i.width)")
+    assert len(widths) == 2 and min(widths) > 300
     assert page.locator(".lens-explorer td").count() > 20
     links = page.eval_on_selector_all(".prerequisites a", "all => all.map(a => a.getAttribute('href'))")
     assert sorted(links) == sorted(f"{name}.html" for name in CHAPTERS)

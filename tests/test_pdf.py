@@ -61,8 +61,7 @@ def test_links_between_pages_lead_to_a_page_of_the_pdf(printed):
             if address := str(link.get("/A", {}).get("/URI", "")):
                 outside.append(address)
     assert inside > 5
-    printed_names = {f"/{name}.html" for name in NAMES}
-    assert not [a for a in outside if a.startswith("file:") and a.split("#")[0].endswith(tuple(printed_names))]
+    assert not [address for address in outside if address.startswith("file:")], "nothing of the machine that printed it"
 
 
 def test_without_the_built_book_it_says_what_to_do(tmp_path, monkeypatch, capsys):

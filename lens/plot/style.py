@@ -71,10 +71,14 @@ def use() -> None:
 def _png(figure: Figure) -> tuple[str, dict]:
     from IPython.core.pylabtools import retina_figure
 
+    return retina_figure(figure, base64=True, metadata={SMALLEST: f"{smallest(figure):g}"})
+
+
+def smallest(figure: Figure) -> float:
+    """Points of the smallest text that a figure shows; infinity if it shows none."""
     figure.draw_without_rendering()  # some texts are made only then
     texts = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip()]
-    smallest = min((text.get_fontsize() for text in texts), default=float("inf"))
-    return retina_figure(figure, base64=True, metadata={SMALLEST: f"{smallest:g}"})
+    return min((text.get_fontsize() for text in texts), default=float("inf"))
 
 
 def axes(ax: Axes | None, width: float, height: float) -> Axes:
