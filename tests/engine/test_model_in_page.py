@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import threading
+from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
 
@@ -47,36 +49,65 @@ def test_the_first_answer_comes_soon_and_the_page_stays_awake(folder, explorers,
     assert page.get_by_role("grid").nth(1).locator("tbody td").nth(4).inner_text() == word
 
 
-def private(browser) -> int:
+class Memory:
     """Bytes that the pages hold for themselves: scripts, strings, arrays and Workers, as Linux counts them."""
-    processes = browser.new_browser_cdp_session().send("SystemInfo.getProcessInfo")["processInfo"]
-    texts = [Path(f"/proc/{p['id']}/smaps_rollup").read_text("utf-8") for p in processes if p["type"] == "renderer"]
-    return 1024 * sum(int(n) for text in texts for n in re.findall(r"(?m)^Private_\w+: +(\d+) kB", text))
+
+    def __init__(self, browser):
+        processes = browser.new_browser_cdp_session().send("SystemInfo.getProcessInfo")["processInfo"]
+        self.files = [Path(f"/proc/{p['id']}/smaps_rollup") for p in processes if p["type"] == "renderer"]
+        self.before = self.most = 0
+        self.before = self.now()
+
+    def now(self) -> int:
+        """Bytes more than at the beginning."""
+        text = "".join(file.read_text("utf-8") for file in self.files)
+        return 1024 * sum(int(n) for n in re.findall(r"(?m)^Private_\w+: +(\d+) kB", text)) - self.before
+
+    @contextmanager
+    def watched(self):
+        """``most`` is their peak, asked for again and again while whatever stands below goes on."""
+
+        def watch():
+            while not over.wait(0.005):
+                self.most = max(self.most, self.now())
+
+        over, self.most = threading.Event(), 0
+        thread = threading.Thread(target=watch)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+            self.most = max(self.most, self.now())  # which fails where a process has gone meanwhile
 
 
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="Linux alone says what a process holds")
-def test_model_program_and_what_they_keep_take_at_most_150_mb(folder, visit, chromium):
-    """The page's process, after the model is opened and long prompts are asked, less what it held before."""
-    page = visit(folder / "lens.html")
-    page.set_default_timeout(60_000)
-    session = page.context.new_cdp_session(page)
-    session.send("HeapProfiler.collectGarbage")
-    before, most = private(chromium), 0
-    opened(page)
-    for i in range(12):  # more tokens than the model's runs are kept for
-        page.get_by_label("your prompt").fill("cat " * (16 + i) + "is")
-        page.get_by_label("target").last.fill("Oslo")
-        page.keyboard.press("Enter")
-        page.wait_for_function("(n) => document.querySelectorAll('thead th').length > 2 * n", arg=16 + i)
-        most = max(most, private(chromium) - before)
-    kept = []
-    while len(kept) < 15 and not (kept and min(kept) <= 150e6):  # a Worker's own garbage is collected when it is idle
-        page.wait_for_timeout(2000)
-        session.send("HeapProfiler.collectGarbage")
-        kept.append(private(chromium) - before)
-    after = min(kept)
-    print(f"memory: {most / 1e6:.0f} MB at most, {after / 1e6:.0f} MB at the end")
-    assert after <= 150e6
+def test_model_program_and_what_they_leave_take_at_most_150_mb_at_any_time(folder, visit, chromium):
+    """The page's process while the model is opened and long prompts are asked, less what it held before.
+
+    A browser collects its garbage when it likes: the best of up to three readers.
+    """
+    peaks = []
+    while len(peaks) < 3 and not (peaks and min(map(max, peaks)) <= 150e6):
+        page = visit(folder / "lens.html")
+        page.set_default_timeout(60_000)
+        page.context.new_cdp_session(page).send("HeapProfiler.collectGarbage")
+        memory = Memory(chromium)
+        with memory.watched():
+            opened(page)
+        opening = memory.most
+        with memory.watched():
+            for i in range(12):  # each leaves about 10 MB of garbage
+                page.get_by_label("your prompt").fill("cat " * (16 + i) + "is")
+                page.get_by_label("target").last.fill("Oslo")
+                page.keyboard.press("Enter")
+                page.wait_for_function("(n) => document.querySelectorAll('thead th').length > 2 * n", arg=16 + i)
+        peaks.append((opening, memory.most))
+        page.context.close()
+        print(f"memory: at most {opening / 1e6:.0f} MB while it opens, {memory.most / 1e6:.0f} MB while it answers")
+    assert all(min(pair) > 20e6 for pair in peaks), "the weights alone are 19 MB"
+    assert min(map(max, peaks)) <= 150e6
 
 
 def test_bad_input_gets_pythons_sentence_and_text_stays_text(folder, explorers, visit):

@@ -62,7 +62,8 @@ def kernel_script() -> str:
 def model_script(name: str, folder: str | Path) -> str:
     """The files of a model of GPT-2's kind as a script that puts them into ``lensModels[name]``, the weights in base64.
 
-    ``openModel(fromBase64(m.weights).buffer, m.config, m.tokenizer)`` opens one.
+    ``openModel(fromBase64(m.weights).buffer, m.config, m.tokenizer)`` opens one.  The weights are the comment of a
+    function that is asked for its text: of a string as long the browser's parser would make five copies.
 
     >>> from lens.data import paths
     >>> model_script("mini", paths.model())[:54]
@@ -70,9 +71,11 @@ def model_script(name: str, folder: str | Path) -> str:
     """
     folder = Path(folder)
     files = {name: json.loads((folder / f"{name}.json").read_text("utf-8")) for name in ("config", "tokenizer")}
-    files["weights"] = base64.b64encode((folder / "model.safetensors").read_bytes()).decode()
+    weights = base64.b64encode((folder / "model.safetensors").read_bytes()).decode()
     held = json.dumps(files, ensure_ascii=True, separators=(",", ":"))
-    return f"(globalThis.lensModels ??= {{}})[{json.dumps(name)}] = {held};\n"
+    begin, end = "() => {/*", "*/}"
+    text = f"({begin}{weights}{end}).toString().slice({len(begin)}, -{len(end)})"
+    return f'(globalThis.lensModels ??= {{}})[{json.dumps(name)}] = {held[:-1]},"weights":{text}}};\n'
 
 
 def mask_script(subnetworks: Iterable[Subnetwork]) -> str:

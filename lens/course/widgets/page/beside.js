@@ -7,6 +7,7 @@
 // the place of the old, which the Worker is told to leave; where it cannot, it is ended and opened again.
 
 const LONG = 400; // ms that a question may go on which nobody waits for any more: about what opening the model costs
+const PIECE = 1 << 20; // letters of the weights' text that are handled at a time
 const REMEMBERED = "lens-model-in-page";
 
 /** A sentence where this browser cannot run a model, else "". */
@@ -118,6 +119,7 @@ function besideThePage(name, place) {
       try {
         if (!place.program && !globalThis.lensModels?.[name]) await scriptAt(place.address);
         turn("loading", "opening the model…");
+        if (!place.program) await putAway(globalThis.lensModels[name]);
         start();
       } catch (error) {
         fail(error.message);
@@ -149,6 +151,21 @@ function besideThePage(name, place) {
   return self;
 }
 
+/**
+ * The weights' text as a Blob, which lies outside the page's own memory: a piece at a time, so that the page stays awake.
+ * The large buffer brings the browser to collect the text, as in worker.js.
+ */
+async function putAway(files) {
+  if (typeof files.weights !== "string") return;
+  const pieces = [];
+  for (let at = 0; at < files.weights.length; at += PIECE) {
+    pieces.push(new Blob([files.weights.slice(at, at + PIECE)]));
+    await new Promise((go) => setTimeout(go));
+  }
+  files.weights = new Blob(pieces);
+  new ArrayBuffer(1 << 26);
+}
+
 /** Model and program as they stand in the page: texts that the browser has not run. */
 function source({ model, program }) {
   const text = (id) => document.getElementById(id).textContent;
@@ -160,7 +177,10 @@ function scriptAt(address) {
     const script = document.createElement("script");
     const name = address.replace(/[?#].*/, "").split("/").at(-1);
     script.src = address;
-    script.onload = resolve;
+    script.onload = () => {
+      script.remove(); // and with it its text
+      resolve();
+    };
     script.onerror = () => {
       script.remove();
       reject(new Error(`The file ${name} could not be read: it belongs beside this page, in _static. The prepared prompts stay.`));

@@ -36,12 +36,22 @@ function readTensors(buffer) {
   return tensors;
 }
 
-/** Bytes that a script file brings as text in base64. */
+const BASE64 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+const SIX_BITS = Uint8Array.from({ length: 128 }, (_, code) => Math.max(0, BASE64.indexOf(String.fromCharCode(code))));
+
+/** The bytes of a text in base64, three of four letters of six bits.  Letters that come as bytes are overwritten. */
 function fromBase64(text) {
-  const letters = atob(text);
-  const bytes = new Uint8Array(letters.length);
-  for (let i = 0; i < bytes.length; i++) bytes[i] = letters.charCodeAt(i);
-  return bytes;
+  const bytes = typeof text === "string" ? new TextEncoder().encode(text) : text;
+  const six = (i) => SIX_BITS[bytes[i]];
+  const padding = bytes.subarray(-2).filter((letter) => letter === 61).length; // "=" at the end
+  let end = 0;
+  for (let i = 0; i < bytes.length; i += 4) {
+    const bits = (six(i) << 18) | (six(i + 1) << 12) | (six(i + 2) << 6) | six(i + 3);
+    bytes[end++] = bits >> 16;
+    bytes[end++] = bits >> 8;
+    bytes[end++] = bits;
+  }
+  return bytes.subarray(0, end - padding);
 }
 
 /** A model of GPT-2's kind, by the book's names for its parts: the weights' file, config.json and tokenizer.json. */

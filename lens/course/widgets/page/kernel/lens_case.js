@@ -22,7 +22,7 @@ async function lensCase(kernel, request, { quantities, layers, k }, breathe) {
     throw new Error(`This prompt has ${ids.length} tokens and the grid shows at most ${MOST_TOKENS}: shorten it.`);
   }
   const options = { k, token: goal[0] ?? null }, words = wordTable(), readings = {};
-  const run = runOf(kernel, ids);
+  const run = forward(model, ids);
   await breathe();
   const lowest = Math.min(...layers);
   const seen = sites.length ? { ...run, ...backward(model, run, teacherForced(model, start, goal).due, lowest) } : run;

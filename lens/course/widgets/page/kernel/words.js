@@ -32,12 +32,13 @@ function spoken(kernel, ids) {
   return kernel.model.tokenizer.decode(ids, true).replace(/^ /, "").replaceAll(" ", "·");
 }
 
-const TOKENS_KEPT = 300; // of the prompts that were asked last: about 12 kB a token and layer
+const TOKENS_KEPT = 300; // of the prompts that were asked last: about 4 kB a token and layer
 
-/** The unedited model's run of these ids; the last ones are kept, for whatever is edited or removed above some layer. */
+/** The unedited model's run of these ids, as far as edits and removals need it: { ids, n, layers: [{ a, after }], top }. */
 function runOf(kernel, ids) {
   const key = ids.join(" ");
   const run = kernel.runs.get(key) ?? forward(kernel.model, ids);
+  run.layers = run.layers.map(({ a, after }) => ({ a, after }));
   kernel.runs.delete(key);
   kernel.runs.set(key, run);
   let tokens = 0;
