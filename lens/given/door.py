@@ -121,6 +121,7 @@ RULES: dict[str, Callable] = {
         _of("Subnetwork", "a lens.mask.Subnetwork, as lens.mask.train or shipped returns it"),
     ),
     "kept": _kept,
+    "statistics": lambda name, value: _mapping(name, value, "lens.edit.Statistics by layer, as covariance gives them"),
     "sizes": lambda name, value: _mapping(name, value, "how many of each, by name"),
     "overlap": _of("Overlap", "a lens.overlap.Overlap, as lens.overlap.compare makes it"),
     "editor": _editor,
