@@ -174,6 +174,7 @@ def test_a_door_says_what_it_wants(name, lm, given, monkeypatch, record_property
             if what:
                 wrong[f"{argument}={str(value)[:30]!r}"] = what
     record_property("tried", tried)
+    record_property("refused", tried - len(wrong))
     assert not wrong
     assert lm.weights.current_fingerprint == before
 
@@ -293,7 +294,8 @@ COMMANDS = [
 
 
 @pytest.mark.parametrize("line", COMMANDS)
-def test_a_command_says_what_it_wants_before_any_work(line, capsys, monkeypatch, tmp_path):
+def test_a_command_says_what_it_wants_before_any_work(line, capsys, monkeypatch, tmp_path, record_property):
+    record_property("tried", 1)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     (tmp_path / "some.txt").write_text("of the reader")
@@ -309,6 +311,7 @@ def test_a_command_says_what_it_wants_before_any_work(line, capsys, monkeypatch,
     assert status in (1, 2) and len(last) > 20 and "required" not in last
     assert status == 2 or (last.startswith("lens: ") and last.endswith((".", ")"))), last
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("some.txt", "of the reader")]
+    record_property("refused", 1)
 
 
 def test_the_device_of_workers_elsewhere_need_not_be_here():
