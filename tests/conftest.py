@@ -336,3 +336,12 @@ def visit(chromium, tmp_path):
         context.close()
     assert not asked, f"a page asked for {asked}"
     assert not complaints, f"a page complained: {complaints}"
+
+
+def pytest_terminal_summary(terminalreporter):
+    """How many malformed inputs and damaged files were tried, and how many were answered as they should be."""
+    reports = [r for kind in ("passed", "failed") for r in terminalreporter.stats.get(kind, ())]
+    found = [p for r in reports for p in r.user_properties]
+    tried, refused = (sum(value for name, value in found if name == what) for what in ("tried", "refused"))
+    if refused:
+        terminalreporter.write_line(f"{tried} malformed inputs and damaged files tried, {refused} refused or harmless.")

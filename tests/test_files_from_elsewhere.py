@@ -283,5 +283,6 @@ def test_a_damaged_file_gives_a_sentence_or_what_it_held(name, kinds, tmp_path, 
     path.write_bytes(whole)
     assert repr(read(path)) == repr(good)
     record_property("tried", tried)
+    record_property("refused", refused)
     print(f"{name}: {tried} damaged files, {refused} as they should be")
     assert not found

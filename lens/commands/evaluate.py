@@ -76,7 +76,9 @@ def counterfact(args) -> int:
         kept = "the same command goes on where it stopped" if args.out else "nothing is kept without --out FILE"
         raise KeyboardInterrupt(kept) from None
     print(report.table(*others))
-    return 1 if report.rows and len(report.errors) == len(report.rows) else 0
+    if report.rows and len(report.errors) == len(report.rows):
+        raise ValueError(f"Every record failed, the first with: {report.errors[0].error}")
+    return 0
 
 
 def sequential(args) -> int:

@@ -60,6 +60,8 @@ def train(args) -> int:
     runs = list(dict.fromkeys((target, seed) for target in targets for seed in args.seed))
     if args.checkpoint and len(runs) > 1:
         raise ValueError(f"--checkpoint names one file, and these are {len(runs)} runs: leave it out, or ask for one.")
+    if args.checkpoint and args.out and args.checkpoint.resolve() == args.out.resolve():
+        raise ValueError(f"--checkpoint and --out both name {args.out}: give two files.")
     if args.out is None and args.model not in (*paths.BUILT_IN, *paths.FETCHED):
         raise ValueError(f"Say with --out where the subnetwork for {args.model!r} should go.")
     chosen = settings(args.set)

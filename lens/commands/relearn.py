@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import sys
+from itertools import product
 from pathlib import Path
 
 from lens.commands.mask import ALL
@@ -58,6 +59,9 @@ def _relearn(args) -> int:
         raise ValueError(f"There is no method {wrong[0]!r}: choose of {', '.join(learning.METHODS)}.")
     targets = list(dict.fromkeys(t for given in args.target for t in (data.target_kgs() if given == ALL else [given])))
     kgs = {target: data.knowledge(target) for target in targets}
+    if args.masks and {*args.variant} - {"original"}:  # one that is missing is told before any work
+        for kg, seed in product(kgs.values(), args.seed):
+            mask.load(_mask_file(args, kg.name, seed))
     lm = load(args.model, device=args.device)
     settings = {"steps": args.steps, "every": args.every, "batch": args.batch, "readout": args.readout}
     settings |= {"frozen": not args.free, "lr": args.lr}
@@ -113,8 +117,12 @@ def _subnetwork(args, lm, name: str, seed: int):
     from lens import mask
 
     if args.masks:
-        return mask.load(args.masks / f"{name}-weight-{seed}.safetensors", lm)
+        return mask.load(_mask_file(args, name, seed), lm)
     return mask.shipped(name, seed, model=lm.name)
+
+
+def _mask_file(args, name: str, seed: int) -> Path:
+    return args.masks / f"{name}-weight-{seed}.safetensors"
 
 
 def _head(lm, args, settings: dict) -> str:

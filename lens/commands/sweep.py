@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from lens import given
 from lens.commands.evaluate import settings
 from lens.commands.mask import ALL
 
@@ -118,9 +119,7 @@ def _run(args, builder: Callable, *arguments, **options):
     from lens.scale.sweep import run
 
     resources = settings(args.resource) or None
-    for name, amount in (resources or {}).items():
-        if not isinstance(amount, (int, float)) or amount <= 0:
-            raise ValueError(f"--resource {name}={amount}: give a number above 0, such as GPU=1.")
+    given.read({"--resource": resources}, **{"--resource": given.RULES["resources"]})
     try:
         with _cluster(args) as client:
             if client is None:

@@ -34,7 +34,7 @@ from lens.edit.rome import of_layers
 from lens.edit.settings import settings
 from lens.edit.shift import Requests
 from lens.edit.statistics import Statistics
-from lens.given import door, number, passes
+from lens.given import door
 from lens.model import LanguageModel
 from lens.model.families import check_adds
 
@@ -83,10 +83,6 @@ def alphaedit(
     search = {"lr": lr, "steps": steps, "kl": kl, "decay": decay, "clamp": clamp, "stop": stop}
     layers = None if layers is None else list(layers)
     chosen = settings(lm, "alphaedit", layers=layers, threshold=threshold, lam=lam, **search)
-    if not passes(number, chosen["lam"]) or chosen["lam"] <= 0:
-        raise ValueError(f"λ is {chosen['lam']!r}: it weighs the length of the change, and must be above 0.")
-    if not chosen["layers"]:
-        raise ValueError("There are no layers to edit: give at least one, or leave the argument out.")
     layers = chosen["layers"] = sorted(set(chosen["layers"]))
     known = of_layers(lm, layers, statistics, texts)
     free = {layer: known[layer].null_space(chosen["threshold"]) for layer in layers}

@@ -29,7 +29,7 @@ from lens.edit.settings import settings
 from lens.edit.shift import Requests
 from lens.edit.statistics import Statistics
 from lens.edit.value import Searched, at_places, find_value, unmoved
-from lens.given import door, number, passes
+from lens.given import door
 from lens.model import LanguageModel
 from lens.model.batch import pad
 from lens.model.families import check_adds
@@ -80,10 +80,6 @@ def memit(
     requests = as_requests(request)
     search = {"lr": lr, "steps": steps, "kl": kl, "decay": decay, "clamp": clamp, "stop": stop}
     chosen = settings(lm, "memit", layers=None if layers is None else list(layers), lam=lam, **search)
-    if not passes(number, chosen["lam"]) or chosen["lam"] <= 0:
-        raise ValueError(f"λ is {chosen['lam']!r}: it weighs ordinary text against the requests, and must be above 0.")
-    if not chosen["layers"]:
-        raise ValueError("There are no layers to edit: give at least one, or leave the argument out.")
     chosen["layers"] = sorted(set(chosen["layers"]))
     known = of_layers(lm, chosen["layers"], statistics, texts)
 

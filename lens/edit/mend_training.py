@@ -23,6 +23,7 @@ from lens.edit.mend import MendNetwork, save_network
 from lens.edit.mend_examples import Example, training_example, validation_examples
 from lens.edit.mend_loss import MetaLoss, meta_loss
 from lens.edit.settings import settings
+from lens.given import door
 from lens.model import LanguageModel
 from lens.model.soundness import finite
 from lens.results.checkpoint import resume, store
@@ -80,6 +81,7 @@ def new_network(lm: LanguageModel, recipe: MendRecipe) -> MendNetwork:
     return network
 
 
+@door
 @held_alone("out")
 def train(
     lm: LanguageModel, out: str | Path, recipe: MendRecipe = MendRecipe(), every: int = 100, progress: bool = True

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import PurePosixPath
 
 from lens.data import paths
-from lens.given import read
+from lens.given import door, read
 from lens.model import LanguageModel
 
 REFERENCE = "gpt2-xl"
@@ -23,6 +23,7 @@ def _table() -> dict:
     return json.loads((paths.root() / "editors.json").read_text(encoding="utf-8"))
 
 
+@door
 def settings(lm: LanguageModel, editor: str, **given) -> dict:
     """The hyperparameters of ``editor`` for this model; what is ``given`` (and not None) takes precedence.
 

@@ -8,6 +8,7 @@ from functools import cache
 from hashlib import sha256
 
 import lens.edit
+import lens.given
 from lens.edit.edit import Edit
 from lens.model import LanguageModel
 
@@ -59,6 +60,7 @@ def resolve(
     for name in given:
         if name not in known:
             raise ValueError(f"The editor {editor!r} has no setting {name!r}: it has {', '.join(known)}.")
+    lens.given.read(given, texts=None)  # which may be one text
     tabled = lens.edit.settings(lm, editor, **{k: v for k, v in given.items() if k in defaults})
     if given.get("texts") is not None:
         texts, layers = given.pop("texts"), tabled.get("layers", tabled.get("layer"))

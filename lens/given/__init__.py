@@ -7,12 +7,15 @@ any work.  What the rules let pass the function itself may still refuse, in the 
 
 from lens.given.door import RULES, door, read
 from lens.given.values import (
+    address,
     named,
     number,
+    one_or_several,
     passes,
     path,
     refuse,
     result_file,
+    result_folder,
     result_place,
     several,
     spelled,
@@ -22,14 +25,17 @@ from lens.given.values import (
 
 __all__ = [
     "RULES",
+    "address",
     "door",
     "named",
     "number",
+    "one_or_several",
     "passes",
     "path",
     "read",
     "refuse",
     "result_file",
+    "result_folder",
     "result_place",
     "several",
     "spelled",

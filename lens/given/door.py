@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from functools import wraps
 from math import inf
@@ -34,14 +35,57 @@ def _whole(least: float = 0, most: float = values.MOST) -> Callable:
     return lambda name, value: whole(name, value, least, most)
 
 
-def _number(least: float = -inf) -> Callable:
-    return lambda name, value: number(name, value, least)
+def _number(least: float = -inf, most: float = inf) -> Callable:
+    return lambda name, value: number(name, value, least, most)
+
+
+def _above(name: str, value: object) -> object:
+    if number(name, value) <= 0:
+        raise refuse(name, value, "a number above 0")
+    return value
 
 
 def _layers(name: str, value: object) -> object:
+    if isinstance(value, (list, tuple)) and not value:
+        raise refuse(name, value, "the number of at least one layer")
     return several(name, value, "the number of a layer", lambda item: passes(whole, item, -inf))
 
 
+def _editor(name: str, value: object) -> object:
+    if not _is_editor(value):
+        raise refuse(name, value, EDITOR)
+    return value
+
+
+def _is_editor(value: object) -> bool:
+    return isinstance(value, str) or callable(value)
+
+
+def _kept(name: str, value: object) -> object:
+    if not isinstance(value, str) or not re.fullmatch(r"\w[\w .-]*", value):
+        raise refuse(name, value, "the name of a run, of letters, digits and spaces")
+    return value
+
+
+def _table(name: str, value: object) -> object:
+    rows = lambda item: isinstance(item, Mapping)  # noqa: E731
+    return value if hasattr(value, "to_dict") else several(name, value, "a row as a dict", rows)
+
+
+def _mapping(name: str, value: object, words: str) -> object:
+    if not isinstance(value, Mapping):
+        raise refuse(name, value, words)
+    return value
+
+
+def _resources(name: str, value: object) -> object:
+    _mapping(name, value, "what a job takes of its worker, such as {'GPU': 1}")
+    for key, amount in value.items():
+        _above(f"{name} {key}", amount)
+    return value
+
+
+EDITOR = "the name of an editor of lens.edit, or a function"
 PROMPT = "a lens.data.Prompt, as lens.data.verbalize and load_prompts make them"
 QUESTION = "a lens.data.Question, as lens.relearn.questions makes them"
 RULES: dict[str, Callable] = {
@@ -49,21 +93,40 @@ RULES: dict[str, Callable] = {
     "layers": _layers,
     **dict.fromkeys(("seed",), _whole(0, 2**32 - 1)),
     **dict.fromkeys(("steps",), _whole(0, 10**9)),
-    **dict.fromkeys(("count", "together", "batch", "every", "limit", "jobs"), _whole(1)),
-    **dict.fromkeys(("random", "phrasings", "seeds"), _whole(0, 10**6)),
+    **dict.fromkeys(("count", "together", "batch", "every", "limit", "jobs", "shards"), _whole(1)),
+    **dict.fromkeys(("random", "phrasings", "seeds", "neighbors"), _whole(0, 10**6)),
+    "workers": _whole(1, 1000),
+    "resources": _resources,
+    "lam": _above,
+    "threshold": lambda name, value: value if value == inf else _above(name, value),
     **dict.fromkeys(("eta", "stop"), _number()),
-    **dict.fromkeys(("lr", "kl", "decay", "clamp", "least", "floor"), _number(0)),
+    **dict.fromkeys(("lr", "kl", "decay", "clamp", "least"), _number(0)),
+    "floor": _number(0, 1),
     "sites": lambda name, value: several(
         name, value, "the name of a site, such as 'ff2'", lambda s: isinstance(s, str)
     ),
     "texts": lambda name, value: several(name, value, "a text", lambda item: isinstance(item, str)),
+    "requests": lambda name, value: values.one_or_several(
+        name, value, "a lens.Request or a record", lambda item: _is(item, "Request") or isinstance(item, Mapping)
+    ),
+    "table": _table,
     "records": lambda name, value: several(name, value, "a record", lambda item: isinstance(item, Mapping)),
     "prompts": _all("Prompt", PROMPT),
     "questions": _all("Question", QUESTION),
     "trace": _of("Trace", "what lens.capture returns"),
     "kg": _of("Knowledge", "a lens.data.Knowledge, as lens.data.knowledge makes it"),
     "fact": _of("Fact", "a lens.data.Fact, one of lens.data.facts()"),
-    "subnetwork": _of("Subnetwork", "a lens.mask.Subnetwork, as lens.mask.train or shipped returns it"),
+    **dict.fromkeys(
+        ("subnetwork", "removed"),
+        _of("Subnetwork", "a lens.mask.Subnetwork, as lens.mask.train or shipped returns it"),
+    ),
+    "kept": _kept,
+    "statistics": lambda name, value: _mapping(name, value, "lens.edit.Statistics by layer, as covariance gives them"),
+    "sizes": lambda name, value: _mapping(name, value, "how many of each, by name"),
+    "overlap": _of("Overlap", "a lens.overlap.Overlap, as lens.overlap.compare makes it"),
+    "editor": _editor,
+    "editors": lambda name, value: values.one_or_several(name, value, EDITOR, _is_editor),
+    **dict.fromkeys(("method", "readout", "granularity"), values.words),
     "config": _of("Config", "a lens.mask.Config, as lens.mask.config_for makes it"),
     "model": values.named,
     "device": values.device,

@@ -29,10 +29,11 @@ def whole(name: str, value: object, least: float = 0, most: float = MOST) -> obj
     return value
 
 
-def number(name: str, value: object, least: float = -inf) -> object:
-    """A finite number, ``least`` or larger."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not isfinite(value) or value < least:
-        raise refuse(name, value, "a finite number" + (f", {least} or larger" if least > -inf else ""))
+def number(name: str, value: object, least: float = -inf, most: float = inf) -> object:
+    """A finite number from ``least`` to ``most``."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not (isfinite(value) and least <= value <= most):
+        limit = "" if least == -inf else f", {least} or larger" if most == inf else f" from {least} to {most}"
+        raise refuse(name, value, f"a finite number{limit}")
     return value
 
 
@@ -83,6 +84,11 @@ def several(name: str, value: object, one: str, is_one) -> object:
     return value
 
 
+def one_or_several(name: str, value: object, one: str, is_one) -> object:
+    """``one``, in words, or ``several``."""
+    return value if is_one(value) else several(name, value, one, is_one)
+
+
 def device(name: str, value: object) -> object:
     """A device that is there: ``cpu``, ``cuda``, ``cuda:1``, a ``torch.device``, ``auto``; None is left to the door."""
     import torch
@@ -98,6 +104,18 @@ def device(name: str, value: object) -> object:
     if found.type == "cuda" and (found.index or 0) >= (there := torch.cuda.device_count()):
         have = "none" if not there else "one" if there == 1 else f"{there}, cuda:0 to cuda:{there - 1}"
         raise ValueError(f"{name} is {str(value)!r}, and of GPUs that torch can use this machine has {have}: give cpu.")
+    try:
+        torch.empty(0, device=found)
+    except (AssertionError, ImportError, NotImplementedError, RuntimeError):  # each kind of device has its own
+        raise ValueError(f"{name} is {str(value)!r}, which this machine or its torch has not: give cpu.") from None
+    return value
+
+
+def address(name: str, value: object) -> object:
+    """A scheduler's address; whether anybody is there is asked later."""
+    port = str(value).rpartition(":")[2]
+    if not port.isascii() or not port.isdigit() or not 0 < int(port[:9]) < 2**16:
+        raise refuse(name, value, "an address with a port from 1 to 65535, such as 'tcp://10.0.0.1:8786'")
     return value
 
 
@@ -135,4 +153,11 @@ def result_file(name: str, value: object) -> object:
     """``result_place`` of one file."""
     if Path(result_place(name, value)).expanduser().is_dir():
         raise refuse(name, str(value), "the name of a file; this is a folder")
+    return value
+
+
+def result_folder(name: str, value: object) -> object:
+    """``result_place`` of a folder."""
+    if Path(result_place(name, value)).expanduser().is_file():
+        raise refuse(name, str(value), "the name of a folder; this is a file")
     return value

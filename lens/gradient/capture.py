@@ -83,6 +83,7 @@ class Trace(Shown):
     def __iter__(self) -> Iterator[Trace]:
         return (self[i] for i in range(len(self)))
 
+    @door
     def gradient(self, layer: int, site: str) -> FactoredGradient:
         """∂ℓ/∂W = xᵀδ of one site; for several prompts, of the sum of their losses.
 

@@ -20,6 +20,7 @@ from numbers import Integral, Real
 from pathlib import PurePosixPath
 
 from lens.data import paths
+from lens.given import door
 from lens.model import LanguageModel
 
 LOSSES = ("suppress", "maintain_kg", "maintain_lm", "express")
@@ -129,6 +130,7 @@ def _table() -> dict:
     return json.loads((paths.root() / "masks.json").read_text(encoding="utf-8"))
 
 
+@door
 def config_for(lm: LanguageModel, granularity: str = "weight", **given) -> Config:
     """The settings for this model in ``data/masks.json``, else the paper's; what is ``given`` takes precedence.
 

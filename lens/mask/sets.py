@@ -7,6 +7,7 @@ from functools import partial
 from unicodedata import normalize
 
 from lens.data.world import Prompt
+from lens.given import spelled
 
 
 def check_sets(
@@ -26,7 +27,8 @@ def check_sets(
                 "removed and kept: leave it out of one of them."
             )
     sentences = {_same(p.sentence): p for p in target}
-    for text in map(_same, control_lm):
+    for text in control_lm:
+        text = _same(spelled("A text of control_lm", text))
         for sentence, p in sentences.items():
             if sentence in text:
                 raise ValueError(

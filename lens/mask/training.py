@@ -94,6 +94,11 @@ def train(
     run = _run_name(lm, config, outside, target, control_kg, control_lm)
     if kept and (known := find(lm, kept, run)):
         return known
+    if resume(checkpoint, lambda held: held["run"], run) != run:  # also what is damaged is told before any work
+        raise ValueError(
+            f"The checkpoint {checkpoint} belongs to another run (other settings, model or texts): give another file, "
+            "or delete it."
+        )
     masked = places(lm, config.layers, config.sites)
     for place in masked:
         resident(place.weight, f"A mask of layer {place.layer} {place.sites[0]}")
@@ -112,7 +117,7 @@ def train(
     objective = Objective(lm, config, first)
     devices = {v.device.type for v in scores.values}
     optimizer = torch.optim.Adam(scores.values, lr=config.lr, fused=devices <= {"cpu", "cuda"})
-    state = _resume(checkpoint, run, scores, optimizer)
+    state = _resume(checkpoint, scores, optimizer)
 
     def found() -> Subnetwork:
         about = provenance(lm.device) | {"seconds": state["seconds"]}
@@ -179,21 +184,13 @@ def _run_name(lm: LanguageModel, config: Config, outside: Subnetwork | None, *se
     return sha256(json.dumps(held).encode()).hexdigest()
 
 
-def _resume(checkpoint, run: str, scores: Scores, optimizer: torch.optim.Optimizer) -> dict:
-    """Where the run stood; raises ``ValueError`` for another run's file and ``OSError`` for a damaged one."""
+def _resume(checkpoint, scores: Scores, optimizer: torch.optim.Optimizer) -> dict:
+    """Where the run stood; raises ``OSError`` for a damaged file."""
     start = {"step": 0, "seconds": 0.0, "history": [], "done": False}
 
-    def take(held: dict) -> dict | None:
-        if held.pop("run") != run:
-            return None
+    def take(held: dict) -> dict:
         scores.load(held.pop("scores"))
         optimizer.load_state_dict(held.pop("optimizer"))
         return {name: type(value)(held[name]) for name, value in start.items()}
 
-    state = resume(checkpoint, take, start)
-    if state is None:
-        raise ValueError(
-            f"The checkpoint {checkpoint} belongs to another run (other settings, model or texts): give another file, "
-            "or delete it."
-        )
-    return state
+    return resume(checkpoint, take, start)

@@ -16,10 +16,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from lens.given import door
 from lens.overlap import Measured, Overlap
 from lens.plot import style
 
 
+@door
 def venn(overlap: Overlap, title: str | None = None, ax: Axes | None = None) -> Axes:
     """Draw n = 2 or 3 subnetworks as circles, areas in proportion, with chance below the numbers [2ⁿ − 1].
 
@@ -51,6 +53,7 @@ def venn(overlap: Overlap, title: str | None = None, ax: Axes | None = None) -> 
     return ax
 
 
+@door
 def upset(
     overlap: Overlap, most: int = 20, least: int = 1, title: str | None = None, log: bool = False
 ) -> tuple[Axes, Axes]:
@@ -103,6 +106,7 @@ def upset(
     return bars, matrix
 
 
+@door
 def iou_heatmap(overlap: Overlap, title: str | None = None, ax: Axes | None = None) -> Axes:
     """Draw the IoU of every two subnetworks in percent, [n, n]: below the diagonal as observed, above it by chance.
 

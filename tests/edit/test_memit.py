@@ -182,9 +182,9 @@ def test_a_half_precision_model_is_edited_by_single_precision_factors(tiny, dtyp
 def test_wrong_requests_are_refused_in_one_sentence(tiny, refuses):
     lm = tiny("gpt2")
     for lam in (0, -1, float("nan")):
-        with refuses(ValueError, "must be above 0"):
+        with refuses(ValueError, "a number above 0|a finite number"):
             edit.memit(lm, REQUESTS, **given(lm, lam=lam))
-    with refuses(ValueError, "no layers to edit"):
+    with refuses(ValueError, "at least one layer"):
         edit.memit(lm, REQUESTS, **given(lm, layers=[]))
     with refuses(IndexError, "no layer 3"):
         edit.memit(lm, REQUESTS, **given(lm, layers=[0, 3]))

@@ -225,11 +225,17 @@ def test_what_is_no_scheduler_is_named_in_time(monkeypatch, refuses, tmp_path, c
     worker, dashboard = next(iter(client.nthreads())), f"tcp://{cluster.dashboard_link.split('/')[2]}"
     nothing, other = "nothing answered .* within 1 sec", "what answers is no scheduler"
     places = {"tcp://127.0.0.1:9": nothing, taken(b""): nothing, taken(HTTP): other, dashboard: f"{nothing}|{other}"}
-    for address, words in (places | {worker: "a worker answers", "nowhere": "missing port"}).items():
+    for address, words in (places | {worker: "a worker answers"}).items():
         begun = time.perf_counter()
         with refuses(OSError, f"The scheduler '{address}' cannot be reached .({words})"):
             run(DOUBLES, tmp_path, address, progress=False)
         assert time.perf_counter() - begun < 5
+
+
+@pytest.mark.parametrize("place", ["", "nowhere", "tcp://10.0.0.1:65536", "tcp://10.0.0.1:-1"])
+def test_what_can_be_no_address_is_named_before_anybody_is_asked(place, refuses, tmp_path):
+    with refuses(ValueError, f"scheduler is '{place}': give an address with a port"):
+        run(DOUBLES, tmp_path, place, progress=False)
 
 
 def test_after_a_wrong_address_the_command_ends_at_once(taken):
@@ -251,6 +257,7 @@ def test_without_distributed_the_sentence_says_how_to_install_it(monkeypatch, re
     monkeypatch.setitem(__import__("sys").modules, "distributed", None)
     with refuses(ImportError, r"pip install lens-book\[sweep\]"):
         run(DOUBLES, tmp_path, "tcp://127.0.0.1:9", progress=False)
-    with refuses(ValueError, "0 workers"), lens.sweep.local(0):
-        pass
+    for workers in (0, 10**8):
+        with refuses(ValueError, f"workers is {workers}"), lens.sweep.local(workers):
+            pass
     assert len(run(DOUBLES, tmp_path, progress=False)) == 5

@@ -108,7 +108,7 @@ def test_what_cannot_run_is_refused(jobs, options, words, refuses, tmp_path):
 
 def test_a_folder_that_is_a_file_is_refused(tmp_path, refuses):
     (tmp_path / "file").touch()
-    with refuses(OSError, "cannot hold a result"):
+    with refuses(ValueError, "this is a file"):
         run(DOUBLES, tmp_path / "file", progress=False)
 
 

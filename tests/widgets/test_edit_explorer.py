@@ -268,7 +268,7 @@ def test_a_typed_fact_that_cannot_be_edited_is_one_sentence_and_loses_nothing(mi
         ({"sizes": [float("nan")]}, ValueError, "give numbers"),
         ({"sizes": ["1"]}, ValueError, "give numbers"),
         ({"requests": [{"case_id": 1}]}, ValueError, "requested_rewrite"),
-        ({"requests": ["France"]}, ValueError, "no record but a str"),
+        ({"requests": ["France"]}, ValueError, "an item of requests is 'France'"),
         ({"k": 0}, ValueError, "k is 0"),
     ],
 )

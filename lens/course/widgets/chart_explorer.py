@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from lens.course.widgets.explorer import Explorer, page
+from lens.given import door
 
 KINDS = ("line", "bar")
 ROWS = 5000
@@ -29,6 +30,7 @@ class ChartExplorer(Explorer):
 
     _esm, _css = page("chart")
 
+    @door
     def __init__(
         self,
         table,

@@ -11,6 +11,7 @@ from lens.course.widgets.in_page import in_page
 from lens.course.widgets.relations import world_relations
 from lens.edit import Request
 from lens.evaluate.editors import Editor
+from lens.given import RULES, door, several
 from lens.model import LanguageModel
 
 STRENGTHS = (0, 0.25, 0.5, 1, 1.5, 2)
@@ -39,6 +40,7 @@ class EditExplorer(Explorer):
 
     _esm, _css = page("edit")
 
+    @door(k=RULES["count"], sizes=lambda name, value: several(name, value, "a number", lambda item: True))
     def __init__(
         self,
         lm: LanguageModel,
@@ -53,8 +55,6 @@ class EditExplorer(Explorer):
         if not given:
             raise ValueError("There is no fact to edit: give at least one lens.Request or record.")
         layers = None if layers is None else list(layers)
-        if layers == []:
-            raise ValueError("There are no layers to edit: give at least one, or leave the argument out.")
         editors = [editors] if isinstance(editors, str) or callable(editors) else editors
         self._lm, self._k, self._neighbors = lm, k, neighbors
         self._sizes = strengths(sizes)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lens.course.widgets.explorer import Explorer, Words, page
 from lens.course.widgets.in_page import in_page
+from lens.given import RULES, door, one_or_several
 from lens.gradient import capture
 from lens.model import LanguageModel
 from lens.model.tokens import SPACE_LAST
@@ -20,6 +21,11 @@ TOKENS = 32
 WORDS = 50
 LAYERS = 12
 NAMES = {STREAM: "residual stream h", "ff1": "FF1", "ff1_gate": "FF1 gate", "ff2": "FF2"}
+
+
+def _prompts(name: str, value: object) -> object:
+    pair = lambda item: isinstance(item, str) or (isinstance(item, (tuple, list)) and len(item) == 2)  # noqa: E731
+    return one_or_several(name, value, "a prompt, or a pair (prompt, target)", pair)
 
 
 class LensExplorer(Explorer):
@@ -44,6 +50,7 @@ class LensExplorer(Explorer):
 
     _esm, _css = page("lens")
 
+    @door(prompts=_prompts, k=RULES["count"])
     def __init__(
         self,
         lm: LanguageModel,

@@ -10,6 +10,7 @@ from lens.course.widgets.in_page import digests, in_page
 from lens.course.widgets.mask_cases import AskedFact, but_for_head, densities, heads, parts, questions, said, typed
 from lens.course.widgets.named_masks import Masks, Named, named
 from lens.data import Knowledge, knowledge, target_kgs
+from lens.given import RULES, door
 from lens.model import LanguageModel
 
 
@@ -32,6 +33,7 @@ class MaskExplorer(Explorer):
 
     _esm, _css = page("mask")
 
+    @door(k=RULES["count"])
     def __init__(self, lm: LanguageModel, subnetworks: Masks, kgs: Mapping[str, Knowledge] | None = None, k: int = 4):
         self._lm, self._k = lm, k
         self._masks = named(subnetworks)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +37,8 @@ def named(subnetworks: Masks) -> list[Named]:
     """
     if isinstance(subnetworks, (Subnetwork, str, Path)):
         subnetworks = [subnetworks]
+    if not isinstance(subnetworks, Iterable):
+        raise TypeError(f"Got {subnetworks!r:.60} for subnetworks: give one, the file of one, or several.")
     pairs = subnetworks.items() if isinstance(subnetworks, Mapping) else ((None, one) for one in subnetworks)
     found: dict[str, Named] = {}
     for name, one in pairs:

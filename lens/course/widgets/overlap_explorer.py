@@ -10,6 +10,7 @@ from lens.course.widgets.in_page import digests, in_page
 from lens.course.widgets.mask_cases import AskedFact, said, typed
 from lens.course.widgets.named_masks import Masks, named
 from lens.course.widgets.overlap_cases import removals
+from lens.given import RULES, door
 from lens.model import LanguageModel
 from lens.overlap import Measured, Overlap, compare
 
@@ -37,6 +38,7 @@ class OverlapExplorer(Explorer):
 
     _esm, _css = page("overlap")
 
+    @door(k=RULES["count"])
     def __init__(self, subnetworks: Masks, lm: LanguageModel | None = None, k: int = 4):
         self._masks, self._lm, self._k = named(subnetworks), lm, k
         if not 2 <= len(self._masks) <= MOST:

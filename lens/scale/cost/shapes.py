@@ -16,6 +16,7 @@ from typing import NamedTuple
 import torch
 
 from lens.data import manifest, paths
+from lens.given import refuse
 from lens.mask.places import places
 from lens.model import LanguageModel
 from lens.model.families import family_of
@@ -152,6 +153,8 @@ def _config(what):
     if known is not None:
         return AutoConfig.for_model(**known)
     if not name:
+        if not hasattr(what, "model_type"):
+            raise refuse("model", what, "a name, a folder, a transformers configuration, or a model")
         return what
     folder = paths.model(name) if name in paths.BUILT_IN else Path(name).expanduser()
     if name in paths.BUILT_IN and not folder.is_dir():

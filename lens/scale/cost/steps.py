@@ -19,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from lens.edit import Request, shift
 from lens.edit.statistics import CONTEXT, Statistics, measure
 from lens.edit.value import find_value
+from lens.given import whole
 from lens.gradient import capture
 from lens.kernels import naive
 from lens.mask.config import Config
@@ -72,8 +73,7 @@ class Work:
         if self.dtype not in BYTES:
             raise ValueError(f"The dtype is {self.dtype!r}: give one of {', '.join(BYTES)}.")
         for name in ("batch", "tokens", "scored", "devices", "rank"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: give 1 or more.")
+            whole(name, getattr(self, name), 1)
 
 
 def new(*size: int, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from lens.given import address, read
 from lens.results.sentence import sentence
 
 PATIENCE = 30
@@ -33,13 +34,13 @@ def connected(scheduler) -> Iterator:
             "distributed.Client, or a cluster."
         )
     if isinstance(scheduler, str):
-        _answers(scheduler)
+        _answers(address("scheduler", scheduler))
     with distributed.Client(scheduler, set_as_default=False, timeout=PATIENCE) as client:
         yield client
 
 
-def _answers(address: str) -> None:
-    """Ask who is at ``address``; ``OSError`` unless it is a scheduler.
+def _answers(place: str) -> None:
+    """Ask who is at ``place``; ``OSError`` unless it is a scheduler.
 
     Asked before there is a client: one that fails has no end to its waiting, and a traceback at exit.
     """
@@ -48,7 +49,7 @@ def _answers(address: str) -> None:
 
     async def ask() -> str:
         arguments = distributed.Security().get_connection_args("client")
-        async with distributed.rpc(address, timeout=PATIENCE, connection_args=arguments) as other:
+        async with distributed.rpc(place, timeout=PATIENCE, connection_args=arguments) as other:
             return (await asyncio.wait_for(other.identity(), PATIENCE))["type"]
 
     try:
@@ -63,7 +64,7 @@ def _answers(address: str) -> None:
     except Exception:  # as the bytes of another protocol are taken
         what = "what answers is no scheduler"
     raise OSError(
-        f"The scheduler {address!r} cannot be reached ({what}): check that it runs, and its address, whose port is "
+        f"The scheduler {place!r} cannot be reached ({what}): check that it runs, and its address, whose port is "
         "not the dashboard's."
     )
 
@@ -77,10 +78,9 @@ def local(workers: int) -> Iterator:
     its address is of use to nobody who has not got ``cluster.security``.  Without the package ``cryptography`` there
     are no credentials, and a warning says so.
 
-    Raises ``ValueError`` for fewer than one worker, and ``ImportError`` where ``distributed`` is not installed.
+    Raises ``ValueError`` for other numbers than 1 to 1,000, and ``ImportError`` where ``distributed`` is not installed.
     """
-    if workers < 1:
-        raise ValueError(f"A cluster of {workers} workers does nothing: give at least 1.")
+    read({"workers": workers})
     distributed = _distributed()
     import dask
 

@@ -15,11 +15,13 @@ from pathlib import Path
 from lens.data.records import SPLITS
 from lens.evaluate.report import Report
 from lens.evaluate.rows import Row
+from lens.given import door, path, several
 from lens.scale.sweep.job import Job
 from lens.scale.sweep.models import check_same, digest, opened, place_of
 from lens.scale.sweep.results import Outcome
 
 
+@door(device=None, records=path, editors=lambda name, value: several(name, value, "an editor", lambda item: True))
 def counterfact_jobs(
     model: str = "mini",
     editors: Sequence[str] = ("shift",),
@@ -50,9 +52,6 @@ def counterfact_jobs(
     from lens.evaluate.counterfact import fitting
     from lens.evaluate.editors import resolve
 
-    for what, number in (("shards", shards), ("together", together), ("limit", limit)):
-        if number is not None and number < 1:
-            raise ValueError(f"{what} is {number}: give 1 or more.")
     settings = settings or {}
     if unused := [editor for editor in settings if editor not in editors]:
         raise ValueError(f"There are settings for {unused[0]!r}, which is none of the editors {', '.join(editors)}.")

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from pkgutil import resolve_name
 
+from lens.given import several
 from lens.results.provenance import VERSION
 
 NAME = re.compile(r"[\w=+-][\w.=+-]{0,199}", re.ASCII)
@@ -75,7 +76,7 @@ class Job:
 
 def check_jobs(jobs: Iterable[Job]) -> list[Job]:
     """The jobs; ``ValueError`` where one is none, or two would write the same file."""
-    found = list(jobs)
+    found = list(several("jobs", jobs, "a lens.sweep.Job", lambda item: True))
     seen: set[str] = set()
     for job in found:
         if not isinstance(job, Job):

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from lens.given import door, several
 from lens.scale.sweep.job import Job
 from lens.scale.sweep.models import check_same, digest, opened, place_of
 
@@ -15,6 +16,7 @@ LONGEST = 60
 """Characters of a job's name that may say its settings; twelve digits stand for more."""
 
 
+@door(device=None, seeds=lambda name, value: several(name, value, "a whole number", lambda item: True))
 def mask_jobs(
     model: str = "mini",
     targets: Sequence[str | Path] | None = None,

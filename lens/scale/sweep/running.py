@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
+from lens.given import door, result_folder
 from lens.results.lock import held_alone
 from lens.results.provenance import VERSION
 from lens.scale.sweep.job import Job, check_jobs
@@ -18,6 +19,7 @@ from lens.scale.sweep.store import Store
 from lens.scale.sweep.work import perform
 
 
+@door(jobs=None, folder=result_folder)
 @held_alone(folders=("folder",))
 def run(
     jobs: Iterable[Job],
