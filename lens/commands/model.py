@@ -12,7 +12,8 @@ def add(commands) -> None:
     )
     fetch = model.add_parser("get", help="fetch a real pretrained model, once, into the cache folder")
     fetch.add_argument(
-        "name", help="smollm2-135m, or a sibling of mini that the wheel leaves out: mini-twin, mini-s, mini-l, mini-llama"
+        "name",
+        help="smollm2-135m, or a sibling of mini that the wheel leaves out: mini-twin, mini-s, mini-l, mini-llama",
     )
     fetch.add_argument(
         "--file",
