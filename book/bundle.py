@@ -1,9 +1,9 @@
 """How does the book get to a machine that reaches no public address? `make bundle` writes one folder, and a zip of it.
 
-    book/_build/lens-book/   the wheel, the chapters without solutions, the siblings of mini, a README
+    book/_build/lens-book/   the wheel, the chapters without solutions, the models they open beside mini, a README
     book/_build/lens-book.zip
 
-A notebook's setup cell finds the wheel beside it, and `python -m lens model get` the siblings in `data/`.
+A notebook's setup cell finds the wheel beside it, and `python -m lens model get` the models in `data/`.
 """
 
 import shutil
@@ -20,11 +20,12 @@ from program import end
 from lens.data import paths
 
 FOLDER = BUILD / "lens-book"
+OPENED = ("mini-twin", "mini-s", "mini-llama")  # by a chapter; of mini-l the card and the masks are enough
 README = """# The book in a folder, for a machine that cannot reach its public address
 Upload this folder: to Colab's Drive (then mount Drive in Colab), or beside your other notebooks anywhere else.
 Open a chapter (`.ipynb`) and run its cells: the setup cell installs `{wheel}`, with model and data.
 Other packages (PyTorch, transformers, …) come from the package index that this machine uses, if they are not there yet.
-`data/` holds the models that two chapters compare `mini` with; leave it beside the notebooks.
+`data/` holds the models that some chapters compare `mini` with; leave it beside the notebooks.
 """
 
 
@@ -51,7 +52,7 @@ def bundle(folder=FOLDER):
     address = read_address()
     for name, notebook in chapters().items():
         nbformat.write(student(notebook, address), folder / f"{name}.ipynb")
-    for name in paths.SIBLINGS:
+    for name in OPENED:
         shutil.copytree(paths.root() / name, folder / "data" / name)
     return shutil.make_archive(str(folder), "zip", folder.parent, folder.name)
 

@@ -42,15 +42,15 @@ def wheel(made):
     return path
 
 
-def test_the_wheel_is_small_and_holds_the_model_and_the_world_without_siblings(wheel):
+def test_the_wheel_is_small_and_holds_the_model_and_the_world_and_of_siblings_the_cards(wheel):
     assert wheel.stat().st_size <= 25e6
     names = zipfile.ZipFile(wheel).namelist()
     assert {"lens/_data/mini/model.safetensors", "lens/_data/world/records.json", "lens/_data/MANIFEST.json"} <= set(
         names
     )
-    assert not [
-        name for name in names if name.startswith(tuple(f"lens/_data/{sibling}/" for sibling in paths.SIBLINGS))
-    ]
+    card = {"README.md", "config.json", "evaluation.json", "recipe.json"}
+    for sibling in paths.SIBLINGS:
+        assert {name.split("/")[-1] for name in names if name.startswith(f"lens/_data/{sibling}/")} == card
 
 
 def test_what_a_reader_installs_has_nothing_that_only_the_build_needs(wheel):
@@ -72,6 +72,7 @@ def test_the_bundle_is_one_folder_with_every_chapter_and_its_zip_can_be_uploaded
     assert archive.stat().st_size <= 60e6 and len((folder / "README.md").read_text("utf-8").splitlines()) == 5
     assert {path.split("/")[0] for path in zipfile.ZipFile(archive).namelist()} == {"lens-book"}
     assert {path.stem for path in folder.glob("*.ipynb")} == {path.stem for path in (ROOT / "book").glob("*.ipynb")}
+    assert {path.name for path in (folder / "data").iterdir()} == set(bundle.OPENED) <= set(paths.SIBLINGS)
     for path in folder.glob("*.ipynb"):
         cells = nbformat.read(path, as_version=4).cells
         assert not any(
