@@ -11,7 +11,7 @@ def root() -> Path:
 
 
 SIBLINGS = ("mini-twin", "mini-s", "mini-l", "mini-llama")
-"""The models that the repository holds and the wheel leaves out: ``python -m lens model get`` fetches them there."""
+"""The models whose weights the wheel leaves out: ``python -m lens model get`` fetches them there."""
 
 BUILT_IN = ("mini", *SIBLINGS)
 """The models that come with the book."""

@@ -241,7 +241,7 @@ def test_shards_make_the_report_of_one_run(model, tmp_path):
 
 
 def test_shards_are_of_one_size_and_whole_batches(model):
-    jobs = counterfact_jobs(model, ["none"], "test", 3, entropy=False)
+    jobs = counterfact_jobs(model, "none", "test", 3, entropy=False)
     sizes = [job.arguments["end"] - job.arguments["first"] for job in jobs]
     together = jobs[0].arguments["options"]["together"]
     assert sum(sizes) == 400 and max(sizes) - min(sizes) <= together and not any(s % together for s in sizes[:-1])

@@ -15,16 +15,16 @@ from pathlib import Path
 from lens.data.records import SPLITS
 from lens.evaluate.report import Report
 from lens.evaluate.rows import Row
-from lens.given import door, path, several
+from lens.given import door, path
 from lens.scale.sweep.job import Job
 from lens.scale.sweep.models import check_same, digest, opened, place_of
 from lens.scale.sweep.results import Outcome
 
 
-@door(device=None, records=path, editors=lambda name, value: several(name, value, "an editor", lambda item: True))
+@door(device=None, records=path)
 def counterfact_jobs(
     model: str = "mini",
-    editors: Sequence[str] = ("shift",),
+    editors: str | Sequence[str] = ("shift",),
     records: str | Path = "test",
     shards: int = 8,
     *,
@@ -52,7 +52,7 @@ def counterfact_jobs(
     from lens.evaluate.counterfact import fitting
     from lens.evaluate.editors import resolve
 
-    settings = settings or {}
+    settings, editors = settings or {}, [editors] if isinstance(editors, str) else list(editors)
     if unused := [editor for editor in settings if editor not in editors]:
         raise ValueError(f"There are settings for {unused[0]!r}, which is none of the editors {', '.join(editors)}.")
     where = {"model": place_of(model), "device": device, "dtype": dtype}
