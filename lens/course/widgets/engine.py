@@ -85,8 +85,9 @@ def mask_script(subnetworks: Iterable[Subnetwork]) -> str:
     2 % of 1.8 million weights are 55 kB.
 
     >>> from lens.mask import shipped
-    >>> mask_script([shipped("building", granularity="neuron")])[:73]
-    '(globalThis.lensMasks ??= {})["f8fd220f2a261e06"] = {"sites":[[4,"attn_q"'
+    >>> one = mask_script([shipped("building", granularity="neuron")])
+    >>> one[:31], one[47:73]
+    ('(globalThis.lensMasks ??= {})["', '"] = {"sites":[[4,"attn_q"')
     """
     subnetworks = list(subnetworks)
     lines = []
