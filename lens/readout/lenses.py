@@ -78,7 +78,7 @@ def logit_lens(
     """Read the residual stream after each layer, LL(h) = softmax(ln_f(h) Eᵀ): a ``Lens`` of all layers and tokens.
 
     The last layer's row is the model's own output.  ``target`` adds the rank of a token (its first, if text).
-    ``position`` reads at one token of the prompt alone, -1 the last: n times less to read, and a ``Lens`` of one column.
+    ``position`` reads at one token of the prompt alone, -1 the last: n times less to read, a ``Lens`` of one column.
 
     Raises ``ValueError`` where ``k`` is not between 1 and V, or the prompt has no such ``position``.
 

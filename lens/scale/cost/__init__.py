@@ -7,7 +7,7 @@ True
 from lens.scale.cost.machines import MACHINES, Machine, Operations, fitting, this_cpu
 from lens.scale.cost.memory import Memory, flops, kept, memory
 from lens.scale.cost.shapes import KNOWN, Shape, shape
-from lens.scale.cost.steps import Work
+from lens.scale.cost.work import Work
 
 __all__ = [
     "KNOWN", "MACHINES", "Machine", "Memory", "Operations", "Shape", "Work", "fitting", "flops", "kept", "memory",

@@ -24,8 +24,9 @@ from math import ceil
 from lens.mask.places import places
 from lens.scale.cost.machines import Operations
 from lens.scale.cost.shapes import Shape, on_meta, shape
-from lens.scale.cost.steps import BYTES, STEPS, Work, new
+from lens.scale.cost.steps import STEPS, new
 from lens.scale.cost.trace import Tracer
+from lens.scale.cost.work import BYTES, Work
 
 MOVED = {"mask": 84, "published": 3 * 158, "finetune": 28, "lora": 28}
 """Bytes moved a weight that learns, each array once for each reading and writing.

@@ -1,13 +1,13 @@
 """Which code is a step?  The real one, on a model, its text and its scores that have shapes and no numbers.
 
 Every function runs one step of ``lens`` under a ``Tracer`` and names its passes and what it makes.  It gives how many
-weights learn, and the tensors that the step leaves behind.  ``Work`` says what a step works on.
+weights learn, and the tensors that the step leaves behind.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from unittest.mock import patch
 
@@ -19,10 +19,8 @@ from torch.utils.checkpoint import checkpoint
 from lens.edit import Request, shift
 from lens.edit.statistics import CONTEXT, Statistics, measure
 from lens.edit.value import find_value
-from lens.given import whole
 from lens.gradient import capture
 from lens.kernels import naive
-from lens.mask.config import Config
 from lens.mask.examples import Examples
 from lens.mask.objective import Objective
 from lens.mask.places import places
@@ -31,49 +29,10 @@ from lens.model import LanguageModel
 from lens.readout.projection import read as words
 from lens.scale.bench.mask_cost import Ours, Published
 from lens.scale.cost.trace import Tracer
-
-BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
-"""A dtype's name → bytes of a number."""
+from lens.scale.cost.work import Work
 
 Layers = Sequence[int]
 Found = tuple[int, Sequence[Tensor]]
-
-
-@dataclass(frozen=True)
-class Work:
-    """What a step works on.  Raises ``ValueError`` for a dtype that is none of ``BYTES`` and for a count below 1.
-
-    ``dtype`` of the model's weights.  ``batch`` rows of ``tokens`` tokens (of a mask: the longest prompt), ``scored``
-    places in a row where a token is predicted.  ``config``: settings of a mask; ``rows``: how many rows of its three
-    sets are kept.  ``layers`` and ``sites``: what learns in "finetune" (None: every parameter) and "lora" (None: every
-    matrix); ``rank`` of "lora".  ``edited``: the layers whose FF2 an editor changes; ``contexts``: prompts in its
-    search.  ``checkpointing``: layers are run again in the backward pass.  ``devices``: layers spread evenly; the
-    fullest is told.
-    """
-
-    dtype: str | torch.dtype = "float32"
-    batch: int = 1
-    tokens: int = 16
-    scored: int = 1
-    config: Config = field(default_factory=Config)
-    rows: tuple[int, int, int] = (64, 128, 16)
-    layers: Sequence[int] | None = None
-    sites: Sequence[str] | None = None
-    rank: int = 8
-    edited: Sequence[int] | None = None
-    contexts: int | None = None
-    checkpointing: bool = False
-    devices: int = 1
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "dtype", str(self.dtype).removeprefix("torch."))
-        for name in ("rows", "layers", "sites", "edited"):
-            value = getattr(self, name)
-            object.__setattr__(self, name, value if value is None else tuple(value))
-        if self.dtype not in BYTES:
-            raise ValueError(f"The dtype is {self.dtype!r}: give one of {', '.join(BYTES)}.")
-        for name in ("batch", "tokens", "scored", "devices", "rank"):
-            whole(name, getattr(self, name), 1)
 
 
 def new(*size: int, dtype: torch.dtype = torch.float32) -> Tensor:

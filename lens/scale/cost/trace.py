@@ -15,7 +15,6 @@ import weakref
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import cache
 from types import SimpleNamespace
 from typing import NamedTuple
 from unittest.mock import patch
@@ -25,24 +24,11 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lens import kernels
+from lens.scale.cost.operations import attention, formulas, places, result, tensors
 
 aten = torch.ops.aten
 
 UP, LOSS, BACK = range(3)
-
-
-@cache
-def _formulas() -> dict:
-    """An operation → how many additions and multiplications it is: torch's, and a CPU's attention as any other."""
-    from torch.utils.flop_counter import flop_registry  # imports triton, which ``import lens`` does not
-
-    attention = aten._scaled_dot_product_flash_attention
-    backward = aten._scaled_dot_product_flash_attention_backward
-    return flop_registry | {
-        aten.addmm_: flop_registry[aten.addmm],
-        aten._scaled_dot_product_flash_attention_for_cpu: flop_registry[attention],
-        aten._scaled_dot_product_flash_attention_for_cpu_backward: flop_registry[backward],
-    }
 
 
 class _Span(NamedTuple):
@@ -148,11 +134,11 @@ class Tracer(TorchDispatchMode):
         if function is aten._local_scalar_dense.default and args[0].is_meta:
             return self._number(args[0].dtype)
         if function is aten.index.Tensor and args[0].is_meta:  # every place of a boolean index counts
-            args = args[0], [j for i in args[1] for j in _places(i)]
-        out, fresh = _result(function, args, kwargs)
-        if formula := _formulas().get(function.overloadpacket):
+            args = args[0], [j for i in args[1] for j in places(i)]
+        out, fresh = result(function, args, kwargs)
+        if formula := formulas().get(function.overloadpacket):
             self.flops += formula(*args, **kwargs, out_val=out)
-        for t in _tensors(out) if fresh else ():
+        for t in tensors(out) if fresh else ():
             if id(t.untyped_storage()) not in self._alive:
                 self._see(t)
         return out
@@ -203,49 +189,3 @@ class Tracer(TorchDispatchMode):
         if way and run and ended > run:
             return "gradients"
         return "working" if way == BACK else "activations"
-
-
-_known: dict = {}
-"""What is known of operations, since asking is slow: what each is given → (size, stride, dtype) of what it makes."""
-
-
-def _result(function, args, kwargs):
-    """What an operation gives, and whether that is new memory."""
-    schema = function._schema
-    if schema.is_mutable and len(schema.returns) == 1 and _tensors(written := kwargs.get("out", args[0])):
-        return written, False
-    given = [t for a in (*args, *kwargs.values()) for t in _tensors(a)]
-    key = function, _key(args), _key(tuple(kwargs.items()))
-    if key in _known:
-        made = [torch.empty_strided(size, stride, dtype=dtype, device="meta") for size, stride, dtype in _known[key]]
-        return (made[0] if len(schema.returns) == 1 else tuple(made)), True
-    out = function(*args, **kwargs)
-    own = {id(t.untyped_storage()) for t in given}
-    fresh = all(id(t.untyped_storage()) not in own for t in _tensors(out))
-    if fresh and given and len(_tensors(out)) == len(schema.returns):
-        _known[key] = [(t.shape, t.stride(), t.dtype) for t in _tensors(out)]
-    return out, fresh
-
-
-def _key(x):
-    if isinstance(x, Tensor):
-        return x.shape, x.stride(), x.dtype, x.device.type
-    return tuple(map(_key, x)) if isinstance(x, (tuple, list)) else (x.__class__, x)
-
-
-def _tensors(x) -> list[Tensor]:
-    return [t for t in (x if isinstance(x, (tuple, list)) else (x,)) if isinstance(t, Tensor) and t.is_meta]
-
-
-def _places(index: Tensor | None) -> list[Tensor | None]:
-    if index is None or index.dtype != torch.bool:
-        return [index]
-    return [index.new_empty(index.numel(), dtype=torch.long)] * index.ndim
-
-
-def attention(q, k, v, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False) -> Tensor:
-    """Torch's own attention as a CPU computes it: of its probabilities one number a row is kept."""
-    if attn_mask is not None and attn_mask.dtype == torch.bool:
-        attn_mask = attn_mask.to(q.dtype)
-    flash = aten._scaled_dot_product_flash_attention_for_cpu
-    return flash(q, k, v, dropout_p, is_causal, attn_mask=attn_mask, scale=scale)[0]
