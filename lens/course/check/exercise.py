@@ -47,8 +47,8 @@ def _first_match(mistakes: Mapping[str, Callable], matches: Callable[[Callable],
 class Function:
     """A function that the reader writes, compared with ``reference`` on every case.
 
-    ``cases(*context)`` gives tuples of arguments, the same at every call; ``mistakes`` maps a sentence to a function of
-    the same arguments; ``right`` is said to a correct answer.  The check is called as ``check(function, *context)``.
+    ``cases(*context)`` gives tuples of arguments, the same at every call; ``mistakes`` maps a sentence to a wrong way
+    (``ways``); ``right`` is said to a correct answer.  The check is called as ``check(function, *context)``.
 
     A right result is not yet enough.  The arguments and the models among them have to be as they were.  ``also`` maps a
     sentence, said if not, to what holds of the result and the arguments.  ``room(*arguments)`` is the largest number of
@@ -128,7 +128,7 @@ class Function:
 class Value:
     """A value that the reader finds, compared with ``reference(*context)``.
 
-    ``mistakes`` maps a sentence to a function of the same context.
+    ``mistakes`` maps a sentence to a wrong way (``ways``).
 
     >>> week = Value(lambda: 7, {"Is Sunday no day?": lambda: 6}, "Seven.")
     >>> week(7), week(6), week(None)
