@@ -149,7 +149,7 @@ def test_mistakes_differ_from_the_right_answer(chapter, name, begin):
         differs = []
         for arguments in cases:
             try:
-                differs.append(not same(wrong(*arguments), check._reference(*arguments), check.tolerance))
+                differs.append(not same(wrong(*arguments), check.reference(*arguments), check.tolerance))
             except (ArithmeticError, IndexError, RuntimeError, TypeError, ValueError):
                 continue
         assert any(differs), message

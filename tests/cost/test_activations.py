@@ -70,5 +70,5 @@ def test_the_exercise_counts_a_llama_as_a_trace_does():
     })  # fmt: skip
     sites = "attn_q", "attn_k", "attn_v", "attn_out", "ff1", "ff1_gate", "ff2"
     for learns in (False, True):
-        numbers = llama_numbers._reference(width, inner, query, keys, learns)
+        numbers = llama_numbers.reference(width, inner, query, keys, learns)
         assert cost.kept(s, sites if learns else ()) == 4 * (numbers + 2 + heads)  # 1/rms of two norms, a sum a head

@@ -7,37 +7,41 @@ from math import sqrt
 import torch
 
 from lens.course.check.exercise import Claims, Function, Value
+from lens.course.check.mistakes import NEGATED, Then
 from lens.kernels import iou
 from lens.mask import Subnetwork
 
 WEIGHTS, INSIDE, DENSITY = 10_000, 1_300, 0.1
 OWN = INSIDE / WEIGHTS
 
+
+def _surprise(excess=OWN - DENSITY, variance=DENSITY * (1 - DENSITY) / WEIGHTS):
+    return excess / sqrt(variance)
+
+
 surprise = Value(
-    lambda: (OWN - DENSITY) / sqrt(DENSITY * (1 - DENSITY) / WEIGHTS),
+    _surprise,
     {
         "The module's own density is in the formula; under the even spread it has the density of the whole.": (
-            lambda: (OWN - DENSITY) / sqrt(OWN * (1 - OWN) / WEIGHTS)
+            dict(variance=OWN * (1 - OWN) / WEIGHTS)
         ),
         "The variance was taken for the standard deviation: its square root is missing.": (
-            lambda: (OWN - DENSITY) / (DENSITY * (1 - DENSITY) / WEIGHTS)
+            dict(variance=(DENSITY * (1 - DENSITY) / WEIGHTS) ** 2)
         ),
         "Is the standard deviation of *one* weight in there? That of a mean over N weights is smaller, by √N.": (
-            lambda: (OWN - DENSITY) / sqrt(DENSITY * (1 - DENSITY))
+            dict(variance=DENSITY * (1 - DENSITY))
         ),
         "A number of weights was divided by the deviation of a density: use counts in both, or densities in both.": (
-            lambda: (INSIDE - DENSITY * WEIGHTS) / sqrt(DENSITY * (1 - DENSITY) / WEIGHTS)
+            dict(excess=INSIDE - DENSITY * WEIGHTS)
         ),
         "This is the relative density; its distance from 1 is asked for, in deviations.": lambda: OWN / DENSITY,
         "This is the standard deviation itself: by how many of them does the module miss?": (
             lambda: sqrt(DENSITY * (1 - DENSITY) / WEIGHTS)
         ),
         "The 1 − d was left out: a weight that is nearly always in, or nearly always out, varies little.": (
-            lambda: (OWN - DENSITY) / sqrt(DENSITY / WEIGHTS)
+            dict(variance=DENSITY / WEIGHTS)
         ),
-        "The sign is reversed: the module is denser than the whole.": (
-            lambda: (DENSITY - OWN) / sqrt(DENSITY * (1 - DENSITY) / WEIGHTS)
-        ),
+        "The sign is reversed: the module is denser than the whole.": NEGATED,
     },
     "Beyond any chance, although the module is only somewhat denser: large modules surprise easily.",
     tolerance=5e-3,
@@ -54,34 +58,33 @@ def _joint() -> list[tuple]:
     return found
 
 
-def _cut(m, heads, *view):
-    return m.double().reshape(len(m), *view, -1)
+def _heads(m, heads, cut=lambda m, heads: (3, heads, -1), mean=(0, 3)):
+    """The means over rows and columns of what is cut out of each row."""
+    return m.double().reshape(len(m), *cut(m, heads)).mean(mean)
 
 
 heads = Function(
-    lambda m, heads: _cut(m, heads, 3, heads).mean((0, 3)),
+    _heads,
     _joint,
     {
         "Cut as GPT-NeoX stores it, q, k and v of each head together; here all of q comes first, then k, then v.": (
-            lambda m, heads: _cut(m, heads, heads, 3).mean((0, 3)).T
+            lambda m, heads: _heads(m, heads, lambda m, heads: (heads, 3, -1)).T
         ),
         "Cut head by head, and each into q, k and v: here all of q comes first, and the shape is [3, heads].": (
-            lambda m, heads: _cut(m, heads, heads, 3).mean((0, 3))
+            dict(cut=lambda m, heads: (heads, 3, -1))
         ),
         "A head's columns lie side by side; these are every so-manieth column.": (
-            lambda m, heads: _cut(m, heads, 3, m.shape[1] // (3 * heads)).mean((0, 2))
+            dict(cut=lambda m, heads: (3, -1, heads), mean=(0, 2))
         ),
         "These are sums; a density is the mean over the head's weights.": (
-            lambda m, heads: _cut(m, heads, 3, heads).sum((0, 3))
+            lambda m, heads: _heads(m, heads) * m.numel() / (3 * heads)
         ),
         "These are sparsities, the shares that are not in the mask; a density is the share that is.": (
-            lambda m, heads: 1 - _cut(m, heads, 3, heads).mean((0, 3))
+            Then(lambda densities: 1 - densities)
         ),
-        "The rows are still there: a head has all inputs, so take the mean over them too.": (
-            lambda m, heads: _cut(m, heads, 3, heads).mean(3)
-        ),
+        "The rows are still there: a head has all inputs, so take the mean over them too.": dict(mean=3),
         "This divides by the density of the whole; the density itself is asked for.": (
-            lambda m, heads: _cut(m, heads, 3, heads).mean((0, 3)) / m.double().mean()
+            Then(lambda densities: densities / densities.mean())
         ),
     },
     "A head's own columns: as density('head') has it.",
@@ -99,13 +102,10 @@ def _modules() -> list[tuple]:
     return found
 
 
-def _largest(values, count: int) -> list[torch.Tensor]:
+def _chosen(W, g, count, size=lambda w, slope: (w * slope).abs()):
+    values = [size(w, slope) for w, slope in zip(W, g)]
     edge = torch.cat([v.flatten() for v in values]).topk(count).values[-1]
     return [v >= edge for v in values]
-
-
-def _by(measure):
-    return lambda W, g, count: _largest([measure(w, slope) for w, slope in zip(W, g)], count)
 
 
 def _each_module(rule):
@@ -113,13 +113,13 @@ def _each_module(rule):
 
     def choose(W, g, count):
         total = sum(w.numel() for w in W)
-        return [_largest([(w * s).abs()], rule(w.numel() / total, len(W), count))[0] for w, s in zip(W, g)]
+        return [_chosen([w], [slope], rule(w.numel() / total, len(W), count))[0] for w, slope in zip(W, g)]
 
     return choose
 
 
 chosen = Function(
-    _by(lambda w, slope: (w * slope).abs()),
+    _chosen,
     _modules,
     {
         "The same share of each module was chosen: then every density is equal, and the map shows the method.": (
@@ -131,17 +131,19 @@ chosen = Function(
         "Each module gave `count` weights; `count` is for all of them together.": (
             _each_module(lambda share, n, count: count)
         ),
-        "These are the largest |W|; the slope belongs to it.": _by(lambda w, slope: w.abs()),
-        "These are the steepest slopes |g|; the weight belongs to it: |W g|.": _by(lambda w, slope: slope.abs()),
-        "The sign was kept: a large negative W g moves the loss too, so take |W g|.": _by(lambda w, slope: w * slope),
-        "The sign was reversed, or kept on one side: take |W g|.": _by(lambda w, slope: -w * slope),
-        "These are the smallest.": _by(lambda w, slope: -(w * slope).abs()),
-        "|W| and |g| were added; the change of the loss is their product.": _by(lambda w, slope: w.abs() + slope.abs()),
+        "These are the largest |W|; the slope belongs to it.": dict(size=lambda w, slope: w.abs()),
+        "These are the steepest slopes |g|; the weight belongs to it: |W g|.": dict(size=lambda w, slope: slope.abs()),
+        "The sign was kept: a large negative W g moves the loss too, so take |W g|.": dict(size=torch.mul),
+        "The sign was reversed, or kept on one side: take |W g|.": dict(size=lambda w, slope: -w * slope),
+        "These are the smallest.": dict(size=lambda w, slope: -(w * slope).abs()),
+        "|W| and |g| were added; the change of the loss is their product.": (
+            dict(size=lambda w, slope: w.abs() + slope.abs())
+        ),
         "These are the values; a mask is asked for, True where a weight is chosen.": (
             lambda W, g, count: [(w * slope).abs() for w, slope in zip(W, g)]
         ),
         "One weight too few: the threshold itself belongs to the chosen (≥, not >).": (
-            lambda W, g, count: _by(lambda w, slope: (w * slope).abs())(W, g, count - 1)
+            lambda W, g, count: _chosen(W, g, count - 1)
         ),
     },
     "One threshold for all modules: what the map shows is not put in.",

@@ -7,6 +7,7 @@ from functools import partial
 import torch
 
 from lens.course.check.exercise import Claims, Function, Value
+from lens.course.check.mistakes import NEGATED, TRANSPOSED, Then
 from lens.edit import Change, Edit, Request
 from lens.evaluate import score
 
@@ -17,14 +18,13 @@ PROBABILITIES = {  # new word, true word, the best other
 }
 
 
-def _judged(true_for=("neighborhood",), total=False):
+def _judged(true_for=("neighborhood",), of=torch.mean):
     """[2, 3]: accuracy and success of the three measures; ``true_for``: where the true word is the right one."""
     columns = []
     for measure, rows in PROBABILITIES.items():
         new, true, other = torch.tensor(rows, dtype=torch.float64).T
         right, wrong = (true, new) if measure in true_for else (new, true)
-        first, ahead = (right > wrong) & (right > other), right > wrong
-        columns.append([part.double().sum() if total else part.double().mean() for part in (first, ahead)])
+        columns.append([of(part.double()) for part in ((right > wrong) & (right > other), right > wrong)])
     return torch.tensor(columns).T
 
 
@@ -32,19 +32,21 @@ two_judges = Value(
     _judged,
     {
         "The two conventions are exchanged: accuracy asks for the first place, success for the better of the two.": (
-            lambda: _judged().flip(0)
+            Then(lambda shares: shares.flip(0))
         ),
-        "The neighbors were scored by the new word: for them the right answer is the true one.": lambda: _judged(()),
+        "The neighbors were scored by the new word: for them the right answer is the true one.": dict(true_for=()),
         "The rewrite and the paraphrases were scored by the true word: for them the right answer is the new one.": (
-            lambda: _judged(tuple(PROBABILITIES))
+            dict(true_for=tuple(PROBABILITIES))
         ),
         "Both rows are success: for accuracy the right answer has to beat every other word, not only its rival.": (
-            lambda: _judged()[[1, 1]]
+            Then(lambda shares: shares[[1, 1]])
         ),
-        "Both rows are accuracy: for success it is enough to be ahead of the rival.": lambda: _judged()[[0, 0]],
-        "These are counts: divide each by the number of its prompts.": lambda: _judged(total=True),
-        "These are percents: shares between 0 and 1 are asked for.": lambda: 100 * _judged(),
-        "Right but transposed: one row for accuracy, one for success.": lambda: _judged().T,
+        "Both rows are accuracy: for success it is enough to be ahead of the rival.": (
+            Then(lambda shares: shares[[0, 0]])
+        ),
+        "These are counts: divide each by the number of its prompts.": dict(of=torch.sum),
+        "These are percents: shares between 0 and 1 are asked for.": Then(lambda shares: 100 * shares),
+        "Right but transposed: one row for accuracy, one for success.": TRANSPOSED,
     },
     "The same model, and two judges who do not agree on it.",
 )
@@ -60,37 +62,29 @@ def _memories() -> list[tuple]:
     return cases
 
 
-def _insert(W, C, k, v):
-    u = torch.linalg.solve(C, k)
-    return torch.outer(u, v - k @ W) / (k @ u)
-
-
-def _along(u, W, k, v):
-    return torch.outer(u, v - k @ W) / (k @ u)
+def _insert(W, C, k, v, u=torch.linalg.solve, added=lambda W, k, v: v - k @ W, heard=lambda k, u: k @ u):
+    u = u(C, k)
+    return torch.outer(u, added(W, k, v)) / heard(k, u)
 
 
 insert = Function(
     _insert,
     _memories,
     {
-        "The old output is still there: the edit has to add v − kW, not v.": (
-            lambda W, C, k, v: torch.outer(torch.linalg.solve(C, k), v) / (k @ torch.linalg.solve(C, k))
-        ),
+        "The old output is still there: the edit has to add v − kW, not v.": dict(added=lambda W, k, v: v),
         "The fact is written, but along k itself: C is left out, so ordinary text hears more of it than need be.": (
-            lambda W, C, k, v: _along(k, W, k, v)
+            dict(u=lambda C, k: k)
         ),
         "The fact is written, but C stands where its inverse belongs: the edit is turned toward ordinary inputs.": (
-            lambda W, C, k, v: _along(C @ k, W, k, v)
+            dict(u=torch.matmul)
         ),
         "The direction is right and the length is not: k·u is what the key itself hears, so divide by it.": (
-            lambda W, C, k, v: torch.outer(torch.linalg.solve(C, k), v - k @ W)
+            dict(heard=lambda k, u: 1)
         ),
-        "Divided by k·k: what the key hears of this edit is k·u.": (
-            lambda W, C, k, v: torch.outer(torch.linalg.solve(C, k), v - k @ W) / (k @ k)
-        ),
-        "The sign is reversed: to be added is what is wanted minus what is there.": lambda *given: -_insert(*given),
-        "Right but transposed: ΔW is [d_m, d], its input first.": lambda *given: _insert(*given).T,
-        "This is W after the edit: only what is added to it is asked for.": lambda W, C, k, v: W + _insert(W, C, k, v),
+        "Divided by k·k: what the key hears of this edit is k·u.": dict(heard=lambda k, u: k @ k),
+        "The sign is reversed: to be added is what is wanted minus what is there.": NEGATED,
+        "Right but transposed: ΔW is [d_m, d], its input first.": TRANSPOSED,
+        "This is W after the edit: only what is added to it is asked for.": lambda W, *given: W + _insert(W, *given),
     },
     "Rank one, along C⁻¹k: the fact is written, and ordinary text disturbed as little as can be.",
 )
@@ -103,12 +97,9 @@ def _lists() -> list[tuple]:
     return [(0.8 * h + 0.2 * draw(len(h)), 0.7 * h + 0.2 * draw(len(h))) for h in hard]
 
 
-def _interval(mean, spread, n, z=1.96):
-    return torch.stack([mean, mean - z * spread / n**0.5, mean + z * spread / n**0.5])
-
-
-def _paired(a, b, z=1.96, n=None):
-    return _interval((a - b).mean(), (a - b).std(), len(a) if n is None else n, z)
+def _paired(a, b, z=1.96, spread=lambda a, b: (a - b).std(), root=lambda n: n**0.5):
+    mean, half = (a - b).mean(), z * spread(a, b) / root(len(a))
+    return torch.stack([mean, mean - half, mean + half])
 
 
 paired = Function(
@@ -116,27 +107,25 @@ paired = Function(
     _lists,
     {
         "The lists were treated as independent samples: the records are the same, so let the differences speak.": (
-            lambda a, b: _interval((a - b).mean(), (a.var() + b.var()).sqrt(), len(a))
+            dict(spread=lambda a, b: (a.var() + b.var()).sqrt())
         ),
         "The standard deviations were subtracted: subtract record by record, then take one of that.": (
-            lambda a, b: _interval((a - b).mean(), (a.std() - b.std()).abs(), len(a))
+            dict(spread=lambda a, b: (a.std() - b.std()).abs())
         ),
-        "This interval holds single records: that of a mean is narrower by the root of n.": (
-            lambda a, b: _paired(a, b, n=1)
-        ),
-        "Divided by n: a mean's standard error falls with the root of n.": lambda a, b: _paired(a, b, n=len(a) ** 2),
+        "This interval holds single records: that of a mean is narrower by the root of n.": dict(root=lambda n: 1),
+        "Divided by n: a mean's standard error falls with the root of n.": dict(root=lambda n: n),
         "This standard deviation divides by n, not by n − 1: PyTorch's .std() takes n − 1, NumPy's does not.": (
-            lambda a, b: _interval((a - b).mean(), (a - b).std(unbiased=False), len(a))
+            dict(spread=lambda a, b: (a - b).std(correction=0))
         ),
-        "That is a 90 % interval: 1.645 is one-sided, a two-sided one takes 1.96.": lambda a, b: _paired(a, b, z=1.645),
+        "That is a 90 % interval: 1.645 is one-sided, a two-sided one takes 1.96.": dict(z=1.645),
         "The variance was taken for the standard deviation: the square root is missing.": (
-            lambda a, b: _interval((a - b).mean(), (a - b).var(), len(a))
+            dict(spread=lambda a, b: (a - b).var())
         ),
         "These are half widths: an interval's ends lie on both sides of the mean.": (
-            lambda a, b: _paired(a, b) - torch.tensor([0.0, 1, 1]) * (a - b).mean()
+            Then(lambda found: found - torch.tensor([0.0, 1, 1]) * found[0])
         ),
         "The half width stands for the two ends: give the mean, the lower end, the upper end.": (
-            lambda a, b: torch.stack([(a - b).mean(), (_paired(a, b)[2] - (a - b).mean())])
+            Then(lambda found: torch.stack([found[0], found[2] - found[0]]))
         ),
         "The sign is reversed: positive is to mean that the first list is better.": lambda a, b: _paired(b, a),
     },
@@ -168,35 +157,34 @@ def _measured(lm, record, changes) -> list[list[float]]:
     return [[float(part.mean()) for part in shares.split(sizes)] for shares in (first, ahead)]
 
 
-def _share(convention, measure):
-    return lambda answer, lm, record: _measured(lm, record, _changes(answer))[convention][measure]
-
-
-def _no_accuracy(measure):
-    return lambda *given: _share(0, measure)(*given) == 0
+def _claim(holds):
+    """A claim on the accuracies and on the successes of efficacy, paraphrase and neighborhood."""
+    return lambda answer, lm, record: holds(*_measured(lm, record, _changes(answer)))
 
 
 fooled = Claims(
     {
         "A list of lens.edit.Change is asked for.": lambda answer, lm, record: _changes(answer),
         "These changes do not fit the model: for FF2, x is [r, d_m] and delta [r, d], and the layer must exist.": (
-            lambda *given: _share(0, 0)(*given) >= 0
+            _claim(lambda accuracy, success: True)
         ),
         "Efficacy success is not 1: at the edited prompt the new word has to stay ahead of the true one.": (
-            lambda *given: _share(1, 0)(*given) == 1
+            _claim(lambda accuracy, success: success[0] == 1)
         ),
         "Paraphrase success is below one half: does the third word's row resemble that of an answer? Try another.": (
-            lambda *given: _share(1, 1)(*given) >= 0.5
+            _claim(lambda accuracy, success: success[1] >= 0.5)
         ),
         "Neighborhood success is below nine tenths: the good edit has to be one that neighbors hardly hear.": (
-            lambda *given: _share(1, 2)(*given) >= 0.9
+            _claim(lambda accuracy, success: success[2] >= 0.9)
         ),
-        "Efficacy accuracy is not 0: at the edited prompt the new word still comes first.": _no_accuracy(0),
+        "Efficacy accuracy is not 0: at the edited prompt the new word still comes first.": (
+            _claim(lambda accuracy, success: accuracy[0] == 0)
+        ),
         "Paraphrase accuracy is not 0: in other words the new answer still comes first, so shout louder.": (
-            _no_accuracy(1)
+            _claim(lambda accuracy, success: accuracy[1] == 0)
         ),
         "Neighborhood accuracy is not 0: some neighbors still say their own answer, and do not hear the shout.": (
-            _no_accuracy(2)
+            _claim(lambda accuracy, success: accuracy[2] == 0)
         ),
     },
     "Success is full of praise, and the model babbles: a measure of two words cannot see a third.",

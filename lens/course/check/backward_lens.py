@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 
 from lens import data
 from lens.course.check.exercise import Function, Value
+from lens.course.check.mistakes import NEGATED, NO_SPACE, SWAPPED, Then
 from lens.course.check.student import Student
+from lens.edit import Request
 from lens.gradient import capture
 from lens.model.watching import watch
 from lens.readout import project
@@ -45,77 +49,51 @@ ends = Value(
 )
 
 
-def _prompts(lm) -> list[tuple]:
-    return [(lm, "The capital of France is", "Rome"), (lm, "A cafe is a kind of", "river and lake")]
+def _read(lm, vectors, norm=True) -> torch.Tensor:
+    with torch.no_grad():
+        return lm.head(lm.norm(vectors) if norm else vectors).float()
 
 
-def _trace(lm, prompt, target):
-    return capture(lm, prompt, lm.target_ids(target)[:1] if isinstance(target, str) else target)
+def _shift(lm, prompt, target, factor=("ff2", "delta"), sign=1, norm=True, space=True, tokens=slice(1), at=None):
+    """What the lens reads, in every layer, from a site's factor at a token (the prompt's last): [layers, V]."""
+    trace = capture(lm, prompt, (lm.target_ids if space else lm.encode)(target)[tokens])
+    at = len(lm.encode(prompt)) - 1 if at is None else at
+    return _read(lm, sign * trace.stack(*factor)[:, at], norm)
 
 
-@torch.no_grad()
-def _read(lm, vectors) -> torch.Tensor:
-    return lm.head(lm.norm(vectors)).float()
-
-
-def _of_all(lm, prompt, target, token) -> torch.Tensor:
-    """What δ of the loss of all of the target's tokens reads at one of them."""
-    return _read(lm, _trace(lm, prompt, lm.target_ids(target)).stack("ff2")[:, token(len(lm.encode(prompt)))])
-
-
-def _shift(lm, prompt, target) -> torch.Tensor:
-    return _read(lm, _trace(lm, prompt, target).stack("ff2")[:, -1])
-
-
-def _watched(lm, prompt, target) -> tuple[torch.Tensor, torch.Tensor]:
-    """FF2's outputs at the last token, and their derivative for the loss −logit: [layers, d] each."""
+def _watched(lm, prompt, target, forward=False) -> torch.Tensor:
+    """What it reads from FF2's outputs (``forward``), or from their derivatives for the loss −logit."""
     with watch({layer: lm.site(layer, "ff2") for layer in range(len(lm.layers))}) as seen:
         logits = lm.model(torch.tensor([lm.encode(prompt)], device=lm.device)).logits[0, -1]
     outputs = [out for _, out in seen.values()]
-    deltas = torch.autograd.grad(-logits[lm.target_ids(target)[0]], outputs)
-    return tuple(torch.stack([v.detach().flatten(0, -2)[-1] for v in vectors]) for vectors in (outputs, deltas))
+    vectors = outputs if forward else torch.autograd.grad(-logits[lm.target_ids(target)[0]], outputs)
+    return _read(lm, torch.stack([v.flatten(0, -2)[-1] for v in vectors]))
 
 
 shift = Function(
     _shift,
-    _prompts,
+    lambda lm: [(lm, "The capital of France is", "Rome"), (lm, "A cafe is a kind of", "river and lake")],
     {
-        "This reads −δ: the words an update adds are then at the top; asked for is LL(δ) itself.": (
-            lambda lm, *rest: _read(lm, -_trace(lm, *rest).stack("ff2")[:, -1])
-        ),
+        "This reads −δ: the words an update adds are then at the top; asked for is LL(δ) itself.": dict(sign=-1),
         "The logits were negated after the lens. LL(δ) is asked for as it is, and −LL(δ) is not LL(−δ) either.": (
-            lambda lm, *rest: -_shift(lm, *rest)
+            NEGATED
         ),
-        "The target's leading space is missing: 'Rome' and ' Rome' are two tokens; lm.target_ids adds the space.": (
-            lambda lm, prompt, target: _shift(lm, prompt, lm.encode(target)[:1])
-        ),
-        "The loss was −logit of the target: without the softmax nothing says which words have to go.": (
-            lambda lm, *rest: _read(lm, _watched(lm, *rest)[1])
-        ),
+        NO_SPACE: dict(space=False),
+        "The loss was −logit of the target: without the softmax nothing says which words have to go.": _watched,
         "This reads what FF2 puts out on the way forward: δ is the derivative of the loss by that output.": (
-            lambda lm, *rest: _read(lm, _watched(lm, *rest)[0])
+            partial(_watched, forward=True)
         ),
-        "This reads FF1's inputs, the imprint: the target is in FF2's VJPs.": (
-            lambda lm, *rest: _read(lm, _trace(lm, *rest).stack("ff1", "x")[:, -1])
-        ),
-        "ln_f is missing: the lens is ln_f(δ) Eᵀ, whatever the vector.": (
-            lambda lm, *rest: lm.head(_trace(lm, *rest).stack("ff2")[:, -1]).detach()
-        ),
+        "This reads FF1's inputs, the imprint: the target is in FF2's VJPs.": dict(factor=("ff1", "x")),
+        "ln_f is missing: the lens is ln_f(δ) Eᵀ, whatever the vector.": dict(norm=False),
         "These are probabilities: at the bottom, where an update adds, they underflow. Give the logits.": (
-            lambda lm, *rest: _shift(lm, *rest).softmax(-1)
+            Then(lambda logits: logits.softmax(-1))
         ),
-        "This reads the first token's δ: the loss is at the last.": (
-            lambda lm, *rest: _read(lm, _trace(lm, *rest).stack("ff2")[:, 0])
-        ),
-        "The loss is that of all of the target's tokens: the first alone is asked for.": (
-            lambda lm, *rest: _of_all(lm, *rest, lambda prompt: prompt - 1)
-        ),
+        "This reads the first token's δ: the loss is at the last.": dict(at=0),
+        "The loss is that of all of the target's tokens: the first alone is asked for.": dict(tokens=slice(None)),
         "The loss is that of all of the target's tokens, and the last of these is read: stop at the prompt's last.": (
-            lambda lm, *rest: _of_all(lm, *rest, lambda prompt: -1)
+            dict(tokens=slice(None), at=-1)
         ),
-        "All tokens are there, and only the last is asked for: [layers, V].": (
-            lambda lm, *rest: _read(lm, _trace(lm, *rest).stack("ff2"))
-        ),
+        "All tokens are there, and only the last is asked for: [layers, V].": dict(at=slice(None)),
     },
     "Your backward lens agrees with lens: the smallest of these logits are what an update adds.",
     tolerance=1e-3,
@@ -131,35 +109,33 @@ def _vectors() -> list[tuple]:
     ]
 
 
-def _variance(v, **options):
-    return v.double().var(-1, **{"correction": 0} | options)
+def _variance(v, correction=0):
+    return v.double().var(-1, correction=correction)
+
+
+def _left(v, eps, size=_variance, share=lambda size, eps: (size / (size + eps)).sqrt()):
+    return share(size(v), eps)
 
 
 left = Function(
-    lambda v, eps: (_variance(v) / (_variance(v) + eps)).sqrt(),
+    _left,
     _vectors,
     {
         "The variance was taken over d − 1, PyTorch's default: ln_f divides by d (correction=0).": (
-            lambda v, eps: (_variance(v, correction=1) / (_variance(v, correction=1) + eps)).sqrt()
+            dict(size=lambda v: _variance(v, correction=1))
         ),
         "The mean square was taken without centering: LayerNorm subtracts the mean before it measures.": (
-            lambda v, eps: (v.square().mean(-1) / (v.square().mean(-1) + eps)).sqrt()
+            dict(size=lambda v: v.double().square().mean(-1))
         ),
         "The squared length was compared with ε: inside the root of ln_f is a mean over the entries, not a sum.": (
-            lambda v, eps: (_variance(v) * v.shape[-1] / (_variance(v) * v.shape[-1] + eps)).sqrt()
+            dict(size=lambda v: _variance(v) * v.shape[-1])
         ),
-        "The square root is missing: ln_f divides by the root of variance plus ε.": (
-            lambda v, eps: _variance(v) / (_variance(v) + eps)
-        ),
+        "The square root is missing: ln_f divides by the root of variance plus ε.": Then(torch.square),
         "ε was added outside the root: it is added to the variance, which makes it matter much earlier.": (
-            lambda v, eps: _variance(v).sqrt() / (_variance(v).sqrt() + eps)
+            dict(share=lambda size, eps: size.sqrt() / (size.sqrt() + eps))
         ),
-        "Upside down: what is left is a share of what there was, at most one.": (
-            lambda v, eps: ((_variance(v) + eps) / _variance(v)).sqrt()
-        ),
-        "This is what is lost: what is left is asked for.": (
-            lambda v, eps: 1 - (_variance(v) / (_variance(v) + eps)).sqrt()
-        ),
+        "Upside down: what is left is a share of what there was, at most one.": Then(torch.reciprocal),
+        "This is what is lost: what is left is asked for.": Then(lambda left: 1 - left),
     },
     "So where the variance equals ε, about seven tenths of g are left, and far below it next to nothing.",
 )
@@ -170,19 +146,24 @@ def _told(lm) -> int:
     return max(len(lm.layers) // 2, len(lm.layers) - 4)
 
 
+def _meant(lm, vector) -> list[int]:
+    """The words at both ends of a reading: the one wanted, and the one believed in."""
+    return [int(project(lm, vector, k=1, largest=end).ids) for end in (False, True)]
+
+
 def _leak(lm, me: Student) -> tuple:
     """The first request in this student's order whose two words one layer gives away (``_told``), and its trace."""
-    layer, first = _told(lm), None
+    first = None
     for record in me.choose(data.records(), 40)[::-1]:  # not the facts that the other chapters begin with
-        request = record["requested_rewrite"]
-        prompt = request["prompt"].format(request["subject"])
-        trace = capture(lm, prompt, lm.target_ids(request["target_new"]["str"])[:1], sites=["ff1", "ff2"])
+        request = Request.from_record(record)
+        target = lm.target_ids(request.target_new)[:1]
+        trace = capture(lm, request.text, target, sites=["ff1", "ff2"])
         with torch.no_grad():
             believed = int(lm.model(trace.ids[None].to(lm.device)).logits[0, -1].argmax())
-        words, delta = (trace.targets[0][0], believed), trace.gradient(layer, "ff2").delta[-1]
-        first = first or (words, trace)
-        if words == tuple(int(project(lm, delta, k=1, largest=end).ids) for end in (False, True)):
-            return words, trace
+        found = [*target, believed], trace
+        if found[0] == _meant(lm, trace.gradient(_told(lm), "ff2").delta[-1]):
+            return found
+        first = first or found
     return first
 
 
@@ -193,19 +174,17 @@ def found(lm, me: Student) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 whose = Value(
-    lambda lm, me: [lm.word(token) for token in _leak(lm, me)[0]],
+    lambda lm, me: lm.words(_leak(lm, me)[0]),
     {
-        "The other way round: a step subtracts δ, so the word wanted is at the bottom of LL(δ).": (
-            lambda lm, me: [lm.word(token) for token in _leak(lm, me)[0][::-1]]
-        ),
+        "The other way round: a step subtracts δ, so the word wanted is at the bottom of LL(δ).": SWAPPED,
         "Both are the word the model believed in: it is at the top of LL(δ), and the word wanted at the other end.": (
-            lambda lm, me: [lm.word(_leak(lm, me)[0][1])] * 2
+            Then(lambda words: [words[1]] * 2)
         ),
         "This reads δ at the first token: the loss is at the last, and there δ speaks plainly.": (
-            lambda lm, me: [project(lm, found(lm, me)[1][0], k=1, largest=end).words[0] for end in (False, True)]
+            lambda lm, me: lm.words(_meant(lm, found(lm, me)[1][0]))
         ),
         "This reads the inputs x: they hold the prompt, and the two words are in δ.": (
-            lambda lm, me: [project(lm, found(lm, me)[0][-1], k=1, largest=end).words[0] for end in (False, True)]
+            lambda lm, me: lm.words(_meant(lm, found(lm, me)[0][-1]))
         ),
     },
     "Read from two vectors: whoever is handed a gradient has been handed the text.",

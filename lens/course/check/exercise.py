@@ -4,25 +4,26 @@
 ``Value``: the reader gives a number, a word or a table; the reference is computed from the same context.
 ``Claims``: the reader builds something with no single right form; it has to have some properties.
 
-Each kind knows typical mistakes, under the sentences that name them.  A mistake is a *wrong way to compute the answer*;
-if an answer equals what the mistake gives, its sentence is the verdict.  Of a claim, the sentence is said where it does
-not hold.  Nothing here says what the right answer is.
+Each kind knows typical mistakes, under the sentences that name them.  A mistake is a *wrong way to compute the answer*
+(``mistakes``); if an answer equals what the mistake gives, its sentence is the verdict.  Of a claim, the sentence is
+said where it does not hold.  Nothing here says what the right answer is.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_flatten, tree_map
 
 from lens.course.check.compare import TOLERANCE, counted, difference, same
+from lens.course.check.mistakes import ways
 from lens.course.check.untouched import Room, Untouched
 from lens.course.check.verdict import Verdict, your_turn
 
-Mistakes = Mapping[str, Callable]
+Mistakes = Mapping[str, Callable | Mapping[str, Any]]
 BUT = "The result is right, but "
 
 
@@ -31,7 +32,7 @@ def blank(answer: Any) -> bool:
     return answer is None or answer is ... or (isinstance(answer, str) and not answer.strip())
 
 
-def _first_match(mistakes: Mistakes, matches: Callable[[Callable], bool]) -> str | None:
+def _first_match(mistakes: Mapping[str, Callable], matches: Callable[[Callable], bool]) -> str | None:
     """The sentence of the first mistake whose result matches; a mistake that cannot be computed here does not."""
     for message, wrong in mistakes.items():
         try:
@@ -42,11 +43,12 @@ def _first_match(mistakes: Mistakes, matches: Callable[[Callable], bool]) -> str
     return None
 
 
+@dataclass(eq=False, repr=False)
 class Function:
     """A function that the reader writes, compared with ``reference`` on every case.
 
-    ``cases(*context)`` gives tuples of arguments, the same at every call; ``mistakes`` maps a sentence to a function of
-    the same arguments; ``right`` is said to a correct answer.  The check is called as ``check(function, *context)``.
+    ``cases(*context)`` gives tuples of arguments, the same at every call; ``mistakes`` maps a sentence to a wrong way
+    (``ways``); ``right`` is said to a correct answer.  The check is called as ``check(function, *context)``.
 
     A right result is not yet enough.  The arguments and the models among them have to be as they were.  ``also`` maps a
     sentence, said if not, to what holds of the result and the arguments.  ``room(*arguments)`` is the largest number of
@@ -58,20 +60,18 @@ class Function:
     (✓ Doubled., ✗ You squared x.)
     """
 
-    def __init__(
-        self,
-        reference: Callable,
-        cases: Callable[..., Sequence[tuple]],
-        mistakes: Mistakes,
-        right: str,
-        tolerance: float = TOLERANCE,
-        also: Mapping[str, Callable] = MappingProxyType({}),
-        room: Callable[..., int] | None = None,
-        too_large: str = "",
-        last: str = "",
-    ):
-        self._reference, self.cases, self.mistakes, self.right = reference, cases, mistakes, right
-        self.tolerance, self.also, self.room, self.too_large, self.last = tolerance, also, room, too_large, last
+    reference: Callable
+    cases: Callable[..., Sequence[tuple]]
+    mistakes: Mistakes
+    right: str
+    tolerance: float = TOLERANCE
+    also: Mapping[str, Callable] = field(default_factory=dict)
+    room: Callable[..., int] | None = None
+    too_large: str = ""
+    last: str = ""
+
+    def __post_init__(self):
+        self.mistakes = ways(self.reference, self.mistakes)
 
     def __call__(self, answer: Callable, *context: Any) -> Verdict:
         if blank(answer):
@@ -87,7 +87,7 @@ class Function:
         return Verdict(True, self.right) if remark is None else remark
 
     def _case(self, answer: Callable, arguments: tuple, cases: Sequence[tuple]) -> Verdict | None:
-        want = self._reference(*_clone(arguments))
+        want = self.reference(*_clone(arguments))
         given, before = _clone(arguments), Untouched(arguments)
         try:
             with Room(self.room is not None) as made:
@@ -95,9 +95,8 @@ class Function:
         except NotImplementedError:
             return your_turn("write the function, then run this cell again.")
         except Exception as error:  # a reader's function may fail in any way, and must be told how
-            return Verdict(
-                False, f"On {_describe(arguments)} your function stopped with {type(error).__name__}: {error}"
-            )
+            where = ", ".join(map(_described, arguments)) or "no argument"
+            return Verdict(False, f"On {where} your function stopped with {type(error).__name__}: {error}")
         finally:
             changed = before.put_back()
         if blank(got):
@@ -109,7 +108,7 @@ class Function:
             where = f"On {', '.join(map(repr, arguments))}: " if plain else ""
             known = known or (self.last if arguments is cases[-1] else "")
             return Verdict(False, known or where + difference(got, want, self.tolerance))
-        if not all(_unchanged(a, b) for a, b in zip(given, arguments)):
+        if not _unchanged(given, arguments):
             return Verdict(False, BUT + "your function changed its argument in place: work on a copy.")
         if changed:
             return Verdict(False, BUT + changed)
@@ -125,44 +124,50 @@ class Function:
         )
 
 
+@dataclass(eq=False, repr=False)
 class Value:
     """A value that the reader finds, compared with ``reference(*context)``.
 
-    ``mistakes`` maps a sentence to a function of the same context.
+    ``mistakes`` maps a sentence to a wrong way (``ways``).
 
     >>> week = Value(lambda: 7, {"Is Sunday no day?": lambda: 6}, "Seven.")
     >>> week(7), week(6), week(None)
     (✓ Seven., ✗ Is Sunday no day?, … Your turn: put your answer in place of None.)
     """
 
-    def __init__(self, reference: Callable, mistakes: Mistakes, right: str, tolerance: float = TOLERANCE):
-        self._reference, self.mistakes, self.right, self.tolerance = reference, mistakes, right, tolerance
+    reference: Callable
+    mistakes: Mistakes
+    right: str
+    tolerance: float = TOLERANCE
+
+    def __post_init__(self):
+        self.mistakes = ways(self.reference, self.mistakes)
 
     def __call__(self, answer: Any, *context: Any) -> Verdict:
         if blank(answer):
             return your_turn("put your answer in place of None.")
         if callable(answer) and not isinstance(answer, torch.Tensor):
             return Verdict(False, "A value is asked for, and this is a function: give what it returns.")
-        want = self._reference(*context)
+        want = self.reference(*context)
         if same(answer, want, self.tolerance):
             return Verdict(True, self.right)
         known = _first_match(self.mistakes, lambda wrong: same(answer, wrong(*context), self.tolerance))
         return Verdict(False, known or difference(answer, want, self.tolerance))
 
 
+@dataclass(eq=False, repr=False)
 class Claims:
     """Something that the reader builds, which has to have properties: ``claims`` maps sentences to them.
 
-    ``holds(answer, *context)`` is asked in order, and of the first that fails the sentence is said.  One that raises
-    ``TypeError``, ``ValueError``, ``IndexError``, ``KeyError``, ``AttributeError`` or ``RuntimeError`` fails too.
+    ``holds(answer, *context)`` is asked in order, and of the first that fails, or raises, the sentence is said.
 
     >>> even = Claims({"Odd.": lambda n: n % 2 == 0, "Not positive.": lambda n: n > 0}, "Even.")
     >>> even(4), even(3), even(-2)
     (✓ Even., ✗ Odd., ✗ Not positive.)
     """
 
-    def __init__(self, claims: Mapping[str, Callable], right: str):
-        self.claims, self.right = claims, right
+    claims: Mapping[str, Callable]
+    right: str
 
     def __call__(self, answer: Any, *context: Any) -> Verdict:
         if blank(answer):
@@ -172,7 +177,7 @@ class Claims:
                 good = bool(holds(answer, *context))
             except NotImplementedError:
                 return your_turn("write the function, then run this cell again.")
-            except (TypeError, ValueError, IndexError, KeyError, AttributeError, RuntimeError):
+            except Exception:  # an answer may be anything, and a reader's function fail in any way
                 good = False
             if not good:
                 return Verdict(False, sentence)
@@ -182,25 +187,25 @@ class Claims:
 Exercise = Function | Value | Claims
 
 
-def _clone(value: Any) -> Any:
+def _clone(arguments: tuple) -> tuple:
     """Arguments of their own for every call, so that no answer can spoil the next; models are passed as they are."""
-    if isinstance(value, torch.Tensor):
-        return value.detach().clone().requires_grad_(value.requires_grad)
-    if type(value) in (tuple, list):
-        return type(value)(map(_clone, value))
-    if isinstance(value, dict):
-        return {key: _clone(item) for key, item in value.items()}
-    return copy.deepcopy(value) if isinstance(value, set) else value
+
+    def own(leaf):
+        if isinstance(leaf, torch.Tensor):
+            return leaf.detach().clone().requires_grad_(leaf.requires_grad)
+        return set(leaf) if isinstance(leaf, set) else leaf
+
+    return tree_map(own, arguments)
 
 
-def _unchanged(now: Any, before: Any) -> bool:
-    if isinstance(before, torch.Tensor):
-        return now.shape == before.shape and torch.equal(now, before)
-    if type(before) in (tuple, list):
-        return len(now) == len(before) and all(map(_unchanged, now, before))
-    if isinstance(before, dict):
-        return list(now) == list(before) and all(_unchanged(now[key], item) for key, item in before.items())
-    return now == before if isinstance(before, set) else True
+def _unchanged(now: tuple, before: tuple) -> bool:
+    def equal(a, b):
+        if isinstance(b, torch.Tensor):
+            return isinstance(a, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)
+        return a is b or a == b
+
+    (new, form), (old, known) = tree_flatten(now), tree_flatten(before)
+    return form == known and all(map(equal, new, old))
 
 
 def _plain(value: Any) -> bool:
@@ -208,14 +213,8 @@ def _plain(value: Any) -> bool:
     return all(map(_plain, value)) if isinstance(value, list) else isinstance(value, (int, float, str))
 
 
-def _describe(arguments: tuple) -> str:
-    """The arguments of a case in a few words: shapes, not contents."""
-    words = []
-    for a in arguments:
-        if isinstance(a, torch.Tensor):
-            words.append(f"a tensor {list(a.shape)}")
-        elif isinstance(a, (int, float, str, bool)):
-            words.append(repr(a))
-        else:
-            words.append(type(a).__name__)
-    return ", ".join(words) or "no argument"
+def _described(argument: Any) -> str:
+    """An argument in a few words: shapes, not contents."""
+    if isinstance(argument, torch.Tensor):
+        return f"a tensor {list(argument.shape)}"
+    return repr(argument) if isinstance(argument, (int, float, str)) else type(argument).__name__

@@ -3,64 +3,53 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 
 from lens import kernels
 from lens.course.check.compare import truths
 from lens.course.check.exercise import Claims, Function
+from lens.course.check.mistakes import Then
 from lens.course.check.student import Student
 from lens.kernels import Key, naive
 from lens.kernels.masking import exp_minus
 from lens.kernels.noise import odd, philox
 
 STEPS, SITES = 2000, 12
+FIRST_FOUR = slice(1), slice(4)
 
 
-def _bytes(n, d, v, result=True):
-    return 4 * (n * d + v * d + result * n * v)
-
-
-def _flops(n, d, v):
-    return 2 * n * d * v
-
-
-def _ms(count, giga):
-    return count / giga / 1e6
-
-
-def _projections() -> list[tuple]:
-    """One vector and many, on machines where memory is the limit and where arithmetic is."""
-    return [(1, 768, 50000, 2000.0, 60000.0), (4096, 768, 50000, 2000.0, 60000.0), (20, 300, 1000, 10.0, 150.0)]
+def _floor(n, d, v, b, r, of=max, width=4, operations=2, result=True, again=False, giga=1e6):
+    """Of two times, in ms: that of reading [n, d] and [v, d] and writing [n, v], and that of the arithmetic."""
+    numbers = n * d + (n if again else 1) * v * d + result * n * v
+    return of((width * numbers / b / giga, operations * n * d * v / r / giga))
 
 
 floor = Function(
-    lambda n, d, v, b, r: max(_ms(_bytes(n, d, v), b), _ms(_flops(n, d, v), r)),
-    _projections,
+    _floor,
+    # One vector and many, on machines where memory is the limit and where arithmetic is.
+    lambda: [(1, 768, 50000, 2000.0, 60000.0), (4096, 768, 50000, 2000.0, 60000.0), (20, 300, 1000, 10.0, 150.0)],
     {
         "The two times were added: a processor moves and computes at once, so the slower one alone sets the floor.": (
-            lambda n, d, v, b, r: _ms(_bytes(n, d, v), b) + _ms(_flops(n, d, v), r)
+            dict(of=sum)
         ),
         "This is the arithmetic's time where reading E takes longer: the slower of the two sets the floor.": (
-            lambda n, d, v, b, r: _ms(_flops(n, d, v), r)
+            dict(of=lambda times: times[1])
         ),
         "This is the time of the bytes where the arithmetic takes longer: the slower of the two sets the floor.": (
-            lambda n, d, v, b, r: _ms(_bytes(n, d, v), b)
+            dict(of=lambda times: times[0])
         ),
         "The result is missing from the bytes: the logits are written, and there are n · V of them.": (
-            lambda n, d, v, b, r: max(_ms(_bytes(n, d, v, False), b), _ms(_flops(n, d, v), r))
+            dict(result=False)
         ),
         "Each term of a product is counted as one operation: it is two, a multiplication and an addition.": (
-            lambda n, d, v, b, r: max(_ms(_bytes(n, d, v), b), _ms(_flops(n, d, v) / 2, r))
+            dict(operations=1)
         ),
-        "Numbers were counted, not bytes: a float32 has four.": (
-            lambda n, d, v, b, r: max(_ms(_bytes(n, d, v) / 4, b), _ms(_flops(n, d, v), r))
-        ),
-        "This is in seconds, and milliseconds are asked for.": (
-            lambda n, d, v, b, r: max(_ms(_bytes(n, d, v), b), _ms(_flops(n, d, v), r)) / 1e3
-        ),
+        "Numbers were counted, not bytes: a float32 has four.": dict(width=1),
+        "This is in seconds, and milliseconds are asked for.": dict(giga=1e9),
         "E was counted once for each vector: it is read once, and all vectors meet it while it is there.": (
-            lambda n, d, v, b, r: max(_ms(4 * n * (d + v * d + v), b), _ms(_flops(n, d, v), r))
+            dict(again=True)
         ),
     },
     "One vector costs the reading of E, and the next ones are nearly free until arithmetic takes over.",
@@ -89,34 +78,24 @@ def _halves(seed):
     return seed & 0xFFFFFFFF, seed >> 32
 
 
-def _noise(
-    scores,
-    key,
-    row,
-    column,
-    divide=True,
-    swap=False,
-    word=None,
-    place=True,
-    aligned=False,
-    fields=("step", "site"),
-    seed=_halves,
-):
+def _noise(scores, key, row, column, swap=False, neighbors=4, word=1, seed=_halves):
     """The odd number a of each entry of the tile; the options are ways to lose the address."""
-    rows = row * place + torch.arange(scores.shape[0])[:, None]
-    columns = (column // 4 * 4 if aligned else column) * place + torch.arange(scores.shape[1])
+    rows, columns = row + torch.arange(scores.shape[0])[:, None], column + torch.arange(scores.shape[1])
     first, second = (rows, columns) if swap else (columns, rows)
-    counter = first // 4 if divide else first, second, *(getattr(key, name) for name in fields)
-    four = philox(counter, seed(key.seed))
+    four = philox((first // neighbors, second, key.step, key.site), seed(key.seed))
     four = torch.stack([f.expand(scores.shape) for f in four])
-    pick = (first % 4 if word is None else torch.full((1, 1), word)).expand(1, *scores.shape)
-    return odd(four.gather(0, pick)[0])
+    return odd(four.gather(0, (first % 4 * word).expand(1, *scores.shape))[0])
 
 
-def _drawn(scores, *address, **lost):
+def _drawn(scores, *address, more=torch.gt, **lost):
     """The tile's mask."""
     a = _noise(scores, *address, **lost)
-    return a > (2.0**24 - a) * exp_minus(scores)
+    return more(a, (2.0**24 - a) * exp_minus(scores))
+
+
+def _at(change):
+    """The tile's mask at another address: ``change(key, row, column)``."""
+    return lambda scores, *address: _drawn(scores, *change(*address))
 
 
 def _sample(scores, key):
@@ -137,41 +116,35 @@ tile = Function(
     _tiles,
     {
         "This is the tile's own first corner: add row and column, for the address is that in the whole matrix.": (
-            lambda *given: _drawn(*given, place=False)
+            _at(lambda key, row, column: (key, 0, 0))
         ),
         "The column is no multiple of four here: the tile begins inside a group of four, not with one of its own.": (
-            lambda *given: _drawn(*given, aligned=True)
+            _at(lambda key, row, column: (key, row, column // 4 * 4))
         ),
-        "On a tie the odds are not larger: m = 1 where they are, and nowhere else.": (
-            lambda *given: _noise(*given) >= (2.0**24 - _noise(*given)) * exp_minus(given[0])
-        ),
-        "Rows and columns are exchanged in the counter: (column ÷ 4, row, step, site).": (
-            lambda *given: _drawn(*given, swap=True)
-        ),
+        "On a tie the odds are not larger: m = 1 where they are, and nowhere else.": partial(_drawn, more=torch.ge),
+        "Rows and columns are exchanged in the counter: (column ÷ 4, row, step, site).": partial(_drawn, swap=True),
         "Every column has a counter of its own here: four neighbors share one, column // 4, and take a word each.": (
-            lambda *given: _drawn(*given, divide=False)
+            partial(_drawn, neighbors=1)
         ),
         "Four neighbors get the same number: they share a counter, and column % 4 says whose word is whose.": (
-            lambda *given: _drawn(*given, word=0)
+            partial(_drawn, word=0)
         ),
         "Step and site are exchanged in the counter: (column ÷ 4, row, step, site).": (
-            lambda *given: _drawn(*given, fields=("site", "step"))
+            _at(lambda key, *corner: (Key(key.seed, key.site, key.step), *corner))
         ),
         "The upper half of the seed is lost: it has 64 bits, and Philox takes the low and the high 32 of them.": (
-            lambda *given: _drawn(*given, seed=lambda seed: (seed & 0xFFFFFFFF, 0))
+            partial(_drawn, seed=lambda seed: (seed & 0xFFFFFFFF, 0))
         ),
         "The seed was passed whole: it has 64 bits, and Philox takes the low and the high 32 of them.": (
-            lambda *given: _drawn(*given, seed=lambda seed: (seed, 0))
+            partial(_drawn, seed=lambda seed: (seed, 0))
         ),
         "The halves of the seed are exchanged: the low one comes first.": (
-            lambda *given: _drawn(*given, seed=lambda seed: _halves(seed)[::-1])
+            partial(_drawn, seed=lambda seed: _halves(seed)[::-1])
         ),
         "This is the remaining model's side, 1 − m: m is one where the odds a : 2²⁴ − a are larger than e⁻ˡ.": (
-            lambda *given: ~_whole(*given)
+            Then(torch.logical_not)
         ),
-        "The sign of the score is reversed: a high score makes m = 1 likely.": (
-            lambda scores, key, row, column: _drawn(-scores, key, row, column)
-        ),
+        "The sign of the score is reversed: a high score makes m = 1 likely.": lambda s, *rest: _drawn(-s, *rest),
         "This mask holds no noise: 1[l > 0] is what key=None gives.": lambda scores, *rest: scores > 0,
     },
     "Your tile knows its place: it was drawn alone, and fits into the whole to the bit.",
@@ -190,48 +163,41 @@ def _blocks() -> list[tuple]:
     return [(z.split([10, 4, 9], 1),), ((z[:, :7] + 900).split([2, 5], 1),), ((z[:3] - 900).split([16, 7], 1),)]
 
 
-def _lse(blocks):
-    return torch.stack([b.logsumexp(1) for b in blocks], 1)  # [N, blocks]
-
-
 def _all(blocks):
-    return torch.cat(blocks, 1)
+    return torch.cat(blocks, 1).double()
 
 
-def _kl(z):
-    return z.logsumexp(1) - z.mean(1) - math.log(z.shape[1])
+def _each(blocks, reduce):
+    """What ``reduce`` gives for each block, [N, blocks]."""
+    return torch.stack([reduce(b.double()) for b in blocks], 1)
+
+
+def _kl(blocks, lse=lambda blocks: _all(blocks).logsumexp(1), mean=lambda blocks: _all(blocks).mean(1), log_v=True):
+    return lse(blocks) - mean(blocks) - log_v * math.log(_all(blocks).shape[1])
 
 
 uniform_kl = Function(
-    lambda blocks: _kl(_all(blocks).double()),
+    _kl,
     _blocks,
     {
         "The mean of the blocks' means was taken: the blocks differ in width, so carry sums and divide by V once.": (
-            lambda blocks: (
-                _lse(blocks).logsumexp(1)
-                - torch.stack([b.mean(1) for b in blocks], 1).mean(1)
-                - math.log(_all(blocks).shape[1])
-            )
+            dict(mean=lambda blocks: _each(blocks, lambda b: b.mean(1)).mean(1))
         ),
         "The blocks' losses were averaged: each is measured against the uniform distribution of its own block.": (
-            lambda blocks: torch.stack([_kl(b) for b in blocks], 1).mean(1)
+            lambda blocks: _each(blocks, lambda b: _kl([b])).mean(1)
         ),
         "The blocks' log-sum-exps were added: they are logarithms, and what adds up is their exponentials.": (
-            lambda blocks: _lse(blocks).sum(1) - _all(blocks).mean(1) - math.log(_all(blocks).shape[1])
+            dict(lse=lambda blocks: _each(blocks, lambda b: b.logsumexp(1)).sum(1))
         ),
-        "log V is missing: without it the loss of a uniform prediction is not zero.": (
-            lambda blocks: _kl(_all(blocks)) + math.log(_all(blocks).shape[1])
-        ),
+        "log V is missing: without it the loss of a uniform prediction is not zero.": dict(log_v=False),
         "This is KL(p ‖ uniform), log V less the entropy: here the mean is over the uniform distribution.": (
             lambda blocks: math.log(_all(blocks).shape[1]) - naive.entropy(_all(blocks))
         ),
         "The exponentials overflow or vanish: take the largest logit so far out of exp, and put it back after log.": (
-            lambda blocks: (
-                sum(b.exp().sum(1) for b in blocks).log() - _all(blocks).mean(1) - math.log(_all(blocks).shape[1])
-            )
+            dict(lse=lambda blocks: _each(blocks, lambda b: b.exp().sum(1)).sum(1).log())
         ),
-        "This is a mean over the rows, and each row's loss is asked for, [N].": lambda blocks: _kl(_all(blocks)).mean(),
-        "The softmax ran over the rows: the vocabulary is the second axis.": lambda blocks: _kl(_all(blocks).T),
+        "This is a mean over the rows, and each row's loss is asked for, [N].": Then(torch.mean),
+        "The softmax ran over the rows: the vocabulary is the second axis.": lambda blocks: _kl([_all(blocks).T]),
     },
     "A few running numbers a row, and the vocabulary may come in any pieces.",
     tolerance=1e-3,
@@ -248,20 +214,18 @@ def mystery(student: Student) -> tuple[torch.Tensor, torch.Tensor, int]:
     return scores, _sample(scores, Key(student.seed, step, site)), student.seed
 
 
-def _agreement(step, site, scores, mask, seed):
+def _agreement(step, site, scores, mask, seed, part=...):
     """The share of equal decisions; none where there is no such address."""
     if min(step, site) < 0:
         return 0.0
-    return float((_sample(scores, Key(seed, int(step), int(site))) == mask).double().mean())
-
-
-def _is_pair(answer):
-    return len(answer) == 2 and all(not isinstance(a, (bool, str)) and float(a) == int(a) for a in answer)
+    return float((_sample(scores[part], Key(seed, int(step), int(site))) == mask[part]).double().mean())
 
 
 which_step = Claims(
     {
-        "A pair of two whole numbers is asked for: (step, site).": lambda answer, *given: _is_pair(answer),
+        "A pair of two whole numbers is asked for: (step, site).": lambda answer, *given: (
+            len(answer) == 2 and all(not isinstance(a, (bool, str)) and float(a) == int(a) for a in answer)
+        ),
         "Site and step are exchanged: the pair is (step, site).": (
             lambda answer, *given: answer[0] == answer[1] or _agreement(answer[1], answer[0], *given) < 1
         ),
@@ -269,10 +233,7 @@ which_step = Claims(
             lambda answer, *given: 0 <= answer[0] < STEPS and 0 <= answer[1] < SITES
         ),
         "It agrees on the first four weights and not beyond: with so many addresses, some agree there by accident.": (
-            lambda answer, scores, mask, seed: (
-                not torch.equal(kernels.sample(scores[:1, :4], Key(seed, int(answer[0]), int(answer[1]))), mask[:1, :4])
-                or _agreement(*answer, scores, mask, seed) == 1
-            )
+            lambda answer, *given: _agreement(*answer, *given, FIRST_FOUR) < 1 or _agreement(*answer, *given) == 1
         ),
         "The mask of this address is another one: it agrees with yours about as often as chance does.": (
             lambda answer, *given: _agreement(*answer, *given) == 1

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import torch
 
 from lens import data
 from lens.course.check.exercise import Claims, Function, Value
+from lens.course.check.mistakes import SWAPPED, Then
 from lens.course.check.student import Student
+from lens.edit import Request
+from lens.model.watching import watch
 from lens.readout.lenses import logit_lens
 
 E = [[2.0, 0.0], [0.0, 1.0], [1.0, 1.0], [0.0, -3.0], [1.0, -1.0]]  # five words, d = 2
 V = [5.0, 1.0]
 
 
-def _logits(vector) -> torch.Tensor:
-    return torch.tensor(E) @ torch.as_tensor(vector)
-
-
-def _normed() -> torch.Tensor:
+def _logits(normed=True) -> torch.Tensor:
     v = torch.tensor(V)
-    return (v - v.mean()) / v.std(correction=0)
+    return torch.tensor(E) @ ((v - v.mean()) / v.std(correction=0) if normed else v)
 
 
 def _above(logits: torch.Tensor) -> torch.Tensor:
@@ -28,125 +29,93 @@ def _above(logits: torch.Tensor) -> torch.Tensor:
 
 
 by_hand = Value(
-    lambda: _above(_logits(_normed())),
+    lambda: _above(_logits()),
     {
         "This is the order without ln_f, or with one that only rescales: LayerNorm first subtracts the mean.": (
-            lambda: _above(_logits(V))
+            lambda: _above(_logits(normed=False))
         ),
         "Upside down: the rank counts the words with a strictly larger logit, so that the top has rank 0.": (
-            lambda: _above(-_logits(_normed()))
+            lambda: _above(-_logits())
         ),
         "Counted from one: a rank is the number of words above, and above the top word there is none.": (
-            lambda: _above(_logits(_normed())) + 1
+            Then(lambda ranks: ranks + 1)
         ),
         "Two words have the same logit, and neither is above the other: equal logits, equal ranks.": (
-            lambda: _logits(_normed()).argsort(descending=True, stable=True).argsort()
+            lambda: _logits().argsort(descending=True, stable=True).argsort()
         ),
         "Both words of the tie were counted against each other: only strictly larger logits count.": (
-            lambda: (_logits(_normed())[None] >= _logits(_normed())[:, None]).sum(1) - 1
+            lambda: (_logits()[None] >= _logits()[:, None]).sum(1) - 1
         ),
         "This lists the words from the top down; asked for is the rank of each word, in the order of the table.": (
-            lambda: _logits(_normed()).argsort(descending=True, stable=True)
+            lambda: _logits().argsort(descending=True, stable=True)
         ),
-        "These are the logits: for each of them count how many are strictly larger.": lambda: _logits(_normed()),
+        "These are the logits: for each of them count how many are strictly larger.": _logits,
     },
     "Centered, scaled, multiplied, counted: that is the whole lens, ties included.",
 )
 
 
-@torch.no_grad()
-def _stream(lm, prompt) -> torch.Tensor:
-    """The residual stream after each layer, [layers, n, d]."""
-    return logit_lens(lm, prompt, k=1).vectors
+def _inside(lm, prompt) -> SimpleNamespace:
+    """[layers, n, width] each: the stream behind every layer; transformers' hidden states, of which the first is the
+    embedding and the last is normalized; what attention and MLP put out; and FF1's input."""
+    depth, ids = range(len(lm.layers)), torch.tensor([lm.encode(prompt)], device=lm.device)
+    with watch({(site, i): lm.site(i, site) for site in ("attn_out", "ff1", "ff2") for i in depth}) as seen:
+        states = torch.stack([s[0] for s in lm.model(ids, output_hidden_states=True).hidden_states])
+    attention, mlp, normed = (
+        torch.stack([seen[site, i][side].flatten(0, -2) for i in depth])
+        for site, side in (("attn_out", 1), ("ff2", 1), ("ff1", 0))
+    )
+    stream = logit_lens(lm, prompt, k=1).vectors
+    return SimpleNamespace(stream=stream, states=states, attention=attention, mlp=mlp, normed=normed)
 
 
 @torch.no_grad()
-def _passing(lm, prompt, site, entering=False) -> torch.Tensor:
-    """What a site of each layer puts out, or what enters it: [layers, n, width]."""
-    seen = []
-    hooks = [
-        lm.site(layer, site).register_forward_hook(
-            lambda module, args, z: seen.append((args[0] if entering else z).flatten(0, -2))
-        )
-        for layer in range(len(lm.layers))
-    ]
-    try:
-        lm.model(torch.tensor([lm.encode(prompt)], device=lm.device))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return torch.stack(seen)
+def _read(lm, prompt, h=lambda at: at.stream - at.mlp, norm=True, token=-1, of=lambda z: z.softmax(-1)):
+    """What the lens reads at a token, in the middle of each layer or elsewhere: [layers, V]."""
+    vectors = h(_inside(lm, prompt))
+    vectors = vectors if token is None else vectors[:, token]
+    return of(lm.head(lm.norm(vectors) if norm else vectors).float())
 
-
-def _between(lm, prompt) -> torch.Tensor:
-    """The residual stream between the attention and the MLP of each layer, [layers, n, d]."""
-    return _stream(lm, prompt) - _passing(lm, prompt, "ff2")
-
-
-@torch.no_grad()
-def _states(lm, prompt) -> torch.Tensor:
-    """What transformers calls hidden states: the embedding, each layer's output, the last one normalized."""
-    ids = torch.tensor([lm.encode(prompt)], device=lm.device)
-    return torch.stack([s[0] for s in lm.model(ids, output_hidden_states=True).hidden_states])
-
-
-@torch.no_grad()
-def _said(lm, h, normed=True, token=-1) -> torch.Tensor:
-    """The logits that the lens reads from streams [layers, n, d], at a token."""
-    h = h if token is None else h[:, token]
-    return lm.head(lm.norm(h) if normed else h).float()
-
-
-def _reading(stream, **options):
-    """The probabilities of all words, read from a stream that is a function of the model and the prompt."""
-    return lambda lm, prompt: _said(lm, stream(lm, prompt), **options).softmax(-1)
-
-
-_probabilities = _reading(_stream)
 
 after_attention = Function(
-    _reading(_between),
+    _read,
     lambda lm: [(lm, "The capital of France is"), (lm, "A cafe is a kind of")],
     {
-        "This reads the end of each layer: the MLP has added its part, and has to be left out.": _probabilities,
+        "This reads the end of each layer: the MLP has added its part, and has to be left out.": (
+            dict(h=lambda at: at.stream)
+        ),
         "This reads the beginning of each layer: its attention has not added anything yet.": (
-            _reading(lambda lm, prompt: _states(lm, prompt)[:-1])
+            dict(h=lambda at: at.states[:-1])
         ),
         "This reads what the attention adds, alone: the stream also carries all that was there before.": (
-            _reading(lambda lm, prompt: _passing(lm, prompt, "attn_out"))
+            dict(h=lambda at: at.attention)
         ),
-        "This reads what the MLP adds, alone: asked for is the stream without it.": (
-            _reading(lambda lm, prompt: _passing(lm, prompt, "ff2"))
-        ),
+        "This reads what the MLP adds, alone: asked for is the stream without it.": dict(h=lambda at: at.mlp),
         "This reads FF1's input: the layer's own norm has changed it, and the lens has another norm.": (
-            _reading(lambda lm, prompt: _passing(lm, prompt, "ff1", entering=True))
+            dict(h=lambda at: at.normed)
         ),
         "The MLP's part was added once more: it is in the layer's output already, so take it away.": (
-            _reading(lambda lm, prompt: _stream(lm, prompt) + _passing(lm, prompt, "ff2"))
+            dict(h=lambda at: at.stream + at.mlp)
         ),
         "The last layer went through ln_f too early: the last of transformers' hidden_states has it behind it.": (
-            _reading(lambda lm, prompt: _states(lm, prompt)[1:] - _passing(lm, prompt, "ff2"))
+            dict(h=lambda at: at.states[1:] - at.mlp)
         ),
         "ln_f is missing: the unembedding expects normalized vectors, wherever in the layer they come from.": (
-            _reading(_between, normed=False)
+            dict(norm=False)
         ),
         "These are transformers' hidden_states[1:]: each is a layer's end, and the last went through ln_f twice.": (
-            _reading(lambda lm, prompt: _states(lm, prompt)[1:])
+            dict(h=lambda at: at.states[1:])
         ),
         "These are transformers' hidden_states[1:] without ln_f: each is the end of a layer, not the middle.": (
-            _reading(lambda lm, prompt: _states(lm, prompt)[1:], normed=False)
+            dict(h=lambda at: at.states[1:], norm=False)
         ),
         "The softmax ran over the layers: in each layer the probabilities of all words must add up to one.": (
-            lambda lm, prompt: _said(lm, _between(lm, prompt)).softmax(0)
+            dict(of=lambda z: z.softmax(0))
         ),
-        "These are logits: the softmax over the words is missing.": (
-            lambda lm, prompt: _said(lm, _between(lm, prompt))
-        ),
-        "These are log-probabilities: what is asked for is the softmax itself.": (
-            lambda lm, prompt: _said(lm, _between(lm, prompt)).log_softmax(-1)
-        ),
-        "This reads the first token's stream: what comes next is in the last token's.": _reading(_between, token=0),
-        "All tokens are there, and only the last is asked for: [layers, V].": _reading(_between, token=None),
+        "These are logits: the softmax over the words is missing.": dict(of=lambda z: z),
+        "These are log-probabilities: what is asked for is the softmax itself.": dict(of=lambda z: z.log_softmax(-1)),
+        "This reads the first token's stream: what comes next is in the last token's.": dict(token=0),
+        "All tokens are there, and only the last is asked for: [layers, V].": dict(token=None),
     },
     "That is the stream between attention and MLP: now see which of the two brings the answer to the top.",
     tolerance=1e-3,
@@ -154,79 +123,63 @@ after_attention = Function(
 
 
 def _ranks(lm, record) -> list[list[int]]:
-    request = record["requested_rewrite"]
-    texts = request["prompt"].format(request["subject"]), record["paraphrase_prompts"][-1]
-    return [logit_lens(lm, t, target=request["target_true"]["str"], k=1).ranks[:, -1].tolist() for t in texts]
+    request = Request.from_record(record)
+    texts = request.text, record["paraphrase_prompts"][-1]
+    return [logit_lens(lm, text, target=request.target_true, k=1).ranks[:, -1].tolist() for text in texts]
 
 
-def _settled(ranks: list[list[int]]) -> list[int]:
-    """For each list of ranks, the first index from which all are 0; its length if the last is not."""
-    return [next((i for i in range(len(r)) if not any(r[i:])), len(r)) for r in ranks]
+def _settled(lm, record) -> list[int]:
+    """For each phrasing, the first layer from which all ranks are 0; the number of layers if the last is not."""
+    return [next((i for i in range(len(r)) if not any(r[i:])), len(r)) for r in _ranks(lm, record)]
 
 
 def told(lm, me: Student) -> dict:
     """The first record in this student's order whose fact settles at two heights in its two phrasings."""
     records = me.choose(data.records(), 40)
-    return next((r for r in records if len(set(_settled(_ranks(lm, r)))) == 2), records[0])
+    return next((record for record in records if len(set(_settled(lm, record))) == 2), records[0])
 
 
 settles = Value(
-    lambda lm, record: _settled(_ranks(lm, record)),
+    _settled,
     {
         "That is where the answer first reaches first place; later it loses it again. Settled means: for good.": (
             lambda lm, record: [r.index(0) if 0 in r else len(r) for r in _ranks(lm, record)]
         ),
         "Layers are counted from zero here: yours are all one too high.": (
-            lambda lm, record: [layer + 1 for layer in _settled(_ranks(lm, record))]
+            Then(lambda layers: [layer + 1 for layer in layers])
         ),
         "Off by one: this is the last layer in which the answer is not yet first.": (
-            lambda lm, record: [layer - 1 for layer in _settled(_ranks(lm, record))]
+            Then(lambda layers: [layer - 1 for layer in layers])
         ),
         "It does settle. Did you follow target_true, and with its leading space (lm.target_ids adds it)?": (
             lambda lm, record: [len(lm.layers)] * 2
         ),
-        "Right, but the other way round: the short phrasing comes first.": (
-            lambda lm, record: _settled(_ranks(lm, record))[::-1]
-        ),
+        "Right, but the other way round: the short phrasing comes first.": SWAPPED,
     },
     "So one fact settles at two heights: where it becomes visible is a matter of the wording too.",
 )
 
 
-def _top(lm, prompt) -> tuple[list[int], list[float]]:
-    """The word that comes first in each layer after the prompt, and its probability."""
-    best = _probabilities(lm, prompt).max(-1)
-    return best.indices.tolist(), best.values.tolist()
-
-
-def _is_text(answer, lm) -> bool:
-    return isinstance(answer, str) and bool(lm.encode(answer))
-
-
-def _sure_at_the_end(answer, lm) -> bool:
-    return _top(lm, answer)[1][-1] > 0.5
-
-
-def _sure_before(answer, lm) -> bool:
-    return any(p > 0.5 for p in _top(lm, answer)[1][len(lm.layers) // 2 : -1])
-
-
-def _changes_its_mind(answer, lm) -> bool:
-    words, p = _top(lm, answer)
-    return any(p[i] > 0.5 and words[i] != words[-1] for i in range(len(words) // 2, len(words) - 1))
+def _sure(prompt, lm) -> list[int | None]:
+    """In each layer of the upper half, the word that has more than half of the probability."""
+    read = logit_lens(lm, prompt, k=1, position=-1)
+    found = zip(read.ids.flatten().tolist(), read.probabilities.flatten().tolist())
+    return [word if p > 0.5 else None for word, p in found][len(lm.layers) // 2 :]
 
 
 sure_and_wrong = Claims(
     {
-        "A prompt is asked for: one text of at least one word.": _is_text,
+        "A prompt is asked for: one text of at least one word.": (
+            lambda answer, lm: isinstance(answer, str) and lm.encode(answer)
+        ),
         "The model itself is not sure after this prompt: its first word has less than half. Try a fact it knows.": (
-            _sure_at_the_end
+            lambda answer, lm: _sure(answer, lm)[-1] is not None
         ),
         "The model is sure at the end, but of the upper half no layer below the last is sure of any word.": (
-            _sure_before
+            lambda answer, lm: any(word is not None for word in _sure(answer, lm)[:-1])
         ),
         "Layers of the upper half are sure here, but of the word that the model says: they are right, not wrong.": (
-            _changes_its_mind
+            lambda answer, lm: not {*_sure(answer, lm)} <= {None, _sure(answer, lm)[-1]}
         ),
     },
     "A layer sure of one word under a model that says another: a reading is not yet an output.",

@@ -2,54 +2,44 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 from itertools import combinations
-from math import ceil, isqrt
+from math import ceil, floor, isqrt
 
 from lens.course.check.exercise import Function, Value
+from lens.course.check.mistakes import Then
 from lens.scale.cost import memory, shape
-
-HELD = ("weights", "scores", "optimizer", "sampled weights", "gradients")
 
 
 @cache
-def _counted(model: str) -> tuple[int, int, int, float]:
-    """Parameters, masked weights, all weights of matrices; and what ``lens.cost`` counts, in GB."""
-    told, s = memory(model, "mask", dtype="bfloat16"), shape(model)
-    return s.parameters, told.learning, s.matrices, sum(told.parts[part] for part in HELD) / 1e9
+def _counted(model: str) -> tuple[int, int, int]:
+    """Parameters, masked weights, and all weights of matrices."""
+    return shape(model).parameters, memory(model, "mask", dtype="bfloat16").learning, shape(model).matrices
 
 
-def _held(model, model_bytes=2, masked_bytes=16):
-    parameters, masked, *_ = _counted(model)
-    return (model_bytes * parameters + masked_bytes * masked) / 1e9
+def _held(model, byte=2, masked=16, which=1):
+    """So many bytes of a parameter and of a masked weight, in GB; ``which`` of the counts is masked."""
+    return (byte * _counted(model)[0] + masked * _counted(model)[which]) / 1e9
 
 
 mask_gigabytes = Value(
-    lambda model: _counted(model)[-1],
+    _held,
     {
-        "Scores and Adam were halved too: they stay in float32, where small steps are not lost.": (
-            lambda model: _held(model, 2, 10)
-        ),
-        "Adam keeps two moments of each score, and here is one.": lambda model: _held(model, 2, 12),
-        "Adam is missing: it keeps two moments of each score.": lambda model: _held(model, 2, 8),
+        "Scores and Adam were halved too: they stay in float32, where small steps are not lost.": (dict(masked=10)),
+        "Adam keeps two moments of each score, and here is one.": dict(masked=12),
+        "Adam is missing: it keeps two moments of each score.": dict(masked=8),
         "Four bytes a masked weight too many: sample and gradient are in half precision, and the scores' own gradient "
-        "takes their place.": lambda model: _held(model, 2, 20),
-        "This is in float32; in bfloat16 the model, the sample and its gradient are halved.": (
-            lambda model: _held(model, 4, 20)
-        ),
-        "The model itself is missing: all of its weights are there, masked or not.": lambda model: _held(model, 0, 16),
-        "Only the model's weights are here: what learns is missing.": lambda model: _held(model, 2, 0),
-        "All parameters were masked: embeddings and the lower half of the layers have no score.": (
-            lambda model: 18 * _counted(model)[0] / 1e9
-        ),
-        "All layers were masked: only the upper half has scores.": (
-            lambda model: (2 * _counted(model)[0] + 16 * _counted(model)[2]) / 1e9
-        ),
+        "takes their place.": dict(masked=20),
+        "This is in float32; in bfloat16 the model, the sample and its gradient are halved.": (dict(byte=4, masked=20)),
+        "The model itself is missing: all of its weights are there, masked or not.": dict(byte=0),
+        "Only the model's weights are here: what learns is missing.": dict(masked=0),
+        "All parameters were masked: embeddings and the lower half of the layers have no score.": (dict(which=0)),
+        "All layers were masked: only the upper half has scores.": dict(which=2),
         "Two bytes a masked weight are missing: W, its sample and the sample's gradient are three tensors.": (
-            lambda model: (2 * (_counted(model)[0] - _counted(model)[1]) + 16 * _counted(model)[1]) / 1e9
+            dict(masked=14)
         ),
-        "This counts in 2³⁰ bytes; a GB is 10⁹.": lambda model: _held(model) * 1e9 / 2**30,
-        "This is in bytes; a GB is 10⁹ of them.": lambda model: 1e9 * _held(model),
+        "This counts in 2³⁰ bytes; a GB is 10⁹.": Then(lambda giga: giga * 1e9 / 2**30),
+        "This is in bytes; a GB is 10⁹ of them.": Then(lambda giga: giga * 1e9),
     },
     "What learns costs eight times the weight that it masks, and half precision does not touch most of it.",
     tolerance=5e-3,
@@ -61,14 +51,13 @@ def _layers() -> list[tuple]:
     return [(24, 52, 32, 10, False), (24, 52, 32, 10, True), (48, 100, 64, 64, True)]
 
 
-def _kept(width, inner, query, keys, learns):
-    """Norms' inputs; q, k, v and the result; z of the gate, both factors; and, where matrices learn, their inputs."""
-    return 2 * width + 2 * query + 2 * keys + 3 * inner + learns * (2 * width + inner)
+def _kept(width, inner, query, keys, learns, d=0, m=0, q=0, k=0, only=None):
+    """Norms' inputs; q, k, v and the result; z of the gate, both factors; and, where matrices learn, their inputs.
 
-
-def _plus(change):
-    """The right count and a term more or less: ``change(d, m, q, k, learns)``."""
-    return lambda *given: _kept(*given) + change(*given)
+    ``d``, ``m``, ``q``, ``k``: how many such tensors a count has too many, ``only`` where matrices learn, or do not.
+    """
+    right = 2 * width + 2 * query + 2 * keys + 3 * inner + learns * (2 * width + inner)
+    return right + (only in (None, learns)) * (d * width + m * inner + q * query + k * keys)
 
 
 llama_numbers = Function(
@@ -76,60 +65,46 @@ llama_numbers = Function(
     _layers,
     {
         "Keys and values were taken to be as wide as the queries: with grouped queries they are narrower.": (
-            _plus(lambda d, m, q, k, learns: 2 * (q - k))
+            dict(q=2, k=-2)
         ),
-        "q and k are counted before and after the turn: does its derivative read anything?": (
-            _plus(lambda d, m, q, k, learns: q + k)
-        ),
-        "Attention's own result is missing: its backward pass reads it.": _plus(lambda d, m, q, k, learns: -q),
+        "q and k are counted before and after the turn: does its derivative read anything?": dict(q=1, k=1),
+        "Attention's own result is missing: its backward pass reads it.": dict(q=-1),
         "Attention's result is counted twice: attention and the matrix behind it read the same tensor.": (
-            _plus(lambda d, m, q, k, learns: q * learns)
+            dict(q=1, only=True)
         ),
-        "There are two norms in a layer, and each keeps its input.": _plus(lambda d, m, q, k, learns: -d),
-        "This is GPT-2's GELU, four numbers: a gated MLP has silu of the gate, and a product.": (
-            _plus(lambda d, m, q, k, learns: m)
-        ),
-        "FF2 learns too, and keeps its input.": _plus(lambda d, m, q, k, learns: -m * learns),
+        "There are two norms in a layer, and each keeps its input.": dict(d=-1),
+        "This is GPT-2's GELU, four numbers: a gated MLP has silu of the gate, and a product.": dict(m=1),
+        "FF2 learns too, and keeps its input.": dict(m=-1, only=True),
         "One tensor of the MLP is missing: what does the derivative of silu read, and what that of the product?": (
-            _plus(lambda d, m, q, k, learns: -m)
+            dict(m=-1)
         ),
-        "Nothing is kept of the MLP's product: what does its derivative read?": (
-            _plus(lambda d, m, q, k, learns: -2 * m)
-        ),
+        "Nothing is kept of the MLP's product: what does its derivative read?": dict(m=-2),
         "The matrices' inputs are counted though they do not learn: a frozen matrix keeps nothing.": (
-            _plus(lambda d, m, q, k, learns: (2 * d + m) * (not learns))
+            dict(d=2, m=1, only=False)
         ),
-        "Matrices that learn keep their inputs, and here they are missing.": (
-            _plus(lambda d, m, q, k, learns: -(2 * d + m) * learns)
-        ),
-        "Gate and FF1 read one tensor, which is kept once.": _plus(lambda d, m, q, k, learns: d * learns),
-        "q, k and v read one tensor, which is kept once.": _plus(lambda d, m, q, k, learns: 2 * d * learns),
-        "q, k and v read one tensor, and so do gate and FF1: each is kept once.": (
-            _plus(lambda d, m, q, k, learns: 3 * d * learns)
-        ),
-        "These are bytes of float32: the count of numbers is asked for.": lambda *given: 4 * _kept(*given),
+        "Matrices that learn keep their inputs, and here they are missing.": dict(d=-2, m=-1, only=True),
+        "Gate and FF1 read one tensor, which is kept once.": dict(d=1, only=True),
+        "q, k and v read one tensor, which is kept once.": dict(d=2, only=True),
+        "q, k and v read one tensor, and so do gate and FF1: each is kept once.": dict(d=3, only=True),
+        "These are bytes of float32: the count of numbers is asked for.": Then(lambda count: 4 * count),
     },
     "You can read a layer's memory off its derivatives.",
     tolerance=1e-6,
 )
 
 
-def _checkpoints() -> list[tuple]:
-    """(layers, what a layer keeps, its input): equal parts, two between, a real model's ratio; then two are as good."""
-    return [(100, 1, 1), (90, 40, 12), (64, 3, 7), (48, 28, 1), (6, 1, 1)]
+def _peak(layers, whole, entry, each, up=ceil):
+    return up(layers / each) * entry + each * whole
 
 
-def _best(layers, peak):
-    return min(range(1, layers + 1), key=lambda c: (peak(c), c))
-
-
-def _segment(layers, whole, entry):
-    return _best(layers, lambda c: ceil(layers / c) * entry + c * whole)
+def _segment(layers, whole, entry, up=ceil, tie=1):
+    return min(range(1, layers + 1), key=lambda each: (_peak(layers, whole, entry, each, up), tie * each))
 
 
 segment = Function(
     _segment,
-    _checkpoints,
+    # (layers, what a layer keeps, its input): equal parts, two between, a real model's ratio; then two are as good.
+    lambda: [(100, 1, 1), (90, 40, 12), (64, 3, 7), (48, 28, 1), (6, 1, 1)],
     {
         "This is √L, whatever a layer and its input weigh; here they weigh differently.": (
             lambda layers, whole, entry: isqrt(layers)
@@ -141,19 +116,13 @@ segment = Function(
             lambda layers, whole, entry: layers
         ),
         "Only the segment was counted: the inputs of all segments wait in memory meanwhile.": lambda *given: 1,
-        "The last, shorter segment has an input too: round the number of segments up.": (
-            lambda layers, whole, entry: _best(layers, lambda c: layers // c * entry + c * whole)
-        ),
+        "The last, shorter segment has an input too: round the number of segments up.": dict(up=floor),
         "The formula √(L · input / whole) takes a part of a segment for possible: layers are whole, so compare them.": (
             lambda layers, whole, entry: max(1, round((layers * entry / whole) ** 0.5))
         ),
-        "Two lengths are as good here, and this is the longer one.": (
-            lambda layers, whole, entry: max(
-                range(1, layers + 1), key=lambda c: (-ceil(layers / c) * entry - c * whole, c)
-            )
-        ),
+        "Two lengths are as good here, and this is the longer one.": dict(tie=-1),
         "This is the peak; the number of layers in a segment is asked for.": (
-            lambda *given: ceil(given[0] / _segment(*given)) * given[2] + _segment(*given) * given[1]
+            lambda *given: _peak(*given, _segment(*given))
         ),
         "This is the number of segments; that of layers in a segment is asked for.": (
             lambda *given: ceil(given[0] / _segment(*given))
@@ -168,11 +137,10 @@ def _stacks() -> list[tuple]:
     return [([2] * 5 + [18] * 6, 2), ([3, 1, 4, 1, 5, 9, 2, 6], 3), ([18, 2, 2, 2, 2, 18], 3), ([5, 1], 4)]
 
 
-def _splits(layers, devices):
-    """The fullest of each way to cut the stack, devices in order and none empty where there are layers enough."""
-    for cuts in combinations(range(1, len(layers)), min(devices, len(layers)) - 1):
-        edges = [0, *cuts, len(layers)]
-        yield [sum(layers[a:b]) for a, b in zip(edges, edges[1:])]
+def _fullest(layers, devices, best=min, full=max):
+    """Of all ways to cut the stack, devices in order and none empty where there are layers enough."""
+    cuts = combinations(range(1, len(layers)), min(devices, len(layers)) - 1)
+    return best(full(sum(layers[a:b]) for a, b in zip((0, *cut), (*cut, len(layers)))) for cut in cuts)
 
 
 def _evenly(layers, devices):
@@ -199,7 +167,7 @@ def _filled(layers, devices, over):
 
 
 fullest = Function(
-    lambda layers, devices: min(max(loads) for loads in _splits(layers, devices)),
+    _fullest,
     _stacks,
     {
         "As many layers for each device is not as many bytes for each: that is the even split you are to improve.": (
@@ -212,17 +180,13 @@ fullest = Function(
             _anywhere
         ),
         "Each device was filled up to the mean, and the last got the rest: a little more before may leave it less.": (
-            lambda layers, devices: _filled(layers, devices, False)
+            partial(_filled, over=False)
         ),
         "Each device was filled until it passed the mean: stopping a layer earlier may be better. Compare all cuts.": (
-            lambda layers, devices: _filled(layers, devices, True)
+            partial(_filled, over=True)
         ),
-        "This is the emptiest device: the fullest one must have the memory.": (
-            lambda layers, devices: min(min(loads) for loads in _splits(layers, devices))
-        ),
-        "This is the worst way to cut; the best is asked for.": (
-            lambda layers, devices: max(max(loads) for loads in _splits(layers, devices))
-        ),
+        "This is the emptiest device: the fullest one must have the memory.": dict(full=min),
+        "This is the worst way to cut; the best is asked for.": dict(best=max),
         "One device holds everything here: cut the stack.": lambda layers, devices: sum(layers),
     },
     "The best cuts follow the bytes, not the number of layers.",

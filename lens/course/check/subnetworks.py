@@ -7,32 +7,30 @@ from functools import partial
 
 import torch
 
-from lens.course.check.exercise import Claims, Function, Value
+from lens.course.check.exercise import Claims, Function, Value, blank
+from lens.course.check.mistakes import NEGATED, Then
+from lens.course.check.untouched import said
 from lens.kernels import kl_reference, kl_uniform
-from lens.model.batch import pad
-from lens.model.upper import UpperLayers
 
 LOGITS = torch.tensor([0.0, 0.0, 0.0, math.log(5)], dtype=torch.float64)
+ENTROPY = float(torch.distributions.Categorical(logits=LOGITS).entropy())
 
 
-def _from_uniform(z):
-    return -math.log(len(z)) - z.log_softmax(-1).mean()
-
-
-def _to_uniform(z):
-    log_p = z.log_softmax(-1)
-    return (log_p.exp() * (log_p + math.log(len(z)))).sum()
+def _uniform(z):
+    return kl_uniform(z, torch.eye(z.shape[-1], dtype=z.dtype))
 
 
 nothing = Value(
-    lambda: _from_uniform(LOGITS),
+    lambda: _uniform(LOGITS[None]),
     {
-        "This is KL(p ‖ uniform): here every word counts alike, the improbable ones too.": lambda: _to_uniform(LOGITS),
-        "The sign is reversed: a divergence is never negative.": lambda: -_from_uniform(LOGITS),
-        "These are bits: with the natural logarithm it is nats.": lambda: _from_uniform(LOGITS) / math.log(2),
-        "The mean over words was left out: uniform gives each of V words 1/V.": lambda: 4 * _from_uniform(LOGITS),
-        "log V is missing: this is a cross-entropy.": lambda: _from_uniform(LOGITS) + math.log(4),
-        "This is the entropy of p: a distance from uniform is asked for.": lambda: math.log(4) - _to_uniform(LOGITS),
+        "This is KL(p ‖ uniform): here every word counts alike, the improbable ones too.": (
+            lambda: math.log(4) - ENTROPY
+        ),
+        "The sign is reversed: a divergence is never negative.": NEGATED,
+        "These are bits: with the natural logarithm it is nats.": Then(lambda nats: nats / math.log(2)),
+        "The mean over words was left out: uniform gives each of V words 1/V.": Then(lambda mean: 4 * mean),
+        "log V is missing: this is a cross-entropy.": Then(lambda nats: nats + math.log(4)),
+        "This is the entropy of p: a distance from uniform is asked for.": lambda: ENTROPY,
         "The logits were summed, not averaged.": lambda: LOGITS.logsumexp(0) - LOGITS.sum() - math.log(4),
     },
     "So far is this prediction from knowing nothing.",
@@ -59,63 +57,54 @@ def _slopes(got, target, control, before, scores, lam) -> bool:
     return all(slope is not None and slope.isfinite().all() and slope.any() for slope in slopes)
 
 
-def _uniform(z):
-    return kl_uniform(z, torch.eye(z.shape[-1], dtype=z.dtype))
-
-
 def _kept(before, control):
     return kl_reference(control, torch.eye(control.shape[-1], dtype=control.dtype), before)
 
 
-def _log(z, dim=-1):
-    return z.log_softmax(dim)
+def _kl(q, p, over=-1):
+    """KL(q ‖ p) of logits, each row's, with the softmax over this axis."""
+    log_q, log_p = q.log_softmax(over), p.log_softmax(over)
+    return (log_q.exp() * (log_q - log_p)).sum(-1)
 
 
-def _kl(log_q, log_p, dim=-1):
-    return (log_q.exp() * (log_q - log_p)).sum(dim)
+def _demand(score):
+    return score.sigmoid().mean()
 
 
-def _flat(z):
-    return torch.full_like(z, -math.log(z.shape[-1]))
-
-
-def _total(suppress=_uniform, maintain=_kept, density=lambda score: score.sigmoid().mean(), factors=(1.5, 1)):
-    """The loss with one part of it changed."""
-
-    def function(target, control, before, scores, lam):
-        alpha, beta = factors
-        return alpha * suppress(target) + beta * maintain(before, control) + lam * density(scores)
-
-    return function
+def _loss(target, control, before, scores, lam, suppress=_uniform, maintain=_kept, density=_demand, alpha=1.5):
+    return alpha * suppress(target) + maintain(before, control) + lam * density(scores)
 
 
 loss = Function(
-    _total(),
+    _loss,
     _batches,
     {
         "Maintain is the wrong way round: the whole model's probabilities are the weights, KL(p₀ ‖ p).": (
-            _total(maintain=lambda before, control: _kl(_log(control), _log(before)).mean())
+            dict(maintain=lambda before, control: _kl(control, before).mean())
         ),
         "Suppress is the wrong way round: KL(uniform ‖ p) gives every word the weight 1/V.": (
-            _total(suppress=lambda z: _kl(_log(z), _flat(z)).mean())
+            dict(suppress=lambda z: _kl(z, torch.zeros_like(z)).mean())
         ),
         "This is a sum over rows: with means, the balance does not depend on the size of the batch.": (
-            _total(lambda z: _uniform(z) * len(z), lambda before, control: _kept(before, control) * len(control))
+            dict(suppress=lambda z: _uniform(z) * len(z), maintain=lambda before, z: _kept(before, z) * len(z))
         ),
         "This is a mean over the words as well: a divergence is a sum over words, and a mean over rows.": (
-            _total(maintain=lambda before, control: _kept(before, control) / control.shape[-1])
+            dict(maintain=lambda before, control: _kept(before, control) / control.shape[-1])
         ),
-        "The softmax goes over rows: it has to go over the words, dim=-1.": _total(
-            lambda z: _kl(_flat(z), _log(z, 0)).mean(), lambda b, c: _kl(_log(b, 0), _log(c, 0)).mean()
+        "The softmax goes over rows: it has to go over the words, dim=-1.": dict(
+            suppress=lambda z: -z.log_softmax(0).mean() - math.log(z.shape[-1]),
+            maintain=lambda before, control: _kl(before, control, 0).mean(),
         ),
-        "That is the sparsity: what λ makes small is the density.": _total(density=lambda s: (-s).sigmoid().mean()),
-        "The hard mask has no slope: count probabilities, σ(l).": _total(density=lambda s: (s > 0).double().mean()),
-        "The scores themselves were averaged: the demand counts probabilities, σ(l).": _total(density=torch.mean),
-        "The densities were summed: λ goes with their mean.": _total(density=lambda score: score.sigmoid().sum()),
-        "log V is missing in suppress: without it a uniform prediction has a loss.": _total(
-            lambda z: _uniform(z) + math.log(z.shape[-1])
+        "That is the sparsity: what λ makes small is the density.": dict(density=lambda score: _demand(-score)),
+        "The hard mask has no slope: count probabilities, σ(l).": (
+            dict(density=lambda score: (score > 0).double().mean())
         ),
-        "The factor α = 1.5 of suppress is missing.": _total(factors=(1, 1)),
+        "The scores themselves were averaged: the demand counts probabilities, σ(l).": dict(density=torch.mean),
+        "The densities were summed: λ goes with their mean.": dict(density=lambda score: score.sigmoid().sum()),
+        "log V is missing in suppress: without it a uniform prediction has a loss.": (
+            dict(suppress=lambda z: _uniform(z) + math.log(z.shape[-1]))
+        ),
+        "The factor α = 1.5 of suppress is missing.": dict(alpha=1),
     },
     "Three demands, one number; the first two are what lens trains with.",
     also={"it cannot be trained with: no slope comes back to the logits, or to the scores.": _slopes},
@@ -137,37 +126,29 @@ def _masks() -> dict[str, torch.Tensor]:
 
 
 def _drawn(answer, seed=0, given=None):
-    found = answer(_masks() if given is None else given, seed)
-    if found is None or found is ...:
+    found = answer(given or _masks(), seed)
+    if blank(found):
         raise NotImplementedError
     return found
 
 
-def _counts(masks):
-    return {name: int(mask.sum()) for name, mask in masks.items()}
+def _equal(some, others) -> set[bool]:
+    """Whether masks are the same, of any module."""
+    return {torch.equal(mask, others[name]) for name, mask in some.items()}
 
 
-def _fits(answer):
-    found, masks = _drawn(answer), _masks()
-    return set(found) == set(masks) and all(
-        found[name].dtype == torch.bool and found[name].shape == mask.shape for name, mask in masks.items()
-    )
-
-
-def _untouched(answer):
+def _leaves(answer):
     given = _masks()
     _drawn(answer, given=given)
-    return all(torch.equal(given[name], mask) for name, mask in _masks().items())
+    return _equal(given, _masks()) == {True}
 
 
-def _repeats(answer):
-    first, second = _drawn(answer), _drawn(answer)
-    return all(torch.equal(first[name], second[name]) for name in first)
+def _shapes(masks):
+    return {name: (mask.shape, mask.dtype) for name, mask in masks.items()}
 
 
-def _differs(answer):
-    draws = [_drawn(answer, seed) for seed in range(3)]
-    return all(not torch.equal(draws[0][name], other[name]) for other in draws[1:] for name in draws[0])
+def _counts(masks):
+    return {name: int(mask.sum()) for name, mask in masks.items()}
 
 
 def _hits(answer, seeds=20):
@@ -180,16 +161,22 @@ def _hits(answer, seeds=20):
 control = Claims(
     {
         "A function of masks and a seed is asked for.": lambda answer: callable(answer),
-        "A dictionary is asked for with the same modules, and bool masks of the same shapes.": _fits,
+        "A dictionary is asked for with the same modules, and bool masks of the same shapes.": (
+            lambda answer: _shapes(_drawn(answer)) == _shapes(_masks())
+        ),
         "The number of weights differs: tossed for one by one, it is right on average only. Draw exactly so many.": (
             lambda answer: sum(_counts(_drawn(answer)).values()) == sum(_counts(_masks()).values())
         ),
         "As many weights in all, but not in each module: then the control also differs in where it lies.": (
             lambda answer: _counts(_drawn(answer)) == _counts(_masks())
         ),
-        "The masks that were given are changed: draw into masks of your own.": _untouched,
-        "The same seed gives two different draws: use a generator of its own, seeded with it.": _repeats,
-        "Different seeds give the same draw: does the seed reach the generator?": _differs,
+        "The masks that were given are changed: draw into masks of your own.": _leaves,
+        "The same seed gives two different draws: use a generator of its own, seeded with it.": (
+            lambda answer: _equal(_drawn(answer), _drawn(answer)) == {True}
+        ),
+        "Different seeds give the same draw: does the seed reach the generator?": (
+            lambda answer: not any(True in _equal(_drawn(answer), _drawn(answer, seed)) for seed in (1, 2))
+        ),
         "Two modules of one shape have the same places: does each of them begin with the same random numbers?": (
             lambda answer: not torch.equal(*(_drawn(answer)[f"layer {layer} ff1"] for layer in (4, 5)))
         ),
@@ -208,36 +195,27 @@ control = Claims(
 
 
 @torch.no_grad()
-def _chosen(lm, kg, critical, prompts=None, space=True, among_all=False, whole=False):
+def _chosen(lm, kg, critical, prompts=None, spaced="{}", among_all=False, whole=False):
     """The share of prompts whose own tail has the highest logit among the TargetKG's tails."""
-    prompts, tails = prompts or kg.unseen, sorted({p.fact.tail for p in kg.target})
-
-    def first(tail):
-        return lm.target_ids(tail if space else f"##{tail}")[0]
-
     critical.check(lm)
-    weights = {  # a check writes nothing into the model, not even for a moment
-        (place.layer, place.path): place.upright(place.matrix.masked_fill(where, 0))
-        for place, where in critical.in_places(lm)
-    }
-    ids, real = pad([lm.encode(p.text) for p in prompts])
-    upper = UpperLayers(lm, ids, min(layer for layer, _ in weights))
-    normed = upper(weights=None if whole else weights)
-    logits = lm.head(normed[torch.arange(len(ids)), real.sum(1) - 1]).cpu()  # [prompts, V]
-    choices = torch.tensor([first(tail) for tail in tails])
-    said = logits.argmax(-1) if among_all else choices[logits[:, choices].argmax(-1)]
-    return float((said == torch.tensor([first(p.fact.tail) for p in prompts])).double().mean())
+    prompts, tails = prompts or kg.unseen, sorted({p.fact.tail for p in kg.target})
+    first = {tail: lm.target_ids(spaced.format(tail))[0] for tail in {*tails, *(p.fact.tail for p in prompts)}}
+    removed = [(place, place.matrix.masked_fill(where & (not whole), 0)) for place, where in critical.in_places(lm)]
+    logits = said(lm, [p.text for p in prompts], removed).cpu()
+    choices = torch.arange(logits.shape[1]) if among_all else torch.tensor([first[tail] for tail in tails])
+    chosen = choices[logits[:, choices].argmax(-1)]
+    return float((chosen == torch.tensor([first[p.fact.tail] for p in prompts])).double().mean())
 
 
 choice = Value(
     _chosen,
     {
-        "This is the whole model: measure inside critical.removed(lm).": lambda *given: _chosen(*given, whole=True),
+        "This is the whole model: measure inside critical.removed(lm).": dict(whole=True),
         "The tails' leading space is missing: lm.target_ids adds it, and the word alone is another token.": (
-            lambda *given: _chosen(*given, space=False)
+            dict(spaced="##{}")
         ),
         "Here a tail has to beat all words: as multiple choice it has to beat the other tails only.": (
-            lambda *given: _chosen(*given, among_all=True)
+            dict(among_all=True)
         ),
         "These are the phrasings that the mask trained on: the new ones are in kg.unseen.": (
             lambda lm, kg, critical: _chosen(lm, kg, critical, prompts=kg.target)
@@ -245,7 +223,7 @@ choice = Value(
         "That is what guessing gives. Is it what the model does?": (
             lambda lm, kg, critical: 1 / len({p.fact.tail for p in kg.target})
         ),
-        "A share between 0 and 1 is asked for, not a percentage.": lambda *given: 100 * _chosen(*given),
+        "A share between 0 and 1 is asked for, not a percentage.": Then(lambda share: 100 * share),
     },
     "Hardly a tail is ever said, and the order of the tails still knows: suppressed is not erased.",
     tolerance=0.01,

@@ -1,4 +1,4 @@
-"""Did an answer leave the model as it was, and how large were the tensors that it made?"""
+"""Did an answer leave the model as it was, and how large were the tensors that it made?  And a check itself?"""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from lens.mask.places import Place
+from lens.model.batch import pad
 from lens.model.language_model import LanguageModel
+from lens.model.upper import UpperLayers
 
 
 class Untouched:
@@ -73,3 +76,11 @@ class Room(TorchDispatchMode):
             if isinstance(t, torch.Tensor) and t.untyped_storage().data_ptr() not in old:
                 self.largest = max(self.largest, t.numel())
         return out
+
+
+def said(lm: LanguageModel, texts: Sequence[str], matrices: Sequence[tuple[Place, torch.Tensor]]) -> torch.Tensor:
+    """The logits behind each text, [texts, V], with other matrices in some places: the model's own are not touched."""
+    ids, real = pad([lm.encode(text) for text in texts])
+    weights = {(place.layer, place.path): place.upright(matrix) for place, matrix in matrices}
+    upper = UpperLayers(lm, ids, min(layer for layer, _ in weights))
+    return lm.head(upper(weights=weights)[torch.arange(len(ids)), real.sum(1) - 1]).float()

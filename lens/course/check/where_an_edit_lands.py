@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import permutations
+
 import torch
 
 from lens.course.check.exercise import Claims, Function, Value
+from lens.course.check.mistakes import NEGATED, Then
 from lens.gradient import capture
 from lens.readout.lenses import logit_lens
 from lens.readout.segments import SEGMENTS, segments
@@ -19,32 +22,35 @@ def _parts(x, delta) -> torch.Tensor:
     return ((x @ x.T) * (delta @ delta.T)).sum(1)
 
 
-def _lengths(x, delta) -> torch.Tensor:
-    return x.double().norm(dim=1) * delta.double().norm(dim=1)
+def _norms(of_x, of_delta):
+    """The lengths of x and δ of every token, to these powers, multiplied."""
+    return lambda x, delta: x.double().norm(dim=1) ** of_x * delta.double().norm(dim=1) ** of_delta
 
 
-def _share(values: torch.Tensor) -> torch.Tensor:
-    return values / values.sum()
+def _shares(c) -> torch.Tensor:
+    return c / c.sum(0)
+
+
+def _by_token(measure=_parts, of=_shares) -> torch.Tensor:
+    return of(measure(X, DELTA))
 
 
 by_hand = Value(
-    lambda: _share(_parts(X, DELTA)),
+    _by_token,
     {
         "The tokens were treated as orthogonal: x₁·x₂ and δ₁·δ₂ are not zero, and each cᵢ has a part of the pair.": (
-            lambda: _share(_lengths(X, DELTA) ** 2)
+            dict(measure=_norms(2, 2))
         ),
         "Lengths were shared out: it is ‖G‖², a sum over pairs of tokens, that the shares divide.": (
-            lambda: _share(_lengths(X, DELTA))
+            dict(measure=_norms(1, 1))
         ),
         "Only δ was measured: a token's part of the gradient is xᵢᵀδᵢ, with the length of both.": (
-            lambda: _share(DELTA.norm(dim=1))
+            dict(measure=_norms(0, 1))
         ),
-        "These are the cᵢ themselves: their shares of ‖G‖² are asked for.": lambda: _parts(X, DELTA),
-        "The cᵢ were divided by ‖G‖: they add up to its square.": (
-            lambda: _parts(X, DELTA) / _parts(X, DELTA).sum() ** 0.5
-        ),
+        "These are the cᵢ themselves: their shares of ‖G‖² are asked for.": dict(of=lambda c: c),
+        "The cᵢ were divided by ‖G‖: they add up to its square.": dict(of=lambda c: c / c.sum() ** 0.5),
         "A share may be negative, and then another is more than one: no absolute values.": (
-            lambda: _share(_parts(X, DELTA).abs())
+            dict(of=lambda c: _shares(c.abs()))
         ),
     },
     "One token carries more than all of it, since the other works against it.",
@@ -52,21 +58,12 @@ by_hand = Value(
 
 
 def _by_segment(
-    lm,
-    prompt,
-    subject,
-    target,
-    measure=_parts,
-    site="ff2",
-    normalize=lambda c: c / c.sum(0),
-    mean=False,
-    tokens=slice(1),
+    lm, prompt, subject, target, measure=_parts, of=_shares, site="ff2", mean=False, space=True, tokens=slice(1)
 ):
     """What ``measure`` gives every token, summed over each segment: [segments, layers]."""
-    target = lm.target_ids(target)[tokens] if isinstance(target, str) else target
-    trace = capture(lm, prompt, target, sites=[site])
+    trace = capture(lm, prompt, (lm.target_ids if space else lm.encode)(target)[tokens], sites=[site])
     gradients = [trace.gradient(layer, site) for layer in trace.layers]
-    values = normalize(torch.stack([measure(g.x, g.delta) for g in gradients], dim=1).cpu())  # [n, layers]
+    values = of(torch.stack([measure(g.x, g.delta) for g in gradients], dim=1).cpu())  # [n, layers]
     places = torch.tensor([SEGMENTS.index(s) for s in segments(lm, prompt, subject)])
     out = torch.zeros(len(SEGMENTS), len(gradients), dtype=values.dtype).index_add_(0, places, values[: len(places)])
     return out / places.bincount(minlength=len(SEGMENTS)).clamp(min=1)[:, None] if mean else out
@@ -81,44 +78,38 @@ carriers = Function(
     ],
     {
         "The mean over a segment's tokens was taken: a segment carries the sum of what its tokens carry.": (
-            lambda *given: _by_segment(*given, mean=True)
+            dict(mean=True)
         ),
         "Each token was counted by ‖xᵢᵀδᵢ‖² alone: the products of different tokens are missing.": (
-            lambda *given: _by_segment(*given, measure=lambda x, delta: _lengths(x, delta) ** 2)
+            dict(measure=_norms(2, 2))
         ),
         "Lengths were shared out: they do not add up to ‖G‖, and their squares only nearly to ‖G‖².": (
-            lambda *given: _by_segment(*given, measure=_lengths)
+            dict(measure=_norms(1, 1))
         ),
-        "A share can be negative, where a segment works against the rest: keep the sign.": (
-            lambda *given: _by_segment(*given).abs()
-        ),
+        "A share can be negative, where a segment works against the rest: keep the sign.": Then(torch.abs),
         "Only ‖δ‖ was measured: it says how the loss reacts; what the matrix receives has x in it too.": (
-            lambda *given: _by_segment(*given, measure=lambda x, delta: delta.double().norm(dim=1))
+            dict(measure=_norms(0, 1))
         ),
         "Only ‖δ‖² was measured: it says how the loss reacts; what the matrix receives has x in it too.": (
-            lambda *given: _by_segment(*given, measure=lambda x, delta: delta.double().norm(dim=1) ** 2)
+            dict(measure=_norms(0, 2))
         ),
         "These are the cᵢ, summed by segment: divide each layer's by its ‖G‖², so that its column adds up to one.": (
-            lambda *given: _by_segment(*given, normalize=lambda c: c)
+            dict(of=lambda c: c)
         ),
         "All layers were put on one scale: each layer's own ‖G‖² is shared out, so each column adds up to one.": (
-            lambda *given: _by_segment(*given, normalize=lambda c: c / c.sum())
+            dict(of=lambda c: c / c.sum())
         ),
         "The rows add up to one here: within a layer the segments share, so it is the columns that have to.": (
-            lambda *given: torch.nn.functional.normalize(_by_segment(*given, normalize=lambda c: c), p=1, dim=1)
+            lambda *given: torch.nn.functional.normalize(_by_segment(*given, of=lambda c: c), p=1, dim=1)
         ),
         "The target's leading space is missing: another token has another gradient; lm.target_ids adds the space.": (
-            lambda lm, prompt, subject, target: _by_segment(lm, prompt, subject, lm.encode(target)[:1])
+            dict(space=False)
         ),
-        "The loss is that of all of the target's tokens: the first alone is asked for.": (
-            lambda *given: _by_segment(*given, tokens=slice(None))
-        ),
+        "The loss is that of all of the target's tokens: the first alone is asked for.": dict(tokens=slice(None)),
         "The last token was given everything: earlier tokens reach the loss through attention.": (
-            lambda *given: _by_segment(
-                *given, normalize=lambda c: (torch.arange(len(c)) == len(c) - 1)[:, None] + 0 * c
-            )
+            dict(of=lambda c: torch.eye(len(c), dtype=c.dtype)[:, -1:].expand_as(c))
         ),
-        "This is FF1's gradient; asked for is FF2's.": lambda *given: _by_segment(*given, site="ff1"),
+        "This is FF1's gradient; asked for is FF2's.": dict(site="ff1"),
     },
     "Your map shares out the whole of every layer's gradient, down to the last token.",
     tolerance=1e-3,
@@ -147,59 +138,51 @@ def _gap(lm, texts, **options) -> torch.Tensor:
 place = Value(
     _gap,
     {
-        "The two rows are exchanged: the subject's last token comes first.": lambda lm, texts: _gap(lm, texts).flip(0),
+        "The two rows are exchanged: the subject's last token comes first.": Then(lambda gap: gap.flip(0)),
         "This is what the paraphrase hears; what the other subject hears has to be subtracted.": (
             lambda lm, texts: _heard(lm, *texts[:2])
         ),
         "This is what the other subject hears; asked for is by how much the paraphrase is ahead of it.": (
             lambda lm, texts: _heard(lm, texts[0], texts[2])
         ),
-        "The sign is reversed: the paraphrase minus the other subject.": lambda lm, texts: -_gap(lm, texts),
-        "These are cosines: what an input hears also depends on its length, x′·x/‖x‖².": (
-            lambda lm, texts: _gap(lm, texts, cosine=True)
-        ),
+        "The sign is reversed: the paraphrase minus the other subject.": NEGATED,
+        "These are cosines: what an input hears also depends on its length, x′·x/‖x‖².": dict(cosine=True),
         "Divided by the wrong length: the x that was written is the edited prompt's, so ‖x‖² is its own.": (
-            lambda lm, texts: _gap(lm, texts, swap=True)
+            dict(swap=True)
         ),
-        "These are FF1's inputs; asked for are FF2's.": lambda lm, texts: _gap(lm, texts, site="ff1"),
+        "These are FF1's inputs; asked for are FF2's.": dict(site="ff1"),
     },
     "A table to choose a place by: above zero the edit reaches its own fact first.",
     tolerance=1e-3,
 )
 
 
-def _is_triple(answer, lm) -> bool:
-    return len(answer) == 3 and all(isinstance(text, str) and lm.encode(text) for text in answer)
+def _said(lm, prompt) -> str:
+    return logit_lens(lm, prompt, k=1).words[-1][-1][0].strip("· ").lower()
 
 
-def _subject_inside(answer, lm) -> bool:
+def _same_input(answer, lm) -> bool:
+    """Whether one prompt hears all that is written at the other's last token of the subject, in every layer."""
     subject, *prompts = answer
-    return all("subject last" in segments(lm, prompt, subject) for prompt in prompts)
-
-
-def _answers_differ(answer, lm) -> bool:
-    first, second = (int(logit_lens(lm, prompt, k=1).ids[-1, -1, 0]) for prompt in answer[1:])
-    return lm.word(first).strip("· ").lower() != lm.word(second).strip("· ").lower()
-
-
-def _two_questions(answer, lm) -> bool:
-    first, second = (prompt.strip() for prompt in answer[1:])
-    return not first.startswith(second) and not second.startswith(first)
-
-
-def _all_heard(answer, lm) -> bool:
-    subject, *prompts = answer
-    return bool((_heard(lm, *((prompt, subject) for prompt in prompts))[0] - 1).abs().max() < 1e-3)
+    return (_heard(lm, *((prompt, subject) for prompt in prompts))[0] - 1).abs().max() < 1e-3
 
 
 blind_spot = Claims(
     {
-        "Three texts are asked for: the subject, and two prompts about it.": _is_triple,
-        "Both prompts have to hold the subject, as it is written, and go on after it.": _subject_inside,
-        "One prompt is the beginning of the other: that is one question, asked further along.": _two_questions,
-        "The model gives both prompts the same answer: ask two questions that have different ones.": _answers_differ,
+        "Three texts are asked for: the subject, and two prompts about it.": (
+            lambda answer, lm: len(answer) == 3 and all(isinstance(text, str) and lm.encode(text) for text in answer)
+        ),
+        "Both prompts have to hold the subject, as it is written, and go on after it.": (
+            lambda answer, lm: all("subject last" in segments(lm, prompt, answer[0]) for prompt in answer[1:])
+        ),
+        "One prompt is the beginning of the other: that is one question, asked further along.": (
+            lambda answer, lm: not any(a.startswith(b) for a, b in permutations(map(str.strip, answer[1:])))
+        ),
+        "The model gives both prompts the same answer: ask two questions that have different ones.": (
+            lambda answer, lm: len({_said(lm, prompt) for prompt in answer[1:]}) == 2
+        ),
         "At the subject's last token the two inputs are not the same in all layers: what has been read by then?": (
-            _all_heard
+            _same_input
         ),
     },
     "Whatever is written at that token, both questions hear all of it: the model has not read them yet.",
