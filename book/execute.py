@@ -35,7 +35,7 @@ MINI = "mini"  # the model of the book itself; every other makes an edition
 EDITIONS = {
     "smollm2-135m": (
         "logit_lens", "low_rank", "backward_lens", "imprint_and_shift", "where_an_edit_lands", "forward_shift",
-        "subnetworks", "anatomy", "is_it_real", "kernels", "scaling_up",
+        "subnetworks", "anatomy", "is_it_real", "relearning", "kernels", "scaling_up",
     )
 }
 SECONDS_PER_CELL = 600

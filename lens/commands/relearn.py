@@ -50,7 +50,7 @@ def relearn(args) -> int:
 def _relearn(args) -> int:
     from tqdm.auto import tqdm
 
-    from lens import data, mask
+    from lens import data, evaluate, mask
     from lens import relearn as learning
     from lens.data import manifest
     from lens.model.loading import load
@@ -63,6 +63,7 @@ def _relearn(args) -> int:
         for kg, seed in product(kgs.values(), args.seed):
             mask.load(_mask_file(args, kg.name, seed))
     lm = load(args.model, device=args.device)
+    kgs = {target: evaluate.knowledge_for(lm, target) for target in targets}  # asks for facts that this model knows
     settings = {"steps": args.steps, "every": args.every, "batch": args.batch, "readout": args.readout}
     settings |= {"frozen": not args.free, "lr": args.lr}
     head, rows = _head(lm, args, settings), []
@@ -127,11 +128,11 @@ def _mask_file(args, name: str, seed: int) -> Path:
 
 def _head(lm, args, settings: dict) -> str:
     """The line that must agree for a run to go on."""
-    from lens.relearn.tuning import RATES
+    from lens.relearn.tuning import rates
 
     all_settings = {"task": args.task, "on": args.on} | settings
     if all_settings["lr"] is None:
-        all_settings |= {"lr": " ".join(f"{method} {rate}" for method, rate in RATES.items())}
+        all_settings |= {"lr": " ".join(f"{method} {rate}" for method, rate in rates(lm).items())}
     return f"{lm.name} {lm.fingerprint}; " + ", ".join(f"{key} {value}" for key, value in all_settings.items())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -57,6 +58,15 @@ def test_a_model_that_lost_nothing_needs_no_subnetwork(tmp_path, monkeypatch):
     out = tmp_path / "table.csv"
     assert main([*FAST, "--variant", "original", "--without", "--out", str(out)]) == 0
     assert {(r["variant"], r["questions"]) for r in table(out)} == {("original", "both"), ("original", "others")}
+
+
+def test_a_model_is_asked_for_the_facts_that_it_knows(tmp_path, monkeypatch):
+    kg, out = lens.data.knowledge("building"), tmp_path / "table.csv"
+    some = list(dict.fromkeys(p.fact for p in kg.target))[:6]
+    known = replace(kg, **{name: tuple(p for p in getattr(kg, name) if p.fact in some) for name in ("target", "unseen")})
+    monkeypatch.setattr(lens.evaluate, "knowledge_for", lambda lm, target: known)
+    assert main([*FAST, "--variant", "original", "--out", str(out)]) == 0
+    assert {(r["facts_filtered"], r["facts_rest"]) for r in table(out)} == {("3", "3")}
 
 
 def test_a_stopped_run_goes_on_and_a_finished_one_is_skipped(tmp_path, monkeypatch, capsys):
