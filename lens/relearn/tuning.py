@@ -30,7 +30,7 @@ RATES = {"head": 1e-3, "lora": 1e-3, "full": 1e-4}
 validation questions the largest log probability, removed and other facts alike, on average over the TargetKGs
 (``python -m lens relearn --target all --variant remaining --on validation --lr …``)."""
 
-RATES_OF = {"smollm2-135m": {"head": 1e-3}}
+RATES_OF = {"smollm2-135m": {"head": 0.0001}}
 """Other rates, by model: that of the head chosen as above of three, on validation questions of the TargetKG building."""
 
 COLUMNS = ("step", "loss", "all", "filtered", "rest", "score_filtered", "score_rest")
