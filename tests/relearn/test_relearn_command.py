@@ -63,7 +63,8 @@ def test_a_model_that_lost_nothing_needs_no_subnetwork(tmp_path, monkeypatch):
 def test_a_model_is_asked_for_the_facts_that_it_knows(tmp_path, monkeypatch):
     kg, out = lens.data.knowledge("building"), tmp_path / "table.csv"
     some = list(dict.fromkeys(p.fact for p in kg.target))[:6]
-    known = replace(kg, **{name: tuple(p for p in getattr(kg, name) if p.fact in some) for name in ("target", "unseen")})
+    target, unseen = (tuple(p for p in asked if p.fact in some) for asked in (kg.target, kg.unseen))
+    known = replace(kg, target=target, unseen=unseen)
     monkeypatch.setattr(lens.evaluate, "knowledge_for", lambda lm, target: known)
     assert main([*FAST, "--variant", "original", "--out", str(out)]) == 0
     assert {(r["facts_filtered"], r["facts_rest"]) for r in table(out)} == {("3", "3")}
