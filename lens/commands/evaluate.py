@@ -17,6 +17,7 @@ def add(commands) -> None:
     run.add_argument("--beside", type=Path, nargs="+", default=[], help="files of other runs to print beside this one")
     run.add_argument("--no-entropy", action="store_true", help="sample no text")
     run.add_argument("--no-perplexity", action="store_true", help="do not read ordinary text")
+    run.add_argument("--tokens", type=int, help="of ordinary text to read, at least (default: 1000)")
     run.add_argument("--seed", type=int, default=0, help="of the sampled text (default: 0)")
     _together(run)
     run.set_defaults(run=counterfact)
@@ -54,6 +55,7 @@ def _together(parser: argparse.ArgumentParser) -> None:
 
 def counterfact(args) -> int:
     from lens import evaluate
+    from lens.evaluate.perplexity import sample
     from lens.model.loading import load
 
     others = [evaluate.Report.read(path) for path in args.beside]
@@ -70,6 +72,7 @@ def counterfact(args) -> int:
             together=args.together,
             entropy=not args.no_entropy,
             perplexity=not args.no_perplexity,
+            texts=None if args.tokens is None else sample(lm, args.tokens),
             seed=args.seed,
         )
     except KeyboardInterrupt:

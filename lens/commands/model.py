@@ -22,9 +22,10 @@ def add(commands) -> None:
     )
     fetch.set_defaults(run=get)
     model.add_parser("list", help="what is built in, what is fetched, and what each costs").set_defaults(run=show)
-    ask = model.add_parser("known", help="ask a fetched model for the knowledge graphs' facts, and keep the answers")
+    ask = model.add_parser("known", help="ask a fetched model for facts or records, and keep the answers")
     ask.add_argument("name", help="smollm2-135m")
     ask.add_argument("--source", nargs="+", default=["wordnet"], help="wordnet, conceptnet (default: wordnet)")
+    ask.add_argument("--records", action="store_true", help="ask it for the editing records instead")
     ask.set_defaults(run=known)
 
 
@@ -56,15 +57,32 @@ def show(_args) -> None:
 
 
 def known(args) -> None:
-    from lens.data import facts, manifest
-    from lens.evaluate import phrasings
+    from lens.data import manifest
     from lens.model.loading import load
     from lens.results.csv_text import as_csv
     from lens.results.provenance import comments
     from lens.results.whole import write_text
 
-    lm, file = load(args.name), phrasings.file_of(args.name)
-    rows = phrasings.table(lm, [f for f in facts() if f.role in ("target", "control") and f.source in args.source])
-    write_text(file, as_csv(rows, *comments(lm.device, f"{lm.name} {lm.fingerprint}")))
+    lm = load(args.name)
+    file, rows, about = (_answered if args.records else _surprise)(lm, args.source)
+    command, _, machine = comments(lm.device, "")
+    write_text(file, as_csv(rows, command, *about, machine))
     manifest.written(file)
-    print(f"{file}: {len(rows)} facts.")
+    print(f"{file}: {len(rows)} {'records' if args.records else 'facts'}.")
+
+
+def _surprise(lm, sources):
+    """File, rows and lines about the facts of these sources."""
+    from lens.data import facts
+    from lens.evaluate import phrasings
+
+    some = [f for f in facts() if f.role in ("target", "control") and f.source in sources]
+    return phrasings.file_of(lm.name), phrasings.table(lm, some), (f"{lm.name} {lm.fingerprint}",)
+
+
+def _answered(lm, _sources):
+    """File, rows and lines about all records."""
+    from lens.data import records
+    from lens.evaluate import answered
+
+    return answered.file_of(lm.name), answered.table(lm, records()), answered.about(lm)

@@ -8,15 +8,15 @@ mask can only remove what is there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from math import exp
 
 from lens import data
 from lens.data import Fact, Knowledge, Prompt, paths
 from lens.data.text import english
+from lens.evaluate.answered import first_right, ways
 from lens.evaluate.phrasings import surprise
-from lens.evaluate.scoring import score
 from lens.given import door
 from lens.model import LanguageModel
 
@@ -121,36 +121,18 @@ def records_for(
     stay: list[dict] = []
     for start in range(0, len(given), ASKED):
         if most is None or len(stay) < most:
-            stay += _answered(lm, given[start : start + ASKED])
+            some = given[start : start + ASKED]
+            stay += [_asked(record, j) for record, j in zip(some, first_right(lm, some)) if j is not None]
     return stay[:most]
 
 
-def _answered(lm: LanguageModel, given: Sequence[Mapping]) -> list[dict]:
-    ways = [_ways(record) for record in given]
-    asked = [(i, j) for i, some in enumerate(ways) for j in range(len(some))]
-    truth = [given[i]["requested_rewrite"]["target_true"]["str"] for i, _ in asked]
-    right = score(lm, [ways[i][j] for i, j in asked], truth).correct.tolist()
-    first: dict[int, int] = {}
-    for (i, j), said in zip(asked, right):
-        if said:
-            first.setdefault(i, j)
-    return [_asked(given[i], ways[i], j) for i, j in first.items()]
-
-
-def _ways(record: Mapping) -> list[str]:
-    """The rewrite prompt, and the paraphrases that name the subject as it stands there, so that it can be cut out."""
-    rewrite = record["requested_rewrite"]
-    others = [p for p in record["paraphrase_prompts"] if p.count(rewrite["subject"]) == 1]
-    return [rewrite["prompt"].format(rewrite["subject"]), *others]
-
-
-def _asked(record: Mapping, ways: Sequence[str], j: int) -> dict:
+def _asked(record: Mapping, j: int) -> dict:
     """The record with its way ``j`` as the rewrite prompt."""
-    rewrite = record["requested_rewrite"]
+    rewrite, worded = record["requested_rewrite"], ways(record)
     if j == 0:
         return dict(record)
-    swapped = [ways[0] if p == ways[j] else p for p in record["paraphrase_prompts"]]
-    prompt = ways[j].replace("{", "{{").replace("}", "}}").replace(rewrite["subject"], "{}")
+    swapped = [worded[0] if p == worded[j] else p for p in record["paraphrase_prompts"]]
+    prompt = worded[j].replace("{", "{{").replace("}", "}}").replace(rewrite["subject"], "{}")
     return {**record, "requested_rewrite": {**rewrite, "prompt": prompt}, "paraphrase_prompts": swapped}
 
 

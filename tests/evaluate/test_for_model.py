@@ -9,7 +9,7 @@ import pytest
 
 import lens
 from lens.data import facts, knowledge, prompts, records
-from lens.evaluate import knowledge_for, known, phrasings, records_for, score
+from lens.evaluate import answered, knowledge_for, known, phrasings, records_for, score
 from lens.results.csv_text import as_csv
 
 
@@ -27,7 +27,7 @@ def test_a_fetched_model_is_asked_without_being_told_to(stranger, monkeypatch):
     monkeypatch.setattr("lens.data.paths.FETCHED", ("stranger",))
     three = records("test")[:3]
     monkeypatch.setattr("lens.data.records", lambda split: three)
-    for asks in ("for_model", "phrasings"):
+    for asks in ("answered", "phrasings"):
         monkeypatch.setattr(f"lens.evaluate.{asks}.score", lambda *_: pytest.fail("asked"))
     for ask in (records_for, knowledge_for):
         with pytest.raises(pytest.fail.Exception, match="asked"):
@@ -60,6 +60,29 @@ def test_what_a_table_holds_of_these_weights_is_not_asked_again(stranger, monkey
         exact = score(stranger, [p.text for p in some], [p.target for p in some]).nll.tolist()
         assert phrasings.surprise(stranger, some) == pytest.approx(exact, abs=1e-5) and asked.pop() == left
     phrasings._table.cache_clear()
+
+
+def test_which_records_are_answered_is_asked_once_for_the_same_weights_and_records(stranger, monkeypatch, tmp_path):
+    given = records("validation")[:4]
+    wrong = {**given[1], "requested_rewrite": given[1]["requested_rewrite"] | {"target_true": {"str": "Zanzibar"}}}
+    three, digest = [given[0], wrong, given[2]], answered._records()
+    rows = answered.table(stranger, three)
+    assert [row["way"] for row in rows] == [0, "", 0]
+    monkeypatch.setattr(answered.paths, "root", lambda: tmp_path)
+    monkeypatch.setattr(answered.paths, "FETCHED", (stranger.name,))
+    monkeypatch.setattr(answered, "_records", lambda: digest)
+    (tmp_path / "known").mkdir()
+    asked, ask = [], answered._ask
+    monkeypatch.setattr(answered, "_ask", lambda lm, some: asked.append(len(some)) or ask(lm, some))
+    for about, left in (
+        (answered.about(stranger), 1),
+        ((f"{stranger.name} of other weights", f"records {digest}"), 4),
+        ((f"{stranger.name} {stranger.fingerprint}", "records of another world"), 4),
+    ):
+        answered._table.cache_clear()
+        answered.file_of(stranger.name).write_text(as_csv(rows, "by hand", *about), encoding="utf-8")
+        assert answered.first_right(stranger, [*three, given[3]]) == [0, None, 0, 0] and asked.pop() == left
+    answered._table.cache_clear()
 
 
 def test_any_other_model_trains_on_some_of_its_best_phrasings_and_never_sees_others(stranger, refuses):
