@@ -7,7 +7,7 @@ environment, in the folder `book/`, beside another one; a chapter that takes tim
 one step, so an interruption keeps all finished chapters.
 
 An edition on another model has the same chapters with its name in the cell tagged `parameters`, and copies of its own.
-Of a model in EDITIONS only the chapters named there run on it; the others are those of the book, and say so.
+A chapter in STAY is that of the book in every edition, and says so.
 """
 import asyncio
 import hashlib
@@ -32,12 +32,7 @@ ROOT = BOOK.parent
 BUILD = BOOK / "_build"
 KERNEL_LOGS = BUILD / "kernels"
 MINI = "mini"  # the model of the book itself; every other makes an edition
-EDITIONS = {
-    "smollm2-135m": (
-        "logit_lens", "low_rank", "backward_lens", "imprint_and_shift", "where_an_edit_lands", "forward_shift",
-        "subnetworks", "anatomy", "is_it_real", "relearning", "kernels", "scaling_up",
-    )
-}
+STAY = ("backward_pass",)  # computed by the engine in the page, whose model is mini
 SECONDS_PER_CELL = 600
 TOGETHER = 2  # much of a chapter is one thread's work
 TAKES_TIMES = re.compile(r"perf_counter|process_time|\.seconds\b|\binterleaved\b")
@@ -215,12 +210,11 @@ async def run_all(wanted, model):
 
 def execute_all(chapters, force=False, model=MINI):
     """{chapter: (executed notebook, was it reused?)} for the chapters of the table of contents."""
-    if model in EDITIONS:
-        mine = [chapter for chapter in chapters if chapter in EDITIONS[model]]
-        rest = [chapter for chapter in chapters if chapter not in mine]
-        found = execute_some(mine, force, model) | execute_some(rest, force)
-        return {chapter: found[chapter] for chapter in chapters}
-    return execute_some(chapters, force, model)
+    if model == MINI:
+        return execute_some(chapters, force)
+    found = execute_some([chapter for chapter in chapters if chapter not in STAY], force, model)
+    found |= execute_some([chapter for chapter in chapters if chapter in STAY], force)
+    return {chapter: found[chapter] for chapter in chapters}
 
 
 def execute_some(chapters, force=False, model=MINI):
