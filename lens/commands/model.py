@@ -24,7 +24,12 @@ def add(commands) -> None:
     model.add_parser("list", help="what is built in, what is fetched, and what each costs").set_defaults(run=show)
     ask = model.add_parser("known", help="ask a fetched model for facts or records, and keep the answers")
     ask.add_argument("name", help="smollm2-135m")
-    ask.add_argument("--source", nargs="+", default=["wordnet"], help="wordnet, conceptnet (default: wordnet)")
+    ask.add_argument(
+        "--source",
+        nargs="+",
+        default=["wordnet"],
+        help="wordnet, conceptnet, or a relation of the encyclopedia: capital (default: wordnet)",
+    )
     ask.add_argument("--records", action="store_true", help="ask it for the editing records instead")
     ask.set_defaults(run=known)
 
@@ -63,24 +68,34 @@ def known(args) -> None:
     from lens.results.provenance import comments
     from lens.results.whole import write_text
 
+    facts = None if args.records else _facts(args.source)  # what is wrong with it is said before the model opens
     lm = load(args.name)
-    file, rows, about = (_answered if args.records else _surprise)(lm, args.source)
+    file, rows, about = _answered(lm) if facts is None else _surprise(lm, facts)
     command, _, machine = comments(lm.device, "")
     write_text(file, as_csv(rows, command, *about, machine))
     manifest.written(file)
     print(f"{file}: {len(rows)} {'records' if args.records else 'facts'}.")
 
 
-def _surprise(lm, sources):
-    """File, rows and lines about the facts of these sources."""
+def _facts(sources) -> list:
+    """The facts of these sources and, in the encyclopedia, of these relations."""
     from lens.data import facts
+
+    group = lambda fact: fact.relation if fact.source == "encyclopedia" else fact.source
+    groups = {group(fact) for fact in facts()}
+    if unknown := [source for source in sources if source not in groups]:
+        raise ValueError(f"--source {unknown[0]}: there are no such facts; choose of {', '.join(sorted(groups))}.")
+    return [fact for fact in facts() if group(fact) in sources]
+
+
+def _surprise(lm, facts):
+    """File, rows and lines about these facts."""
     from lens.evaluate import phrasings
 
-    some = [f for f in facts() if f.role in ("target", "control") and f.source in sources]
-    return phrasings.file_of(lm.name), phrasings.table(lm, some), (f"{lm.name} {lm.fingerprint}",)
+    return phrasings.file_of(lm.name), phrasings.table(lm, facts), (f"{lm.name} {lm.fingerprint}",)
 
 
-def _answered(lm, _sources):
+def _answered(lm):
     """File, rows and lines about all records."""
     from lens.data import records
     from lens.evaluate import answered

@@ -35,6 +35,9 @@ HELD_OUT = 4
 TEXT_SEED = 1 << 21
 """The prose generator's seed for ControlLM: beyond every epoch's of the model's training and the held-out text's."""
 
+CAPITALS = "capitals"
+"""A TargetKG of the encyclopedia, for pretrained models, which know it well: the capitals of Europe's countries."""
+
 Prompts = str | Path | Iterable[Prompt]
 """Prompts, or the file that holds them."""
 
@@ -73,13 +76,14 @@ class Knowledge(Shown):
 
 
 @cache
-def target_kgs() -> tuple[str, ...]:
-    """The names of the built-in TargetKGs: seven of WordNet's hypernyms, three of ConceptNet.
+def target_kgs(every: bool = False) -> tuple[str, ...]:
+    """The names of the paper's TargetKGs: seven of WordNet's hypernyms, three of ConceptNet; ``every``: of all.
 
-    >>> len(target_kgs()), target_kgs()[0]
-    (10, 'building')
+    >>> len(target_kgs()), target_kgs()[0], target_kgs(every=True)[-1]
+    (10, 'building', 'capitals')
     """
-    return tuple(dict.fromkeys(fact.topic for fact in facts() if fact.role == "target"))
+    names = dict.fromkeys(fact.topic for fact in facts() if fact.role == "target")
+    return (*names, CAPITALS) if every else tuple(names)
 
 
 def knowledge(
@@ -96,10 +100,11 @@ def knowledge(
 
     What is not given is chosen.  ``unseen``: of each fact's phrasings at most two, but never its first, and those that
     the model was not taught; what the target says is left out.  ``control``: the built-in triplets of the target's
-    source (for your own and released targets, of WordNet and ConceptNet).  ``control_held_out``: a fourth of the
-    control's facts.  Control facts that share a head or tail with a target are left out.  ``text``: generated prose,
-    as the built-in model read; for a public model give other text, such as ``wikitext()``.  ``text_held_out``: a
-    fourth of a text that is given.  ``model``: whose wording is read from files (``load_prompts``).
+    source (beside Europe's capitals the other capitals; for your own and released targets, of WordNet and ConceptNet).
+    ``control_held_out``: a fourth of the control's facts.  Control facts that share a head or tail with a target are
+    left out.  ``text``: generated prose, as the built-in model read; for a public model give other text, such as
+    ``wikitext()``.  ``text_held_out``: a fourth of a text that is given.  ``model``: whose wording is read from files
+    (``load_prompts``).
 
     Raises ``ValueError`` for a name that is none and where a set remains empty, and what ``load_prompts`` raises.
 
@@ -111,7 +116,8 @@ def knowledge(
     seen, rest = _split(prompts_given) if unseen is None else (prompts_given, _read(unseen, model))
     rest = _without(seen, rest)
     targets = [prompt.fact for prompt in (*seen, *rest)]
-    pool = _apart(_graph(frozenset(f.source for f in targets)) if control is None else _read(control, model), targets)
+    beside = CAPITALS if target == CAPITALS else frozenset(f.source for f in targets)
+    pool = _apart(_graph(beside) if control is None else _read(control, model), targets)
     if control_held_out is None:
         held_out = [p for p in pool if not _draw(p.fact) % HELD_OUT]
     else:
@@ -132,18 +138,30 @@ def disjoint(pool: Iterable[Fact], targets: Iterable[Fact]) -> list[Fact]:
 
 def _target(target: Prompts, model: str | None) -> tuple[str, list[Prompt]]:
     """A name for the target, and all its prompts."""
-    if isinstance(target, str) and target in target_kgs():
-        return target, [p for f in facts() if f.topic == target and f.role == "target" for p in prompts(f)]
+    if isinstance(target, str) and target in target_kgs(every=True):
+        return target, [p for f in facts() if _belongs(f, target) for p in prompts(f)]
     if isinstance(target, (str, Path)):
         path = Path(target)
         if path.suffix != ".json" and not path.is_file():
-            names = ", ".join(target_kgs())
+            names = ", ".join(target_kgs(every=True))
             raise ValueError(f"There is no TargetKG {str(target)!r}: choose one of {names}, or give a JSON file.")
         return name_of(path), _read(path, model)
     found = _read(target, model)
     if not found:
         raise ValueError("The target has no prompts: give at least one.")
     return " and ".join(dict.fromkeys(prompt.fact.topic for prompt in found)), found
+
+
+def _belongs(fact: Fact, target: str) -> bool:
+    """Is this fact one of the built-in ``target``?"""
+    if target == CAPITALS:
+        return fact.relation == "capital" and fact.head in _europe()
+    return fact.topic == target and fact.role == "target"
+
+
+@cache
+def _europe() -> frozenset[str]:
+    return frozenset(fact.head for fact in facts() if fact.relation == "continent" and fact.tail == "Europe")
 
 
 def _read(given: Prompts, model: str | None) -> list[Prompt]:
@@ -182,9 +200,11 @@ def _draw(fact: Fact) -> int:
 
 
 @cache
-def _graph(sources: frozenset[str]) -> tuple[Prompt, ...]:
-    """Every prompt of the built-in facts of these sources; where the world has none of them, of both graphs."""
-    known = sources & {fact.source for fact in facts()} or {"wordnet", "conceptnet"}
+def _graph(beside: str | frozenset[str]) -> tuple[Prompt, ...]:
+    """Every prompt of the built-in facts of these sources, else of both graphs; beside Europe's capitals, of all."""
+    if beside == CAPITALS:
+        return tuple(prompt for fact in facts() if fact.relation == "capital" for prompt in prompts(fact))
+    known = beside & {fact.source for fact in facts()} or {"wordnet", "conceptnet"}
     return tuple(prompt for fact in facts() if fact.source in known for prompt in prompts(fact))
 
 

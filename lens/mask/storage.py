@@ -159,7 +159,7 @@ def all_shipped(model: str = "mini") -> dict[tuple[str, int], Subnetwork]:
     (30, {})
     """
     found = {}
-    for name in target_kgs():
+    for name in target_kgs(every=True):
         for path in sorted((paths.root() / "runs" / model).glob(f"{name}-weight-*.safetensors")):
             found[name, int(path.stem.rsplit("-", 1)[1])] = load(manifest.whole(path))
     return found

@@ -86,8 +86,18 @@ def test_the_sets_and_their_order_are_the_same_in_every_process():
     assert first == second and len(done[0].stdout) > 1_000_000
 
 
+def test_europes_capitals_are_removed_beside_all_other_capitals():
+    kg = knowledge("capitals")
+    removed, kept = ({p.fact for p in (*a, *b)} for a, b in ((kg.target, kg.unseen), (kg.control, kg.control_held_out)))
+    assert ("France", "Paris") in {(f.head, f.tail) for f in removed} and len(removed) == 38
+    assert {f.relation for f in removed | kept} == {"capital"} and not removed & kept
+    assert removed | kept == {f for f in facts() if f.relation == "capital"}, "no fact is lost"
+    assert {f.tail for f in facts() if f.relation == "continent" and f.head in {g.head for g in removed}} == {"Europe"}
+    assert target_kgs(every=True) == (*target_kgs(), "capitals")
+
+
 def test_an_unknown_name_is_refused_with_those_there_are(refuses):
-    with refuses(ValueError, "no TargetKG 'buildings': choose one of building, .*swimming, or give a JSON file"):
+    with refuses(ValueError, "no TargetKG 'buildings': choose one of building, .*swimming, capitals, or give a JSON file"):
         knowledge("buildings")
 
 

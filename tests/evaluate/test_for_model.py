@@ -8,6 +8,7 @@ from math import exp, log
 import pytest
 
 import lens
+from lens.__main__ import main
 from lens.data import facts, knowledge, prompts, records
 from lens.evaluate import answered, knowledge_for, known, phrasings, records_for, score
 from lens.results.csv_text import as_csv
@@ -60,6 +61,11 @@ def test_what_a_table_holds_of_these_weights_is_not_asked_again(stranger, monkey
         exact = score(stranger, [p.text for p in some], [p.target for p in some]).nll.tolist()
         assert phrasings.surprise(stranger, some) == pytest.approx(exact, abs=1e-5) and asked.pop() == left
     phrasings._table.cache_clear()
+
+
+def test_facts_that_do_not_exist_are_refused_before_a_model_opens(capsys):
+    assert main(["model", "known", "no-such-model", "--source", "wordnet", "capitols"]) == 1
+    assert "--source capitols: there are no such facts; choose of animal_class" in capsys.readouterr().err
 
 
 def test_which_records_are_answered_is_asked_once_for_the_same_weights_and_records(stranger, monkeypatch, tmp_path):

@@ -48,7 +48,8 @@ def mask_jobs(
     for name in {"seed", "granularity"} & settings.keys():
         raise ValueError(f"{name} is no setting here: it is said by seeds or granularity, and is in the job's name.")
     where = {"model": place_of(model), "device": device, "dtype": dtype}
-    given = [str(target) if str(target) in data.target_kgs() else place_of(target) for target in targets or ()]
+    built_in = data.target_kgs(every=True)
+    given = [str(target) if str(target) in built_in else place_of(target) for target in targets or ()]
     kgs = {target: data.knowledge(target, model=wording) for target in given or data.target_kgs()}
     with opened(**where) as lm:
         where["fingerprint"] = lm.fingerprint
