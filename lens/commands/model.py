@@ -81,11 +81,11 @@ def _facts(sources) -> list:
     """The facts of these sources and, in the encyclopedia, of these relations."""
     from lens.data import facts
 
-    group = lambda fact: fact.relation if fact.source == "encyclopedia" else fact.source
-    groups = {group(fact) for fact in facts()}
-    if unknown := [source for source in sources if source not in groups]:
-        raise ValueError(f"--source {unknown[0]}: there are no such facts; choose of {', '.join(sorted(groups))}.")
-    return [fact for fact in facts() if group(fact) in sources]
+    groups = [(fact, fact.relation if fact.source == "encyclopedia" else fact.source) for fact in facts()]
+    there = {group for _, group in groups}
+    if unknown := [source for source in sources if source not in there]:
+        raise ValueError(f"--source {unknown[0]}: there are no such facts; choose of {', '.join(sorted(there))}.")
+    return [fact for fact, group in groups if group in sources]
 
 
 def _surprise(lm, facts):
