@@ -83,9 +83,9 @@ class MaskExplorer(Explorer):
 
 
 def _facts(group: str, kgs: Mapping[str, Knowledge]) -> Knowledge:
-    if group not in kgs and group not in target_kgs():
+    if group not in kgs and group not in target_kgs(every=True):
         raise ValueError(
             f"The facts of {group!r} are not known: give kgs={{{group!r}: lens.data.knowledge(…)}}, "
-            f"or name the subnetwork by a built-in TargetKG ({', '.join(target_kgs())})."
+            f"or name the subnetwork by a built-in TargetKG ({', '.join(target_kgs(every=True))})."
         )
     return kgs[group] if group in kgs else knowledge(group)
