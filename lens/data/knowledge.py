@@ -116,8 +116,7 @@ def knowledge(
     seen, rest = _split(prompts_given) if unseen is None else (prompts_given, _read(unseen, model))
     rest = _without(seen, rest)
     targets = [prompt.fact for prompt in (*seen, *rest)]
-    beside = CAPITALS if target == CAPITALS else frozenset(f.source for f in targets)
-    pool = _apart(_graph(beside) if control is None else _read(control, model), targets)
+    pool = _apart(_beside(target, targets) if control is None else _read(control, model), targets)
     if control_held_out is None:
         held_out = [p for p in pool if not _draw(p.fact) % HELD_OUT]
     else:
@@ -199,12 +198,17 @@ def _draw(fact: Fact) -> int:
     return int.from_bytes(sha256(f"{fact.relation}|{fact.head}|{fact.tail}".encode()).digest()[:4], "big")
 
 
+def _beside(target: Prompts, targets: Iterable[Fact]) -> Iterable[Prompt]:
+    """The built-in prompts among which controls are chosen: of all capitals, or of the target's sources."""
+    if target == CAPITALS:
+        return [prompt for fact in facts() if fact.relation == "capital" for prompt in prompts(fact)]
+    return _graph(frozenset(fact.source for fact in targets))
+
+
 @cache
-def _graph(beside: str | frozenset[str]) -> tuple[Prompt, ...]:
-    """Every prompt of the built-in facts of these sources, else of both graphs; beside Europe's capitals, of all."""
-    if beside == CAPITALS:
-        return tuple(prompt for fact in facts() if fact.relation == "capital" for prompt in prompts(fact))
-    known = beside & {fact.source for fact in facts()} or {"wordnet", "conceptnet"}
+def _graph(sources: frozenset[str]) -> tuple[Prompt, ...]:
+    """Every prompt of the built-in facts of these sources; where the world has none of them, of both graphs."""
+    known = sources & {fact.source for fact in facts()} or {"wordnet", "conceptnet"}
     return tuple(prompt for fact in facts() if fact.source in known for prompt in prompts(fact))
 
 
