@@ -44,7 +44,7 @@ def test_neurons_take_a_bit_a_row(made, tmp_path):
 
 def test_all_that_ships_is_what_lies_in_the_folder_by_topic_and_seed(made, tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "root", lambda: tmp_path)
-    monkeypatch.setattr("lens.mask.storage.target_kgs", lambda: ("sun", "building"))
+    monkeypatch.setattr("lens.mask.storage.target_kgs", lambda every: ("sun", "building"))
     for name in ("building-weight-2", "building-weight-0", "sun-weight-1", "sun-neuron-0", "another-weight-0"):
         save(made, tmp_path / "runs" / "a model" / f"{name}.safetensors")
     manifest.write()
