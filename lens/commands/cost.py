@@ -20,7 +20,7 @@ def add(commands) -> None:
     cost.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the mask")
     cost.add_argument("--gpu", default="A100", help="T4, V100, A100, H100 or H200, for the time (default: A100)")
     cost.add_argument("--utilization", type=float, default=0.3, help="share of its peak that is assumed (default: 0.3)")
-    cost.add_argument("--papers", action="store_true", help="GPU-hours of every table of both papers instead")
+    cost.add_argument("--papers", action="store_true", help="GPU-hours of four tables of the two papers instead")
     cost.set_defaults(run=run)
 
 

@@ -1,4 +1,4 @@
-"""What would every table of the two papers cost?  GPU-hours, computed from shapes; each assumption stands in its row.
+"""What would four tables of the two papers cost?  GPU-hours, computed from shapes; each assumption stands in its row.
 
 Nothing here was measured.  Operations come from ``lens.cost.flops``; the hours assume a share of a GPU's peak and of
 its bandwidth (``Operations.hours``).  Loading, tokenizing and a process's start are left out, and so is MEND's own

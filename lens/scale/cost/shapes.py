@@ -57,6 +57,8 @@ KNOWN: dict[str, dict] = {
     "llama-2-70b": _llama(8192, 28672, 80, 64, 8, 32000),
     "llama-3-8b": _llama(4096, 14336, 32, 32, 8, 128256),
     "llama-3-70b": _llama(8192, 28672, 80, 64, 8, 128256),
+    # as published in its GGUF file
+    "smollm2-135m": _llama(576, 1536, 30, 9, 3, 49152) | {"tie_word_embeddings": True},
 }
 """Name → the arguments of its transformers configuration."""
 
