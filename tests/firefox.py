@@ -13,6 +13,8 @@ import subprocess
 import time
 from pathlib import Path
 
+import psutil
+
 PROGRAM = next(filter(None, map(shutil.which, ("firefox-esr", "firefox"))), None)
 CLOSED = 9
 PREFERENCES = {
@@ -38,10 +40,10 @@ class Firefox:
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self.number = 0
         self.socket = self._connect(profile / "MarionetteActivePort")
-        self.socket.settimeout(180)
+        self.socket.settimeout(360)
         self._message()  # its greeting
         self.version = self.command("WebDriver:NewSession")["capabilities"]["browserVersion"]
-        self.command("WebDriver:SetTimeouts", script=120_000, pageLoad=60_000)
+        self.command("WebDriver:SetTimeouts", script=300_000, pageLoad=120_000)
 
     def _connect(self, port: Path) -> socket.socket:
         until = time.monotonic() + 120
@@ -72,6 +74,11 @@ class Firefox:
             raise RuntimeError(f"{name}: {error['error']}: {error['message']}")
         return result
 
+    def processor_seconds(self) -> float:
+        """What all its processes have computed so far: a suite shares its cores."""
+        alive = [self.process.pid, *(child.pid for child in psutil.Process(self.process.pid).children(recursive=True))]
+        return sum(sum(psutil.Process(pid).cpu_times()[:2]) for pid in alive)
+
     def goto(self, address: str) -> None:
         self.command("WebDriver:Navigate", url=address)
 
@@ -84,7 +91,7 @@ class Firefox:
             raise RuntimeError(found["problem"])
         return found.get("value")
 
-    def find(self, xpath: str, seconds: float = 30) -> str:
+    def find(self, xpath: str, seconds: float = 120) -> str:
         """The first element that can be seen, as soon as there is one."""
         until = time.monotonic() + seconds
         while True:

@@ -77,6 +77,10 @@ def test_a_large_grid_is_cut_and_says_so():
     assert display.spread(range(100), 4) == [0, 33, 66, 99] and display.spread([1, 2]) == [1, 2]
 
 
+def test_a_share_that_is_no_number_is_no_shade():
+    assert "0%" in display.table("x", display.Grid(["", "y"], [["head", display.Shaded("nan", float("nan"))]]))
+
+
 def test_no_color_but_the_pages_own(shown):
     """Letters and shades are parts of ``currentColor``: what is readable around a table is readable in it."""
     for value in shown.values():

@@ -325,3 +325,14 @@ def test_the_doors_are_tried_with_at_least_300_malformed_inputs():
         tried += sum(len(MALFORMED.get(argument, [])) for argument in inspect.signature(function).parameters)
     print(f"{tried} malformed inputs at {len(DOORS)} functions and {len(COMMANDS)} command lines")
     assert tried >= 300
+
+
+def test_a_place_is_refused_by_its_folder_and_a_number_by_its_size(monkeypatch, tmp_path, refuses):
+    from lens.given import number, result_file
+
+    with refuses(ValueError, "cannot be a file's name here: there is no such user"):
+        result_file("out", "~nosuchuser_x/f")
+    with refuses(ValueError, "eta is 1000.*give a finite number"):
+        number("eta", 10**400)
+    monkeypatch.setattr(Path, "resolve", lambda self: Path("/devices_of_mine"))
+    assert result_file("out", tmp_path / "x.json") == tmp_path / "x.json"

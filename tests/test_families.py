@@ -99,6 +99,12 @@ def test_last_lens_layer_is_the_models_own_logits(tiny, error, kind, changes):
     assert error(seen.probabilities[-1].sum(-1), torch.ones(len(PROMPT))) <= 1e-5
 
 
+def test_a_norm_without_weights_is_refused(tiny, refuses):
+    lm = tiny("opt", layer_norm_elementwise_affine=False)
+    with refuses(ValueError, "A LayerNorm of this model has no weights"):
+        lens.load(lm.model, lm.tokenizer)
+
+
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_sites_are_wired_as_their_names_say(tiny, error, kind):
     """FF2 reads the activated FF1 (times the gate), and the first token's attention output is its own value."""

@@ -191,3 +191,13 @@ def test_half_precision_tokens_that_depend_but_for_their_rounding_are_dependent_
 def test_the_rank_of_many_tokens_is_not_0_where_the_gradient_is_not():
     x, delta = (t.bfloat16() for t in factors(2000, 4, 3))
     assert FactoredGradient(x, delta).rank() == 3
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_a_gradient_that_is_no_number_has_no_rank_and_says_so(refuses, bad):
+    x, delta = factors(3, 5, 4)
+    x[1, 2] = bad
+    g = FactoredGradient(x, delta)
+    with refuses(ValueError, "NaN or infinity, so it has no rank"):
+        g.rank()
+    assert "It holds NaN or infinity." in g._repr_html_()

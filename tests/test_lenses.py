@@ -189,13 +189,17 @@ def test_a_batch_is_read_end_to_end_as_its_prompts_are(tiny):
     assert torch.equal(seen.ids, torch.cat([p.ids for p in parts], dim=1))
 
 
-def test_each_row_of_a_batch_can_be_ranked_by_a_target_of_its_own(tiny):
+def test_each_row_of_a_batch_can_be_ranked_by_a_target_of_its_own(tiny, refuses):
     lm = tiny("gpt2")
     trace = lens.capture(lm, [PROMPT, [7, 8]], [[44], [51]])
     own = torch.tensor([t[0] for t, n in zip(trace.targets, trace.lengths) for _ in range(n)])
     seen = lens.backward_lens(lm, trace, "ff2", k=2, target=own)
     parts = [lens.backward_lens(lm, part, "ff2", k=2) for part in trace]
     assert torch.equal(seen.ranks, torch.cat([p.ranks for p in parts], dim=1))
+    same = lens.backward_lens(lm, trace, "ff2", k=2, target=own.numpy())
+    assert torch.equal(same.ranks, seen.ranks) and torch.equal(same.target, seen.target)
+    with refuses(ValueError, "Give one token, or one per vector"):
+        lens.backward_lens(lm, trace, "ff2", k=2, target=own[:2])
 
 
 def test_a_site_the_model_or_the_trace_lacks_is_refused(tiny, refuses):

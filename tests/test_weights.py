@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import random
+import sys
 import weakref
 
 import pytest
@@ -242,6 +243,42 @@ def test_the_current_fingerprint_sees_every_weight_that_a_change_touches(tiny):
     with Edit("one weight", (REQUEST,), (Change(1, "ff2", None, one),), {}, 0.0, lm):
         assert lm.fingerprint == name != lm.weights.current_fingerprint
     assert lm.weights.current_fingerprint == name
+
+
+def test_an_interrupt_at_any_line_of_a_block_s_beginning_and_end_leaves_the_model_whole(tiny):
+    """But at the first of ``__exit__``, before it can have begun anything: ``changed`` says so then."""
+    lm, trace, at, wrong = tiny("gpt2", torch.float32), sys.gettrace(), 0, []
+    before, ran = values(lm), [True]
+    while ran[-1]:
+        at, here = at + 1, []
+
+        def look(frame, event, _):
+            if not frame.f_code.co_filename.endswith(("model/weights.py", "edit/edit.py")):
+                return None
+            if event == "line":
+                here.append(frame.f_code.co_name)
+                if len(here) == at:
+                    sys.settrace(trace)
+                    raise KeyboardInterrupt
+            return look
+
+        e = an_edit(lm, 0 if at % 2 else 1)
+        lm.fingerprint
+        sys.settrace(look)
+        try:
+            with e:
+                pass
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(trace)
+            torch.set_grad_enabled(True)  # an interrupt may come before the end of no_grad
+        ran.append(len(here) == at)
+        if not same(lm, before) or lm.changed:
+            wrong.append(here[-1])
+            lm.weights.restore()
+            assert same(lm, before)
+    assert at > 100 and set(wrong) <= {"__exit__"} and len(wrong) <= 2
 
 
 @pytest.mark.parametrize("change", ["edit", "mask"])

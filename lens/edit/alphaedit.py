@@ -69,7 +69,8 @@ def alphaedit(
     default to this model's ``settings``; ``seed``, ``statistics`` and ``texts`` are MEMIT's.  Where the model says all
     targets already the edit is empty and its ``note`` says so.  Raises ``ValueError`` unless λ is positive, there is a
     layer, and each layer's C has an eigenvalue below the threshold; for both statistics and texts; and in a family with
-    a norm behind FF2 (Gemma 2 and 3, OLMo 2), where the stream does not receive R.  The model is not changed.
+    a norm behind FF2 (Gemma 2 and 3, OLMo 2, OPT-350M), where the stream does not receive R.  The model is not
+    changed.
 
     >>> import lens
     >>> lm = lens.load("mini")
@@ -95,7 +96,7 @@ def alphaedit(
         return inside(free[layer], k, old, chosen["lam"])
 
     changes, found, note = over_layers(lm, requests, chosen, before, solve)
-    chosen |= described(known[layers[0]], found) | {"seed": seed, "earlier": len(kept)}
+    chosen |= described(known[layers[0]], found) | {"seed": int(seed), "earlier": len(kept)}
     chosen["directions"] = [len(free[layer]) for layer in layers]
     return Edit("alphaedit", requests, changes, chosen, perf_counter() - start, lm, note)
 

@@ -31,7 +31,8 @@ def branches(
     """Inside the block, row b of every batch is computed as if ``edits[rows[b]]`` were applied.
 
     ``edits``: the changes of each edit, all of them ``thin``.  ``rows`` [B]: which edit each row carries; by default
-    every row carries ``edits[0]``.  The batch may be repeated from call to call but must keep B rows.
+    every row carries ``edits[0]``.  The batch may be repeated from call to call but must keep B rows: ``ValueError``
+    where it has others, or ``rows`` names an edit that there is not.
 
     >>> import lens
     >>> lm = lens.load("mini")
@@ -66,13 +67,16 @@ def branches(
 
 def _branch(xs: Tensor, deltas: Tensor, rows: Tensor | None):
     """A forward hook that adds (a xᵀ) δ: ``xs`` [edits, r, d_in], ``deltas`` [edits, r, d_out]."""
-    if rows is not None:
-        rows = rows.to(xs.device)
-        xs, deltas = xs[rows], deltas[rows]  # [B, r, ·]
+    which = slice(1) if rows is None else rows.to(xs.device)
+    xs, deltas = xs[which], deltas[which]  # [B, r, ·]
 
     def hook(_module, args, z):
         a = args[0].to(xs.dtype)  # [B, T, d_in], or [B·T, d_in] where a family flattens it
-        flat = a.reshape(len(xs), -1, a.shape[-1]) if rows is not None else a.reshape(1, -1, a.shape[-1])
+        if rows is not None and a.ndim == 3 and len(a) != len(rows):
+            raise ValueError(
+                f"The batch has {len(a)} rows, and rows gives the edits of {len(rows)}: give one for each."
+            )
+        flat = a.reshape(len(xs), -1, a.shape[-1])
         more = torch.baddbmm(z.to(xs.dtype).reshape(len(flat), -1, z.shape[-1]), flat @ xs.mT, deltas)
         return more.reshape(z.shape).to(z.dtype)
 

@@ -145,11 +145,22 @@ class Edit(Shown):
             self.lm.weights.undo(written)
 
     def __enter__(self) -> Edit:
-        self.apply()
-        self.lm.weights.of(self).open = True
-        return self
+        try:
+            self.apply()
+            self.lm.weights.of(self).open = True
+            return self
+        except KeyboardInterrupt:
+            self._leave()
+            raise
 
     def __exit__(self, *_) -> None:
+        try:
+            self._leave()
+        except KeyboardInterrupt:  # halfway: what is begun is ended, and then it counts
+            self._leave()
+            raise
+
+    def _leave(self) -> None:
         if written := self.lm.weights.of(self):
             self.lm.weights.close(written)
 
@@ -160,9 +171,9 @@ def write(lm: LanguageModel, changes: Sequence[Change], what: str, by: object | 
     with lm.weights.write(what, by) as written:
         for _, _, parameter in sites:
             lm.weights.claim(written, parameter)
-        if thin := [(weight, c.x, c.delta) for c, weight, _ in sites if c.x is not None]:
-            written.restore.append(update_(*zip(*thin), eta=1.0).undo)
         for change, weight, _ in sites:
+            written.restore.append(partial(weight.copy_, weight.clone()))
             if change.x is None:
-                written.restore.append(partial(weight.copy_, weight.clone()))
                 weight.add_(change.delta)
+            else:
+                update_([weight], [change.x], [change.delta], eta=1.0)

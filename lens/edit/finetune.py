@@ -23,6 +23,7 @@ from lens.model.upper import UpperLayers
 
 
 @door
+@torch.inference_mode(False)
 def finetune(
     lm: LanguageModel,
     request: Requests,

@@ -66,8 +66,8 @@ def memit(
     ``settings``.  ``seed`` is that of the contexts.  ``statistics``: what ``covariance`` gives for these layers, by
     default over ``texts``, and those by default the built-in text.  Where the model says all targets already the edit
     is empty and its ``note`` says so.  Raises ``ValueError`` unless λ is positive and there is a layer, for both
-    statistics and texts, and in a family with a norm behind FF2 (Gemma 2 and 3, OLMo 2), where the stream does not
-    receive R.  The model is not changed.
+    statistics and texts, and in a family with a norm behind FF2 (Gemma 2 and 3, OLMo 2, OPT-350M), where the stream
+    does not receive R.  The model is not changed.
 
     >>> import lens
     >>> lm = lens.load("mini")
@@ -87,7 +87,7 @@ def memit(
         return spread(known[layer], k, chosen["lam"])
 
     changes, found, note = over_layers(lm, requests, chosen, prefixes(lm, chosen["prefixes"], seed), solve)
-    chosen |= described(known[chosen["layers"][0]], found) | {"seed": seed}
+    chosen |= described(known[chosen["layers"][0]], found) | {"seed": int(seed)}
     return Edit("memit", requests, changes, chosen, perf_counter() - start, lm, note)
 
 

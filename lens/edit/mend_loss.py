@@ -91,7 +91,7 @@ def _edit_loss(lm: LanguageModel, edits: list[list[Change]], examples: Sequence[
             rows.append(Reading(i, [*prompt, *target[:-1]], len(prompt) - 1))
             labels += target
             shares += [1 / len(target)] * len(target)
-    logits = _logits(lm, _read(lm, edits, rows)[0])
+    logits = lm.head(_read(lm, edits, rows)[0])
     label = torch.tensor(labels).to(logits.device)
     share = torch.tensor(shares, dtype=torch.float64).to(logits) / len(rows)
     nll = cross_entropy(logits, label, reduction="none")
@@ -106,7 +106,7 @@ def _locality_loss(
     for i, example in enumerate(examples):
         rows += [Reading(i, ids, len(ids) - 1) for ids in map(lm.encode, example.locality)]
         rows += [Reading(i, lm.encode(text)[:prose], 0) for text in example.prose]
-    edited, original = (_logits(lm, h).log_softmax(1) for h in _read(lm, edits, rows, original=True))
+    edited, original = (lm.head(h).log_softmax(1) for h in _read(lm, edits, rows, original=True))
     kl = (original.exp() * (original - edited)).sum(1)
     read = [len(row.ids) - row.first for row in rows]
     share = torch.tensor([1 / n for n in read for _ in range(n)], dtype=torch.float64).to(kl) / len(rows)
@@ -136,7 +136,3 @@ def _read(lm: LanguageModel, edits: list[list[Change]], rows: list[Reading], ori
         for i, r in enumerate(part):
             found[r] = [run[i, rows[r].first : len(rows[r].ids)] for run in runs]
     return [torch.cat(places) for places in zip(*(found[r] for r in range(len(rows))))]
-
-
-def _logits(lm: LanguageModel, hidden: Tensor) -> Tensor:
-    return lm.head(hidden)

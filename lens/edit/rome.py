@@ -85,7 +85,7 @@ def rome(
         # FF2 is affine, so its mean output is k*W + b: the bias drops out of v* − k*W.
         deltas.append((found.plain + found.delta - found.mean)[None])
     note = None if xs else unmoved(requests[0], chosen)
-    chosen |= {"seed": seed, "count": known.count, "corpus": known.corpus, "losses": losses}
+    chosen |= {"seed": int(seed), "count": known.count, "corpus": known.corpus, "losses": losses}
     return Edit("rome", requests, changes(), chosen, perf_counter() - start, lm, note)
 
 

@@ -8,8 +8,11 @@ these it was.
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from functools import cache
 from pathlib import PurePosixPath
+
+import numpy as np
 
 from lens.data import paths
 from lens.given import door, read
@@ -41,9 +44,9 @@ def settings(lm: LanguageModel, editor: str, **given) -> dict:
     entries, depth = table[editor], len(lm.layers)
     name = PurePosixPath(lm.name.replace("\\", "/")).name
     if name in entries:
-        chosen = dict(entries[name])
+        chosen = deepcopy(entries[name])
     else:
-        chosen = dict(entries[REFERENCE])
+        chosen = deepcopy(entries[REFERENCE])
         for key in ("layer", "layers"):
             if key in chosen:
                 chosen[key] = _scaled(chosen[key], depth)
@@ -53,16 +56,15 @@ def settings(lm: LanguageModel, editor: str, **given) -> dict:
             known = ", ".join(k for k in chosen if k != "source")
             raise ValueError(f"The editor {editor!r} has no hyperparameter {key!r}: it has {known}.")
         if value is not None:
-            chosen[key] = value
-    for key in ("layer", "layers"):
-        if key in chosen:
-            several = isinstance(chosen[key], (list, tuple))
-            layers = list(chosen[key]) if several else [chosen[key]]
-            for layer in layers:
-                lm.check(layer, "ff2")
-            layers = [layer % depth for layer in layers]
-            chosen[key] = layers if several else layers[0]
-    return chosen
+            chosen[key] = value.item() if isinstance(value, np.generic) else value  # as JSON has it
+
+    def own(layer: int | list[int]) -> int | list[int]:
+        if isinstance(layer, (list, tuple)):
+            return [own(one) for one in layer]
+        lm.check(layer, "ff2")
+        return int(layer) % depth
+
+    return chosen | {key: own(chosen[key]) for key in ("layer", "layers") if key in chosen}
 
 
 def _scaled(layer: int | list[int], depth: int) -> int | list[int]:

@@ -203,7 +203,7 @@ def _checked(lm: LanguageModel, layers: Iterable[int]) -> list[int]:
     layers = list(layers)
     for layer in layers:
         lm.check(layer, "ff2")
-    return sorted({layer % len(lm.layers) for layer in layers})
+    return sorted({int(layer) % len(lm.layers) for layer in layers})
 
 
 def _read(lm: LanguageModel, texts: Iterable[str] | None, count: int) -> tuple[list[list[int]], str]:

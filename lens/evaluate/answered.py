@@ -23,7 +23,7 @@ def ways(record: Mapping) -> list[str]:
     """The rewrite prompt, and the paraphrases that name the subject as it stands there, so that it can be cut out."""
     rewrite = record["requested_rewrite"]
     others = [p for p in record["paraphrase_prompts"] if p.count(rewrite["subject"]) == 1]
-    return [rewrite["prompt"].format(rewrite["subject"]), *others]
+    return [rewrite["prompt"].replace("{}", rewrite["subject"]), *others]
 
 
 def first_right(lm: LanguageModel, given: Sequence[Mapping]) -> list[int | None]:

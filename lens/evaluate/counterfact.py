@@ -8,7 +8,8 @@ and evaluated alone, by the same code.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from unicodedata import normalize
@@ -66,9 +67,10 @@ def counterfact(
     batch (default: up to 64, as fit the memory that ``KEPT`` allows); it changes results by no more than rounding.
 
     ``out``: a file that rows are added to as they are made.  Run again with the same file, the records in it are
-    skipped; it is refused with ``ValueError`` where it was made with another model, editor, seed or other settings.
-    What goes wrong with one record (a subject that is not in its prompt, say) is its row's ``error``; memory running
-    out and Ctrl-C end the run.  The model's weights are afterwards what they were, bit for bit.
+    skipped; it is refused with ``ValueError`` where it was made with another model, editor, seed or other settings,
+    and so is a lambda, which has no name to be known by.  What goes wrong with one record (a subject that is not in
+    its prompt, say) is its row's ``error``; memory running out and Ctrl-C end the run.  The model's weights are
+    afterwards what they were, bit for bit.
 
     >>> import lens
     >>> lm = lens.load("mini")
@@ -82,6 +84,8 @@ def counterfact(
     Key(seed).check()
     records = check_records(records)
     name, chosen, make = resolve(lm, editor, settings)
+    if out is not None and name == "<lambda>":
+        raise ValueError("A run file knows its editor by name, and a lambda has none: give a function made with def.")
     texts = (tuple(texts) if texts is not None else sample(lm)) if perplexity else None
     header = {
         "format": FORMAT,
@@ -96,11 +100,11 @@ def counterfact(
         "device": str(lm.device),
         **provenance(lm.device),
     }
+    measure = _Measure(lm, make, Perplexity(lm, texts) if perplexity else None, entropy, seed)
     run = RunFile(out, header) if out is not None else None
     rows = dict(run.rows) if run else {}
     for record in records:
         _same_request(rows.get(record["case_id"]), record, out)
-    measure = _Measure(lm, make, Perplexity(lm, texts) if perplexity else None, entropy, seed)
     with tqdm(total=len(records), unit="record", desc=name, disable=not progress) as bar:
         for start in range(0, len(records), together):
             group = records[start : start + together]
@@ -132,22 +136,25 @@ class _Measure:
 
     def __call__(self, records: Sequence[Mapping]) -> list[Row]:
         rows: dict[int, Row] = {}
-        made: list[tuple[Case, Edit]] = []
+        group: list[tuple[Mapping, Case, Edit]] = []
         for record in records:
-            try:
+            with _noted(record, rows):
                 case = Case.of(self._lm, record)
-                made.append((case, self._make(case.request)))
-            except (MemoryError, torch.cuda.OutOfMemoryError):
+                edit = self._make(case.request)
+                if thin(self._lm, edit.changes):
+                    group.append((record, case, edit))
+                else:
+                    with edit:
+                        rows[case.case_id] = self._evaluate([case], [edit], False)[0]
+        try:
+            found = self._evaluate([case for _, case, _ in group], [edit for *_, edit in group], True) if group else ()
+            rows, group = rows | {row.case_id: row for row in found}, []
+        except Exception as error:
+            if _memory(error):
                 raise
-            except Exception as error:
-                rows[record["case_id"]] = Row(*_identity(record), error=sentence(error))
-        branching = [(case, edit) for case, edit in made if thin(self._lm, edit.changes)]
-        for row in self._evaluate([c for c, _ in branching], [e for _, e in branching], True) if branching else ():
-            rows[row.case_id] = row
-        for case, edit in made:
-            if case.case_id not in rows:
-                with edit:
-                    (rows[case.case_id],) = self._evaluate([case], [edit], False)
+        for record, case, edit in group:  # one of them spoiled it for all: each alone
+            with _noted(record, rows):
+                rows[case.case_id] = self._evaluate([case], [edit], True)[0]
         return [rows[record["case_id"]] for record in records]
 
     def _evaluate(self, cases: list[Case], edits: list[Edit], branching: bool) -> list[Row]:
@@ -187,6 +194,22 @@ class _Measure:
         if branching:
             return self._perplexity(edit.changes)
         return self._perplexity(lowest=min(c.layer % len(self._lm.layers) for c in edit.changes))
+
+
+@contextmanager
+def _noted(record: Mapping, rows: dict[int, Row]) -> Iterator[None]:
+    """What goes wrong inside the block is the ``error`` of the record's row, unless memory ran out."""
+    try:
+        yield
+    except Exception as error:
+        if _memory(error):
+            raise
+        rows[record["case_id"]] = Row(*_identity(record), error=sentence(error))
+
+
+def _memory(error: Exception) -> bool:
+    """Did memory run out?  torch's allocator on the CPU has no error of its own."""
+    return isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)) or "can't allocate memory" in str(error)
 
 
 def _identity(record: Mapping) -> tuple[int, str, str]:

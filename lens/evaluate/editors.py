@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, partial
 from hashlib import sha256
 
 import lens.edit
@@ -36,9 +36,9 @@ def resolve(
     What ``settings`` leaves open, the function takes as keywords (``earlier`` of an editor that ``remembers``).
 
     ``editor``: the name of a function in ``lens.edit`` that ``data/editors.json`` has settings for, ``"none"``, or a
-    function ``(lm, request, **settings) -> Edit``.  ``texts`` among the settings of ROME, MEMIT or AlphaEdit are
-    read once, at the first edit, and appear as their digest.  Raises ``ValueError`` for an editor or a setting
-    there is not.
+    function ``(lm, request, **settings) -> Edit``; a ``partial`` is the function in it, its keywords are settings.
+    ``texts`` among the settings of ROME, MEMIT or AlphaEdit are read once, at the first edit, and appear as their
+    digest.  Raises ``ValueError`` for an editor or a setting there is not.
 
     >>> import lens
     >>> resolve(lens.load("mini"), "shift", {"eta": 0.5})[1]["eta"]
@@ -46,8 +46,11 @@ def resolve(
     """
     given = dict(settings or {})
     if callable(editor):
-        name = getattr(editor, "__name__", type(editor).__name__)
-        return name, given, lambda request, **more: editor(lm, request, **given, **more)
+        named, shown = editor, given
+        while isinstance(named, partial):
+            named, shown = named.func, named.keywords | shown
+        name = getattr(named, "__name__", type(named).__name__)
+        return name, shown, lambda request, **more: editor(lm, request, **given, **more)
     if editor == NONE:
         if given:
             raise ValueError(f"The unedited model has no settings, and got {', '.join(given)}: leave them out.")
@@ -62,19 +65,10 @@ def resolve(
             raise ValueError(f"The editor {editor!r} has no setting {name!r}: it has {', '.join(known)}.")
     lens.given.read(given, texts=None)  # which may be one text
     tabled = lens.edit.settings(lm, editor, **{k: v for k, v in given.items() if k in defaults})
+    shown, taken = dict(given), dict
     if given.get("texts") is not None:
         texts, layers = given.pop("texts"), tabled.get("layers", tabled.get("layer"))
         texts = [texts] if isinstance(texts, str) else list(texts)
-
-        @cache
-        def statistics() -> dict[int, lens.edit.Statistics]:
-            return lens.edit.covariance(lm, layers, texts)
-
-        read = {"texts": sha256("\n".join(texts).encode("utf-8", "surrogatepass")).hexdigest()}
-        rest = {k: v for k, v in given.items() if k not in tabled}
-        return editor, tabled | rest | read, lambda r, **more: function(lm, r, statistics=statistics(), **given, **more)
-    return (
-        editor,
-        tabled | {k: v for k, v in given.items() if k not in tabled},
-        lambda r, **more: function(lm, r, **given, **more),
-    )
+        shown["texts"] = sha256("\n".join(texts).encode("utf-8", "surrogatepass")).hexdigest()
+        taken = cache(lambda: {"statistics": lens.edit.covariance(lm, layers, texts)})
+    return editor, shown | tabled, lambda r, **more: function(lm, r, **taken(), **given, **more)

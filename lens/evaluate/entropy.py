@@ -24,17 +24,8 @@ def ngram_entropy(texts: Sequence[str]) -> float | None:
     >>> ngram_entropy(["ha ha ha ha ha"]), ngram_entropy(["one two three four five six"])  # 0, 100·(⅔·log₂5 + 4/3·2)/2
     (0.0, 210.730936...)
     """
-    if not texts:
-        return None
-    return (
-        100
-        * sum((2 / 3 * _entropy(words, 2) + 4 / 3 * _entropy(words, 3)) / 2 for words in map(_words, texts))
-        / (len(texts))
-    )
-
-
-def _words(text: str) -> list[str]:
-    return WORD.findall(text)
+    each = [2 / 3 * _entropy(words, 2) + 4 / 3 * _entropy(words, 3) for words in map(WORD.findall, texts)]
+    return 50 * sum(each) / len(each) if each else None
 
 
 def _entropy(words: list[str], n: int) -> float:

@@ -132,7 +132,7 @@ def _asked(record: Mapping, j: int) -> dict:
     if j == 0:
         return dict(record)
     swapped = [worded[0] if p == worded[j] else p for p in record["paraphrase_prompts"]]
-    prompt = worded[j].replace("{", "{{").replace("}", "}}").replace(rewrite["subject"], "{}")
+    prompt = worded[j].replace(rewrite["subject"], "{}")
     return {**record, "requested_rewrite": {**rewrite, "prompt": prompt}, "paraphrase_prompts": swapped}
 
 

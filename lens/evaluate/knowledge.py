@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from lens.data import Knowledge
 from lens.evaluate.readings import Measures, Readings
-from lens.given import RULES, door
+from lens.given import RULES, door, whole
 from lens.mask.subnetwork import Subnetwork
 from lens.mask.variants import random_like
 from lens.model import LanguageModel
@@ -161,17 +161,20 @@ def _variants(subnetwork, random: int, alone: bool) -> dict[str, list[tuple[str,
 def sets_of(kg: Knowledge, sizes: Mapping[str, int] = SIZES) -> dict[str, list]:
     """The sets of ``kg`` that are measured, in ``SETS``' order, each of at most its size; "unseen" also in two parts.
 
-    Where all unseen phrasings are of one kind, they have no parts.  Raises ``ValueError`` for a size of no set.
+    Where all unseen phrasings are of one kind, they have no parts.  Raises ``ValueError`` for a size of no set and one
+    that is no whole number.
     """
     if wrong := [name for name in sizes if name not in SETS]:
         raise ValueError(f"There is no set {wrong[0]!r} in sizes: choose of {', '.join(SETS)}.")
+    for name, size in sizes.items():
+        whole(f"the size of {name}", size)
     taught, untaught = ([p for p in kg.unseen if p.held_out == part] for part in (False, True))
     parts = {"unseen_taught": taught, "unseen_untaught": untaught} if taught and untaught else {}
     found = {}
     for name in SETS:
-        whole = list(parts.get(name, getattr(kg, name, ())))
-        size = sizes.get(name, len(whole))
-        found[name] = whole if size >= len(whole) else Random(0).sample(whole, size)
+        every = list(parts.get(name, getattr(kg, name, ())))
+        size = sizes.get(name, len(every))
+        found[name] = every if size >= len(every) else Random(0).sample(every, size)
     return found
 
 

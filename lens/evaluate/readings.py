@@ -85,7 +85,7 @@ class Readings:
 
         order = sorted(range(len(runs)), key=lambda i: len(runs[i][0]))
         self._batches: list[tuple[UpperLayers, Tensor, Tensor, Tensor]] = []
-        original, owner, first = [], [], []
+        original, owner = [], []
         for chunk in chunks(order, lambda i: len(runs[i][0]), TOKENS):
             where = [
                 (r, len(ids) - len(due) + j, token)

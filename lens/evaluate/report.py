@@ -30,7 +30,7 @@ NUMBERS = (*SHARES, "entropy", "perplexity", "seconds")
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over ``count`` records and its 95 % interval, ``low`` to ``high`` (None for a single record)."""
+    """A mean over ``count`` records and its 95 % interval, ``low`` to ``high`` (None for one value, not 0 or 1)."""
 
     mean: float
     low: float | None

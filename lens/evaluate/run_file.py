@@ -60,7 +60,6 @@ class RunFile:
 
     def __init__(self, path: str | Path, header: dict):
         self._path = Path(path)
-        self.rows: dict[int, Row] = {}
         if not self._path.exists() or (self._path.is_file() and not self._path.stat().st_size):
             write_text(self._path, json.dumps(header, ensure_ascii=False) + "\n")
         found, rows, whole = read(self._path)
@@ -74,7 +73,7 @@ class RunFile:
                 )
         if whole < self._path.stat().st_size:
             os.truncate(self._path, whole)
-        self.rows = {row.case_id: row for row in rows}
+        self.rows: dict[int, Row] = {row.case_id: row for row in rows}
 
     def append(self, rows: Sequence[Row]) -> None:
         """Add some rows in one write, and return when they are on the disk."""

@@ -64,8 +64,12 @@ def score(
     for name, given in (("prompts", prompts), ("targets", targets)):
         if isinstance(given, (str, bytes)) or not isinstance(given, Sequence):
             raise refuse(name, given, "a list, such as [text]")
-    if len(prompts) != len(targets) or (rows is not None and len(rows) != len(prompts)):
+    if len(prompts) != len(targets):
         raise ValueError(f"Got {len(prompts)} prompts and {len(targets)} targets: give one target per prompt.")
+    if rows is not None and len(rows) != len(prompts):
+        raise ValueError(
+            f"Got {len(prompts)} prompts and {len(rows)} rows: give the number of an edit for each prompt."
+        )
     pairs = [(tuple(lm.encode(p)), tuple(lm.target_ids(t))) for p, t in zip(prompts, targets)]
     carried = [0] * len(pairs) if rows is None else list(rows)
     # One row per distinct (edit, tokens that run); a prompt too long with its target is refused by encode.
@@ -75,7 +79,7 @@ def score(
         places.setdefault((edit, prompt + target[:-1]), []).append(i)
     order = sorted(places, key=lambda key: len(key[1]))
 
-    nll = torch.zeros(len(pairs), device=lm.unembedding.device)
+    nll = torch.zeros(len(pairs), dtype=torch.float32, device=lm.unembedding.device)
     correct = torch.ones(len(pairs), dtype=torch.bool, device=lm.unembedding.device)
     for chunk in chunks(order, lambda key: len(key[1]), tokens, PADDING):
         # A row's pairs may cut it differently into prompt and target: each place is a position and a label of its own.
@@ -93,7 +97,7 @@ def score(
             logits = lm.head(hidden[row.to(hidden.device), position.to(hidden.device)]).float()  # [K, V]
         logits = logits.to(nll.device)
         at = logits.gather(1, label[:, None])[:, 0]
-        share = torch.tensor([1 / len(pairs[i][1]) for *_, i in where], device=nll.device)
+        share = torch.tensor([1 / len(pairs[i][1]) for *_, i in where]).to(nll)
         nll.index_add_(0, pair, (logits.logsumexp(1) - at) * share)
         wrong = torch.zeros_like(nll).index_add_(0, pair, (logits.argmax(1) != label).float())
         correct &= wrong == 0

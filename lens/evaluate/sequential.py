@@ -42,8 +42,8 @@ def sequential(
 
     Gives one dict per count: ``edits``; the six shares of ``lens.evaluate.prompts`` as means over all edits so far
     ("paraphrase_accuracy", …); the efficacy and paraphrase of the latest edit alone ("latest_paraphrase_accuracy", …);
-    ``perplexity`` of ``texts``.  The first, with ``edits`` 0, is the unedited model on all the records.  The arguments
-    are those of ``counterfact``.
+    ``perplexity`` of ``texts``.  The first, with ``edits`` 0, is the unedited model on all the records that are edited
+    later, the first ``max(at)``.  The arguments are those of ``counterfact``.
 
     The model is bit for bit as before at the end, also where an editor raises or Ctrl-C is pressed.  Raises
     ``ValueError`` where ``at`` counts more edits than there are records, and what the editor raises.

@@ -31,7 +31,11 @@ def whole(name: str, value: object, least: float = 0, most: float = MOST) -> obj
 
 def number(name: str, value: object, least: float = -inf, most: float = inf) -> object:
     """A finite number from ``least`` to ``most``."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not (isfinite(value) and least <= value <= most):
+    try:
+        fits = not isinstance(value, bool) and isinstance(value, Real) and isfinite(value) and least <= value <= most
+    except OverflowError:  # a whole number that no float holds
+        fits = False
+    if not fits:
         limit = "" if least == -inf else f", {least} or larger" if most == inf else f" from {least} to {most}"
         raise refuse(name, value, f"a finite number{limit}")
     return value
@@ -131,8 +135,9 @@ def path(name: str, value: object) -> object:
 
 def result_place(name: str, value: object) -> object:
     """Where a result can be written: a new or regular file or a folder, in a folder that is there or can be made."""
-    place = Path(path(name, value)).expanduser()
+    path(name, value)
     try:
+        place = Path(value).expanduser()
         if place.exists() and not place.is_file() and not place.is_dir():
             raise refuse(
                 name, str(value), "the name of a plain file; this is a device or a pipe, which is not replaced"
@@ -140,11 +145,12 @@ def result_place(name: str, value: object) -> object:
         folder = place if place.is_dir() else place.parent
         while not folder.exists():
             folder = folder.parent
-    except OSError as error:
-        raise ValueError(f"{name} is {str(value)!r}, which cannot be a file's name here: {error.strerror}.") from None
+    except (OSError, RuntimeError) as error:
+        why = getattr(error, "strerror", "there is no such user")
+        raise ValueError(f"{name} is {str(value)!r}, which cannot be a file's name here: {why}.") from None
     if not folder.is_dir():
         raise refuse(name, str(value), f"a place in a folder; {folder} is a file")
-    if not os.access(folder, os.W_OK | os.X_OK) or str(folder.resolve()).startswith(("/proc", "/sys", "/dev")):
+    if not os.access(folder, os.W_OK | os.X_OK) or folder.resolve().parts[1:2] in (("proc",), ("sys",), ("dev",)):
         raise refuse(name, str(value), f"a place where you may write; {folder} is none")
     return value
 

@@ -12,7 +12,7 @@ The loss of one prompt is ``ℓ = −log p(target | prompt)``, the mean over the
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -68,17 +68,9 @@ class Trace(Shown):
         i %= len(self)
         start = sum(self.lengths[:i])
         rows = slice(start, start + self.lengths[i])
-        return Trace(
-            self.ids[rows],
-            self.tokens[rows],
-            self.targets[i : i + 1],
-            self.lengths[i : i + 1],
-            self.loss[i : i + 1],
-            self.layers,
-            self.sites,
-            {key: {name: t[rows] for name, t in seen.items()} for key, seen in self._factors.items()},
-            self._depth,
-        )
+        one = {name: getattr(self, name)[i : i + 1] for name in ("targets", "lengths", "loss")}
+        seen = {key: {name: t[rows] for name, t in seen.items()} for key, seen in self._factors.items()}
+        return replace(self, ids=self.ids[rows], tokens=self.tokens[rows], _factors=seen, **one)
 
     def __iter__(self) -> Iterator[Trace]:
         return (self[i] for i in range(len(self)))

@@ -8,6 +8,7 @@ the factors in O(n (d_in + d_out)) memory, by ``lens.kernels.factors``; ``dense(
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isfinite
 
 import torch
 from torch import Tensor
@@ -34,11 +35,7 @@ class FactoredGradient(Shown):
     site: str | None = None
 
     def __post_init__(self):
-        if self.x.ndim != 2 or self.delta.ndim != 2 or len(self.x) != len(self.delta):
-            raise ValueError(
-                "A factored gradient needs x [n, d_in] and delta [n, d_out] over the same n tokens, and got "
-                f"{list(self.x.shape)} and {list(self.delta.shape)}."
-            )
+        factors.check_factors("x", self.x, "delta", self.delta)
 
     def __repr__(self) -> str:
         where = "" if self.site is None else f"layer {self.layer} {self.site}, "
@@ -51,6 +48,8 @@ class FactoredGradient(Shown):
         rows = [[str(i), cell] for i, (cell,) in enumerate(shaded([[value] for value in values], ".3g"))]
         note = (
             f"Rank {self.rank()}, length {float(self.norm()):.3g}; the first direction holds {share:.0%} of its square."
+            if isfinite(share)
+            else "It holds NaN or infinity."
         )
         return Grid(("", "singular value"), rows, note)
 
@@ -82,10 +81,14 @@ class FactoredGradient(Shown):
         token's query, a forward and a backward pass leave so much.  Half-precision factors are taken as the exact
         numbers that they are: tokens that depend on each other but for the rounding to 8 or 11 bits are independent;
         ``tol=n * torch.finfo(g.x.dtype).eps`` calls them dependent, and with them what is only small.
+
+        Raises ``ValueError`` where a factor holds NaN or infinity.
         """
         s = self.singular_values()
         if not len(s):
             return 0
+        if s[0].isnan():
+            raise ValueError("The gradient's x or delta holds NaN or infinity, so it has no rank: give finite numbers.")
         if tol is None:
             tol = len(s) * min(torch.finfo(dtype).eps for dtype in (self.x.dtype, torch.float32))
         return int((s > tol * s[0]).sum())

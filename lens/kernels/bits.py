@@ -17,7 +17,7 @@ CHUNK = 1 << 20
 """Bytes treated at a time."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Bits:
     """A set of weights, packed: ``bytes`` uint8 [⌈N/8⌉] for a mask of ``shape`` with N entries.
 

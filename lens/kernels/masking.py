@@ -70,7 +70,9 @@ def mask(
         base, sign = PARTS[part]
         m = soft + ((scores > 0).to(soft) - soft).detach() if hard else soft
         return (weight * (base + sign * m)).to(weight.dtype)
-    key.check()
+    if not isinstance(key, Key):
+        raise ValueError(f"The key is {key!r}: give a Key of seed, step and site, or None.")
+    key = key.check()
     if scores.shape != weight.shape:  # neurons: the mask of one column, spread over the row
         return weight * mask(torch.ones_like(scores), scores, key, tau=tau, part=part, hard=hard).to(weight.dtype)
     return _Mask.apply(weight, scores, key, float(tau), *PARTS[part], hard)

@@ -65,7 +65,7 @@ class AllMasks:
 
     def draw(self, key: Key, *, tau: float = 1.0, part: str = "remaining") -> list[Tensor]:
         """W ∘ (1 − m), or W ∘ m for ``part="subnetwork"``, of every matrix, m drawn under ``key``; no gradient."""
-        key.check()
+        key = key.check()
         every = range(len(self.weights))
         out = self._empty(self.weights[0].dtype, every)
         self._fill(out, "hard", None, key, tau, *PARTS[part], 0.0, every)
@@ -76,6 +76,7 @@ class AllMasks:
     ) -> None:
         """Add to the views' gradients what ``grads``, those of the matrices drawn under ``key``, say of the scores, and
         the slope of ``sparsity`` · Σ σ(l).  ``grads`` is empty then: each is let go as soon as it was read."""
+        key = key.check()
         for some in self._groups():
             own, grads[: len(some)] = grads[: len(some)], []
             found = self._empty(self.scores.dtype, some)

@@ -15,6 +15,7 @@ Uniform numbers are the odd multiples of 2⁻²⁴, u = (2k + 1)/2²⁴ with k t
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import NamedTuple
 
 import torch
@@ -32,13 +33,14 @@ class Key(NamedTuple):
     step: int = 0
     site: int = 0
 
-    def check(self) -> None:
-        """``ValueError`` where a part is no whole number of its width."""
+    def check(self) -> Key:
+        """The key in Python's own numbers; ``ValueError`` where a part is no whole number of its width."""
         for name, value, bits in zip(self._fields, self, (64, 32, 32)):
-            if not isinstance(value, int) or not 0 <= value < 1 << bits:
+            if isinstance(value, bool) or not isinstance(value, Integral) or not 0 <= value < 1 << bits:
                 raise ValueError(
                     f"The {name} of a noise key is {value!r}: give a whole number from 0 to 2**{bits} - 1."
                 )
+        return Key(*map(int, self))
 
 
 def philox(counter: tuple[Tensor | int, ...], key: tuple[int, int]) -> tuple[Tensor, ...]:
@@ -77,7 +79,7 @@ def uniform(shape: tuple[int, int], key: Key, device: torch.device | str = "cpu"
     >>> uniform((2, 3), Key(seed=1))[0, 0] == uniform((50, 70), Key(seed=1))[0, 0]
     tensor(True)
     """
-    key.check()
+    key = key.check()
     return odd(words(range(shape[0]), shape[1], key, device)) / 2.0**24
 
 

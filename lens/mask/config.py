@@ -16,11 +16,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from math import inf
-from numbers import Integral, Real
+from numbers import Real
 from pathlib import PurePosixPath
 
 from lens.data import paths
-from lens.given import door
+from lens.given import door, number, passes, whole, words
 from lens.model import LanguageModel
 
 LOSSES = ("suppress", "maintain_kg", "maintain_lm", "express")
@@ -34,7 +34,7 @@ class Config:
     ``granularity``: ``"weight"``, or ``"neuron"`` (one score for each input row of each matrix).  ``layers`` may count
     from the end; None is the upper half.  ``sites``: None is every site of a layer.  ``samples``: one mask a step,
     ``"shared"`` by the losses, or ``"independent"`` ones as in the paper.  ``position``: the place that predicts the
-    ``"tail"``, or the one ``"after"`` it, an ablation.  ``stop``: training ends at the first
+    ``"tail"``, or the one ``"after"`` it, an ablation without ``express``.  ``stop``: training ends at the first
     check at which the hard mask is at or below each number given (density, suppress, maintain_kg, maintain_lm).
     """
 
@@ -63,14 +63,16 @@ class Config:
     checkpointing: bool = False  # less memory for more time: layers are run again in the backward pass
 
     def __post_init__(self) -> None:
-        for name in ("layers", "sites", "sparsity"):  # as JSON gives them
-            value = getattr(self, name)
-            if isinstance(value, list):
-                object.__setattr__(self, name, tuple(value))
+        for field in fields(self):
+            object.__setattr__(self, field.name, _plain(getattr(self, field.name)))
         for names, fits, wanted in RULES:
             for name in names:
                 if not fits(getattr(self, name)):
                     raise ValueError(f"{name} is {getattr(self, name)!r}: give {wanted}.")
+        if self.express and self.position == "after":
+            raise ValueError(
+                f"position is 'after', where no tail is due, and express is {self.express}: give express 0, or 'tail'."
+            )
 
     def weight_of_sparsity(self, step: int) -> float:
         """λ at a step: its first value, then linearly to its last over the second half."""
@@ -82,34 +84,39 @@ class Config:
         return self.lr * min(1.0, (step + 1) / max(1.0, self.warmup * self.steps))
 
 
-def _number(value: object, least: float = 0) -> bool:
-    return isinstance(value, Real) and least <= value < inf
+def _plain(value: object) -> object:
+    """Python's own numbers for those of numpy, which JSON cannot write, and tuples for JSON's lists."""
+    if isinstance(value, (list, tuple)):
+        return tuple(map(_plain, value))
+    if isinstance(value, Mapping):
+        return {name: _plain(one) for name, one in value.items()}
+    return value.item() if isinstance(value, Real) and hasattr(value, "item") else value
 
 
-def _whole(value: object, least: int = 1, below: float = inf) -> bool:
-    return isinstance(value, Integral) and least <= value < below
+def _number(value: object) -> bool:
+    return passes(number, value, 0)
 
 
-def _several(value: object, kind: type) -> bool:
-    return value is None or (isinstance(value, tuple) and value != () and all(isinstance(v, kind) for v in value))
+def _several(value: object, rule: Callable, *limits) -> bool:
+    return value is None or (isinstance(value, tuple) and value != () and all(passes(rule, v, *limits) for v in value))
 
 
 RULES: tuple[tuple[tuple[str, ...], Callable[[object], bool], str], ...] = (
     (("granularity",), lambda v: v in ("weight", "neuron"), "'weight' or 'neuron'"),
     (("samples",), lambda v: v in ("shared", "independent"), "'shared' or 'independent'"),
     (("position",), lambda v: v in ("tail", "after"), "'tail' or 'after'"),
-    (("layers",), lambda v: _several(v, Integral), "a tuple of at least one layer's number, or None"),
-    (("sites",), lambda v: _several(v, str), "a tuple of at least one site's name, or None"),
+    (("layers",), lambda v: _several(v, whole, -inf), "a tuple of at least one layer's number, or None"),
+    (("sites",), lambda v: _several(v, words), "a tuple of at least one site's name, or None"),
     ((*LOSSES, "warmup"), _number, "a number, 0 or larger"),
     (("tau", "lr"), lambda v: _number(v) and v > 0, "a positive number"),
     (
         ("steps", "targets", "controls", "texts", "check"),
-        lambda v: _whole(v, 1, 10**9),
+        lambda v: passes(whole, v, 1, 10**9 - 1),
         "a whole number from 1 to 10**9 - 1",
     ),
-    (("tokens",), lambda v: _whole(v, 2), "a whole number, 2 or larger"),
+    (("tokens",), lambda v: passes(whole, v, 2), "a whole number, 2 or larger"),
     (("checkpointing",), lambda v: isinstance(v, bool), "True or False"),
-    (("seed",), lambda v: _whole(v, 0, 2**32), "a whole number from 0 to 2**32 - 1"),
+    (("seed",), lambda v: passes(whole, v, 0, 2**32 - 1), "a whole number from 0 to 2**32 - 1"),
     (("start",), lambda v: _number(v) and 0 < v < 1, "the probability σ(l) of a mask's ones, between 0 and 1"),
     (
         ("sparsity",),

@@ -57,7 +57,7 @@ def places(
     [(7, 'attn.c_attn', ('attn_q',)), (7, 'mlp.c_proj', ('ff2',))]
     """
     depth = len(lm.layers)
-    layers = range(depth // 2, depth) if layers is None else layers
+    layers = range(depth // 2, depth) if layers is None else list(layers)
     wanted = lm.sites if sites is None else tuple(sites)
     for layer in layers:
         for site in wanted:

@@ -74,9 +74,10 @@ class Scores:
         if self.neurons:
             return [self._kept(i, kept) for i, kept in enumerate(drawn)]
         if part == "subnetwork":  # sites that are not masked stay beside it
-            for place, weight, values in zip(self.places, drawn, self.values):
-                if not place.whole:
-                    weight.copy_(torch.where(values > -inf, weight, place.weight.detach()))
+            for place, weight in zip(self.places, drawn):
+                other = torch.ones(place.matrix.shape[1], dtype=torch.bool, device=weight.device)
+                other[torch.cat(place.columns).to(weight.device)] = False
+                place.upright(weight)[:, other] = place.matrix[:, other]
         return drawn
 
     def back_(
@@ -168,7 +169,7 @@ class Scores:
     def _summed(self, i: int, grad: Tensor) -> Tensor:
         """Σ G ∘ W over the weights of each neuron, [d_in, sites]: the gradient of ``_kept``'s factors."""
         place, values = self.places[i], self.values[i]
-        each = place.upright(grad * place.weight.detach()).to(values.dtype)
+        each = place.upright(grad.to(values.dtype) * place.weight.detach())
         return each.new_zeros(len(each), len(place.sites) + 1).index_add_(1, self._spread[i], each)[:, :-1]
 
     def _owner(self, place: Place) -> Tensor:

@@ -14,10 +14,12 @@ def check_sets(
     target: Sequence[Prompt], control_kg: Sequence[Prompt], control_lm: Sequence[str]
 ) -> tuple[list[Prompt], list[Prompt], list[str]]:
     """The sets as lists; ``ValueError`` in one sentence for the first thing that is wrong with them."""
+    sets = []
     for name, given in (("target", target), ("control_kg", control_kg), ("control_lm", control_lm)):
-        if isinstance(given, str) or not len(given):
+        sets.append(list(given))
+        if isinstance(given, str) or not sets[-1]:
             raise ValueError(f"The set {name} is {'one text' if isinstance(given, str) else 'empty'}: give a list.")
-    target, control_kg, control_lm = list(target), list(control_kg), list(control_lm)
+    target, control_kg, control_lm = sets
     facts = {_fact(p): p for p in target}
     texts = {_same(p.text) for p in target}
     for p in control_kg:

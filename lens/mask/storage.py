@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from math import prod
+from os.path import expanduser
 from pathlib import Path
 
 import torch
@@ -108,7 +109,7 @@ def load(path: str | Path, lm: LanguageModel | None = None, *, lazy: bool = Fals
     Raises ``OSError`` where the file is missing, damaged or no subnetwork, and ``ValueError`` where it was made for
     another model.
     """
-    path = Path(path)
+    path = Path(expanduser(path))  # of a user who is none, as it is given
     if not path.is_file():
         raise OSError(f"There is no subnetwork file {path}: check the path, or make one with lens.mask.save.")
     with damaged(path, "subnetwork", REMEDY):

@@ -108,7 +108,8 @@ def train(
         of_prompts(lm, control_kg, first),
         of_texts(lm, control_lm, first, config.tokens),
     )
-    orders = [Order(len(s), n, config.seed, i) for i, (s, n) in enumerate(zip(sets, _sizes(config)))]
+    sizes = config.targets, config.controls, config.texts
+    orders = [Order(len(s), n, config.seed, i) for i, (s, n) in enumerate(zip(sets, sizes))]
     looked_at = [s.rows(torch.arange(min(n, len(s)))) for s, n in zip(sets, SAMPLE)]
     scores = Scores(masked, config.granularity, config.start, config.seed, config.tau)
     if outside:
@@ -171,10 +172,6 @@ def head_dim(lm: LanguageModel) -> int:
     """How wide a head is."""
     c = lm.model.config
     return getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
-
-
-def _sizes(config: Config) -> tuple[int, int, int]:
-    return config.targets, config.controls, config.texts
 
 
 def _run_name(lm: LanguageModel, config: Config, outside: Subnetwork | None, *sets) -> str:

@@ -25,8 +25,10 @@ def weight(module: nn.Module, name: str = "weight") -> Tensor:
 
 
 def device(module: nn.Module) -> torch.device:
-    """Where the module computes, and so where its inputs are due and its output is."""
-    first, hook = next(module.parameters()), getattr(module, "_hf_hook", None)
+    """Where the module computes, and so where its inputs are due and its output is; ``ValueError`` without weights."""
+    first, hook = next(module.parameters(), None), getattr(module, "_hf_hook", None)
+    if first is None:
+        raise ValueError(f"A {type(module).__name__} of this model has no weights of its own: open one whose norms do.")
     return torch.device(hook.execution_device) if first.is_meta and hook else first.device
 
 

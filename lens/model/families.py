@@ -160,7 +160,8 @@ def family_of(model_type: str, attention: str | None = None) -> Family:
 
 def check_adds(lm, site: str, what: str, instead: str) -> None:
     """``ValueError`` where a norm lies between ``site`` and the stream: ``what`` needs none, so do ``instead``."""
-    if norm := lm.family.behind.get(site):
+    normed_sum = not getattr(lm.model.config, "do_layer_norm_before", True)  # OPT-350M
+    if norm := "do_layer_norm_before is False" if normed_sum else lm.family.behind.get(site):
         raise ValueError(
             f"{what} needs a model that adds {site} to its residual stream as it is, and {lm.model.config.model_type} "
             f"sends it through a norm first ({norm}): {instead}."

@@ -13,6 +13,7 @@ import shutil
 from pathlib import Path
 
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 from lens.data import paths
@@ -40,8 +41,7 @@ def convert(file: Path, folder: Path, about: dict | None = None) -> Path:
     from safetensors.torch import save_file
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-    if not file.is_file() or file.open("rb").read(4) != b"GGUF":
-        raise OSError(f"{file} is no GGUF file: give one whose first four bytes are 'GGUF'.")
+    _check(file)
     where = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
     family_of(AutoConfig.from_pretrained(**where).model_type)
     packed = sorted({t.tensor_type.name for t in gguf.GGUFReader(file).tensors} - PLAIN)
@@ -71,9 +71,15 @@ def convert(file: Path, folder: Path, about: dict | None = None) -> Path:
 
 
 def opened(file: Path) -> Path:
-    """The folder that a GGUF file was converted into, in the cache folder; converts it where there is none yet."""
+    """The folder that a GGUF file was converted into, in the cache folder; converts it where there is none yet.
+
+    Raises what ``convert`` raises.
+    """
+    _check(file)
     folder = paths.cache() / "models" / f"{file.stem}-{digest(file)[:12]}"
-    return folder if is_whole(folder) else convert(file, folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f"{folder.name}.lock")):  # two processes convert it once
+        return folder if is_whole(folder) else convert(file, folder)
 
 
 def is_whole(folder: Path) -> bool:
@@ -83,6 +89,12 @@ def is_whole(folder: Path) -> bool:
         return made["weights"] == entry(folder / "model.safetensors")
     except (OSError, ValueError, KeyError, TypeError):
         return False
+
+
+def _check(file: Path) -> None:
+    """``OSError`` where the file is missing or no GGUF file."""
+    if not file.is_file() or file.open("rb").read(4) != b"GGUF":
+        raise OSError(f"{file} is no GGUF file: give one whose first four bytes are 'GGUF'.")
 
 
 def _half(weight: Tensor, packed: bool) -> Tensor:

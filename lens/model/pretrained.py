@@ -83,11 +83,12 @@ def _got(name: str, entry: Pretrained, folder: Path, file: str | Path | None) ->
     downloads = paths.cache() / "downloads"
     given = Path(file).expanduser() if file else _download(name, entry, downloads)
     packed = _unpacked(given, entry, downloads)
-    if gguf.digest(packed) != entry.sha256:
-        if not file:
-            shutil.rmtree(downloads, ignore_errors=True)  # what came is of no use to the next try
-        raise ValueError(f"{given} does not hold {Path(entry.member).name} as it was published: its SHA-256 differs.")
     try:
+        if gguf.digest(packed) != entry.sha256:
+            if not file:
+                shutil.rmtree(downloads, ignore_errors=True)  # what came is of no use to the next try
+            published = Path(entry.member).name
+            raise ValueError(f"{given} does not hold {published} as it was published: its SHA-256 differs.")
         return gguf.convert(packed, folder, {"name": name, "what": entry.about, "licence": entry.licence})
     finally:
         if packed != given:

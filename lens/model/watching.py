@@ -52,7 +52,7 @@ def up_to(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def watch(modules: dict) -> Iterator[dict]:
-    """Collects (input, output) of each module's next call under the module's key; takes its hooks away again."""
+    """Collects (input, output) of each module's last call under the module's key; takes its hooks away again."""
     seen: dict = {}
     with ExitStack() as hooks:
         for key, module in modules.items():

@@ -120,10 +120,10 @@ class Weights:
         try:
             self._state.stack.append(written)
             yield written
+            self.wrote(written)
         except BaseException:
             self._take_back(written)
             raise
-        self.wrote(written)
 
     @contextmanager
     def block(self, what: str) -> Iterator[Written]:
@@ -144,8 +144,8 @@ class Weights:
         later = self._state.stack[self._state.stack.index(written) + 1 :]
         self._refuse([other for other in later if id(parameter) in other.parameters])
         written.untouched &= self._state.marks.get(id(parameter)) == _mark(parameter)
-        written.parameters[id(parameter)] = parameter
         written.places[id(parameter)] = parameter.data_ptr()
+        written.parameters[id(parameter)] = parameter  # last: an interrupt before finds nothing to take back
 
     def wrote(self, written: Written) -> None:
         """The writer of this change has finished: unless others wrote too, the fingerprint stays true."""

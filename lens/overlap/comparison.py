@@ -14,6 +14,7 @@ from itertools import combinations
 
 import numpy as np
 
+from lens.given import passes, whole
 from lens.mask.subnetwork import BY, SiteKey
 from lens.overlap import chance
 from lens.overlap.counting import patterns
@@ -80,7 +81,7 @@ class Overlap:
     def at_least(self, k: int, *names: Hashable) -> Measured:
         """In at least ``k`` of the named; ``ValueError`` for a k that is not from 1 to their number."""
         chosen = self._chosen(names)
-        if k not in range(1, len(chosen) + 1):
+        if not passes(whole, k, 1, len(chosen)):
             raise ValueError(
                 f"k is {k!r} and there are {len(chosen)} masks: give a whole number from 1 to {len(chosen)}."
             )

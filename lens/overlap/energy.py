@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from lens.edit import Change, Edit
+from lens.given import passes, whole
 from lens.gradient import FactoredGradient, Trace
 from lens.kernels import Bits
 from lens.mask.subnetwork import BY, SiteKey, Subnetwork
@@ -89,8 +90,9 @@ def energy(
     outside the masked sites is left out.  ``weights``: multiply each entry of the change by this model's weight first,
     for the energy of W ∘ D, what a gradient says about removing weights.
 
-    Raises ``ValueError`` for a change that is zero in all masked sites, for one of other shapes, for an edit or
-    ``weights`` of another model than the subnetwork's, and for subnetworks of different sites.
+    Raises ``ValueError`` for a change that is zero in all masked sites or not finite there, for one of other shapes or
+    of a layer that is no number from 0, for an edit or ``weights`` of another model than the subnetwork's, and for
+    subnetworks of different sites.
 
     >>> import lens
     >>> lm = lens.load("mini")
@@ -101,9 +103,10 @@ def energy(
     """
     several_masks, several = not isinstance(subnetwork, Subnetwork), not _is_write(change)
     masks: list[Subnetwork] = list(subnetwork) if several_masks else [subnetwork]
-    changes = [_by_site(one, masks) for one in (change if several else [change])]
-    if not masks or not changes:
+    given = list(change) if several else [change]
+    if not masks or not given:
         raise ValueError("Energy needs at least one subnetwork and one change, and got an empty list.")
+    changes = [_by_site(one, masks) for one in given]
     _fit(masks, changes, weights)
     keys = tuple(masks[0].bits)
     sums = torch.zeros(4, len(changes), len(masks), len(keys), dtype=torch.float64)
@@ -114,9 +117,11 @@ def energy(
             sums[:, writing, :, k] = _site(
                 [m.bits[key] for m in masks], masks[0].shapes[key], [changes[c][key] for c in writing], scale
             )
-    silent = (sums[0].sum((1, 2)) == 0).nonzero()[:, 0].tolist()
-    if silent:
-        which = f"Change {silent[0]}" if several else "The change"
+    totals = sums[0].sum((1, 2))
+    for i in (~totals.isfinite() | (totals == 0)).nonzero()[:, 0].tolist():
+        which = f"Change {i}" if several else "The change"
+        if totals[i]:
+            raise ValueError(f"{which} has numbers in the masked sites whose squares are not finite: give others.")
         raise ValueError(
             f"{which} is zero in every masked site (layers {keys[0][0]} to {keys[-1][0]}), so it has no energy to "
             "share out: give one that writes there."
@@ -147,6 +152,9 @@ def _by_site(change: Write, masks: Sequence[Subnetwork]) -> dict[SiteKey, list]:
             found[one.layer, one.site].append((one.x, one.delta))
     else:
         raise ValueError(f"Got {change!r} for a change: give a trace, an edit, a gradient or (layer, site) → ΔW.")
+    for key in found:
+        if not passes(whole, key[0]):
+            raise ValueError(f"A change is of layer {key[0]!r}, site {key[1]!r}: give the layer's number, from 0.")
     return {key: parts for key, parts in found.items() if key in masks[0].bits}
 
 

@@ -8,9 +8,9 @@ Masks are taken a site at a time, and stay packed.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from numbers import Integral
 from pathlib import Path
 
+from lens.given import passes, whole
 from lens.kernels import Bits, pack
 from lens.mask import Subnetwork, load
 from lens.overlap.counting import MOST
@@ -47,7 +47,7 @@ def at_least(subnetworks: Some, k: int) -> Subnetwork:
     'in at least 2 of 3 subnetworks'
     """
     some = list(named(subnetworks).values())
-    if not isinstance(k, Integral) or not 1 <= k <= len(some):
+    if not passes(whole, k, 1, len(some)):
         raise ValueError(
             f"k is {k!r} and there are {len(some)} subnetworks: give a whole number from 1 to {len(some)}."
         )

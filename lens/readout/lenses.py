@@ -118,7 +118,7 @@ def backward_lens(
     from the top.  One that writes to it (``ff2``, ``attn_out``) is spanned by its VJPs δ_i: the *shift*, read from the
     bottom, because training subtracts δ; where a norm lies between the site and the stream (Gemma 2, OLMo 2), the
     gradient is read behind it, where it is the stream's.  ``largest`` overrides the end that is read.  Takes the trace
-    of one prompt, or of several end to end; ``target`` (one, or a tensor with one id per token row) defaults to each
+    of one prompt, or of several end to end; ``target`` (one, or an array with one id per token row) defaults to each
     prompt's own first target token.
 
     Raises ``ValueError`` where ``k`` is not between 1 and V.
@@ -142,10 +142,9 @@ def backward_lens(
 
 
 def _lens(lm, what, layers, tokens, vectors, k, target, largest=True, normalize=False, probabilities=False) -> Lens:
-    if isinstance(target, Tensor) and target.numel() > 1:
-        token = target.expand(vectors.shape[:2])  # one per token, the same in every layer
-    else:
-        token = None if target is None else first_token(lm.tokenizer, lm.target_ids(target))
+    token = target
+    if target is not None and not (hasattr(target, "__array__") and torch.as_tensor(target).numel() > 1):
+        token = first_token(lm.tokenizer, lm.target_ids(target))
     out = read(lm, vectors, k=k, largest=largest, tokens=token, normalize=normalize, log_normalizer=probabilities)
     return Lens(
         what,
@@ -157,6 +156,6 @@ def _lens(lm, what, layers, tokens, vectors, k, target, largest=True, normalize=
         vectors.float().norm(dim=-1),
         out.get("ranks"),
         (out["logits"].float() - out["log_normalizer"][..., None]).exp() if probabilities else None,
-        token,
+        torch.as_tensor(token).expand(vectors.shape[:2]) if hasattr(token, "__array__") else token,
         lm,
     )

@@ -115,6 +115,8 @@ def read(
     if tokens is not None:
         if hasattr(tokens, "__array__"):
             tokens = torch.as_tensor(tokens)
+            if tokens.is_floating_point() or tokens.dtype == torch.bool:
+                raise ValueError(f"Token ids are whole numbers, and these are {tokens.dtype}: give int64.")
         else:
             tokens = torch.tensor(first_token(lm.tokenizer, lm.target_ids(tokens)))
         try:

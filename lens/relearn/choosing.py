@@ -55,6 +55,7 @@ class Encoded:
     def __init__(self, lm: LanguageModel, questions: Sequence[Question], readout: str = "likelihood"):
         if readout not in READOUTS:
             raise ValueError(f"There is no readout {readout!r}: choose {' or '.join(READOUTS)}.")
+        self.questions = questions = list(questions)
         if not questions:
             raise ValueError("There are no questions: give at least one.")
         self._device, self._whole = lm.device, readout == "classifier"
@@ -143,13 +144,17 @@ class Scorer(nn.Module):
 
 @torch.no_grad()
 def answered(score: Callable[[Asked], Tensor], encoded: Encoded) -> tuple[list[bool], list[float]]:
-    """Is each question answered right, and which score has its right choice?  ``score``: ``Asked`` → scores [B, C]."""
+    """Is each question answered right, and which score has its right choice?  ``score``: ``Asked`` → scores [B, C].
+
+    NaN where the score of any choice is no finite number.
+    """
     right, scored = torch.zeros(len(encoded), dtype=torch.bool), torch.zeros(len(encoded), dtype=torch.float64)
     for chosen in encoded.chunks():
         asked = encoded.batch(chosen)
         scores, answer = score(asked).cpu(), asked.answer.cpu()
         right[torch.tensor(chosen)] = scores.argmax(1) == answer
-        scored[torch.tensor(chosen)] = scores.gather(1, answer[:, None])[:, 0].double()
+        own = scores.gather(1, answer[:, None])[:, 0].double()
+        scored[torch.tensor(chosen)] = own.where(scores.isfinite().all(1), torch.nan)
     return right.tolist(), scored.tolist()
 
 
@@ -183,6 +188,7 @@ def zero_shot(lm: LanguageModel, questions: Sequence[Question]) -> dict[str, flo
     >>> zero_shot(lm, lens.relearn.questions(lens.data.knowledge("building")).test)["filtered"]
     1.0
     """
+    asked = Encoded(lm, questions)
     with as_a_function(lm.model):
-        right, _ = answered(Scorer(lm, "likelihood"), Encoded(lm, questions))
-    return means(questions, right)
+        right, _ = answered(Scorer(lm, "likelihood"), asked)
+    return means(asked.questions, right)

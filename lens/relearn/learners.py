@@ -122,7 +122,10 @@ def _adapted(lm: LanguageModel, rank: int) -> Iterator[list[Tensor]]:
         before = [(module, dict(module._modules), set(vars(module))) for module in lm.model.modules()]
         try:
             inject_adapter_in_model(config, lm.model)
-            yield [p for p in lm.model.parameters() if p.requires_grad]
+            adapters = [p for p in lm.model.parameters() if p.requires_grad]
+            for p in adapters:  # AdamW's ε is nothing in float16
+                p.data = p.data.to(torch.promote_types(p.dtype, torch.float32))
+            yield adapters
         finally:
             for module, children, names in before:
                 module._modules.clear()

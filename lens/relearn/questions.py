@@ -115,7 +115,7 @@ def blind(questions: Sequence[Question], seed: int = 0) -> tuple[Question, ...]:
     Whoever is right here more often than chance reads the answer off the choices, or off the topic.  The text is of a
     question of the same kind and relation where there is one.  Raises ``ValueError`` where no other text fits.
     """
-    random, found = Random(seed), []
+    random, found, questions = Random(seed), [], list(questions)
     for q in questions:
         fits = [o for o in questions if o.answer is not None and o.choices[o.answer] not in q.choices]
         if not fits:

@@ -22,6 +22,7 @@ from lens.data import Question
 from lens.given import RULES, door, whole
 from lens.mask import Subnetwork
 from lens.model import LanguageModel
+from lens.model.soundness import not_finite
 from lens.relearn.choosing import Encoded, answered, by_fact, means
 from lens.relearn.learners import learner
 
@@ -67,6 +68,7 @@ def rates(lm: LanguageModel) -> dict[str, float]:
 
 
 @door(train=RULES["questions"], test=RULES["questions"])
+@torch.inference_mode(False)
 def tune(
     lm: LanguageModel,
     train: Sequence[Question],
@@ -109,7 +111,7 @@ def tune(
         raise ValueError(f"A set of further questions is named {min(wrong)!r}, as a column of the curve: rename it.")
     start = perf_counter()
     encoded, asked = Encoded(lm, train, readout), Encoded(lm, test, readout)
-    others = {name: (some, Encoded(lm, some, readout)) for name, some in (also or {}).items()}
+    others = {name: Encoded(lm, some, readout) for name, some in (also or {}).items()}
     config = {"seed": seed, "steps": steps, "batch": batch, "lr": lr, "rank": rank, "readout": readout}
     config |= {"frozen": frozen, "removed": removed is not None}
 
@@ -129,11 +131,15 @@ def tune(
             for step in range(steps + 1):
                 if step % every == 0 or step == steps:
                     right, scores = answered(learns.score, asked)
-                    score = means(test, scores)
-                    row = {"step": step, "loss": fmean(losses) if losses else nan} | means(test, right)
+                    score = means(asked.questions, scores)
+                    row = {"step": step, "loss": fmean(losses) if losses else nan} | means(asked.questions, right)
                     row |= {f"score_{part}": score[part] for part in ("filtered", "rest")}
-                    for name, (some, one) in others.items():
-                        row[name] = means(some, answered(learns.score, one)[0])["all"]
+                    for name, one in others.items():
+                        answers, further = answered(learns.score, one)
+                        row[name], scores = means(one.questions, answers)["all"], scores + further
+                    if not isfinite(sum(scores)):
+                        known = "Scores are NaN or infinite before the training"
+                        raise _diverged(-sum(scores), step, lr) if step else not_finite(lm, known)
                     curve.append(row)
                     losses.clear()
                 if step == steps:
@@ -150,5 +156,9 @@ def tune(
                 optimizer.step()
                 losses.append(float(loss.detach()))
                 if not isfinite(losses[-1]):
-                    raise ValueError(f"The loss became {losses[-1]} in step {step + 1}: try a smaller lr than {lr}.")
-    return Tuned(method, config, tuple(curve), by_fact(test, right), perf_counter() - start)
+                    raise _diverged(losses[-1], step + 1, lr)
+    return Tuned(method, config, tuple(curve), by_fact(asked.questions, right), perf_counter() - start)
+
+
+def _diverged(loss: float, step: int, lr: float) -> ValueError:
+    return ValueError(f"The loss became {loss} in step {step}: try a smaller lr than {lr}.")

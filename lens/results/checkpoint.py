@@ -26,7 +26,7 @@ def resume(path: str | Path | None, take: Callable[[dict], T], otherwise: T) -> 
 
     Raises ``OSError`` for a damaged file, and for one that ``take`` stumbles over.
     """
-    if path is None or not Path(path).exists():
+    if path is None or not (path := Path(path).expanduser()).exists():
         return otherwise
     with damaged(path, "checkpoint", "remove it, and the training begins anew, or give another file"):
         with ZipFile(path) as held:

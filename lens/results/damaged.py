@@ -14,7 +14,7 @@ from zlib import error as ZlibError
 from safetensors import SafetensorError
 
 UNFIT = (
-    ArithmeticError, AttributeError, BadZipFile, EOFError, LookupError, MemoryError, RuntimeError, SafetensorError,
+    ArithmeticError, AttributeError, BadZipFile, EOFError, LookupError, RuntimeError, SafetensorError,
     TypeError, UnpicklingError, ValueError, ZlibError, csv.Error,
 )  # fmt: skip
 """What reading raises where numbers, names and sizes are other than they say; too deep a nesting is a RuntimeError."""
@@ -22,7 +22,7 @@ UNFIT = (
 
 @contextmanager
 def damaged(path: str | Path, what: str, remedy: str) -> Iterator[None]:
-    """Inside the block, which reads ``path``, what is unfit becomes an ``OSError``.
+    """Inside the block, which reads ``path``, what is unfit becomes an ``OSError``; that memory is full does not.
 
     >>> with damaged("x.json", "run file", "remove it"):
     ...     {}["format"]
@@ -33,6 +33,8 @@ def damaged(path: str | Path, what: str, remedy: str) -> Iterator[None]:
         yield
     except (OSError, *UNFIT) as error:
         if isinstance(error, OSError) and error.errno != EINVAL:  # which a jump to a wrong place in the file gives
+            raise
+        if isinstance(error, RuntimeError) and "allocate" in str(error):  # torch's words, of any device's memory
             raise
         raise OSError(f"The file {path} is no whole {what}: {remedy}.") from None
 

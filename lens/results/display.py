@@ -89,7 +89,7 @@ CAPTION = "caption-side: top; text-align: left; color: inherit; padding: 0.3em 0
 def _cell(cell: str | Shaded) -> str:
     style = "text-align: left; padding: 0.15em 0.6em; white-space: pre; color: inherit; background: "
     if isinstance(cell, Shaded):
-        percent = round(30 * min(max(cell.share, 0.0), 1.0))
+        percent = round(30 * min(max(0.0, cell.share), 1.0))
         return f'<td style="{style}color-mix(in srgb, currentColor {percent}%, transparent)">{_text(cell.text)}</td>'
     return f'<td style="{style}none">{_text(cell)}</td>'
 

@@ -31,7 +31,8 @@ def alone(place: str | Path | None, inside: bool = False, wait: bool = False) ->
     if place is None:
         yield
         return
-    folder, name = (Path(place), "") if inside else (Path(place).parent, Path(place).name)
+    place = Path(place).expanduser()
+    folder, name = (place, "") if inside else (place.parent, place.name)
     lock = folder / (f".{name}.lock" if name else ".lock")
     held = FileLock(lock, timeout=-1 if wait else 0)
     try:

@@ -29,7 +29,7 @@ def write(path: str | Path, tensors: Mapping[str, Tensor], about: Mapping) -> Pa
     text = json.dumps({**about, "digests": {name: _digest(t) for name, t in tensors.items()}})
     with whole(path) as temporary:
         save_file(tensors, temporary, {"lens": text[:-1] + _seal(text)})
-    return Path(path)
+    return Path(path).expanduser()
 
 
 class Sealed:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import get_ident
 
 from safetensors import SafetensorError
 
@@ -22,8 +23,8 @@ def whole(path: str | Path) -> Iterator[Path]:
 
     The folder is made where there is none.  Whatever goes wrong, ``path`` holds what it held before.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{HALF}")
+    path = Path(path).expanduser()
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{get_ident()}{HALF}")
     with written(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

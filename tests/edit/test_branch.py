@@ -60,6 +60,17 @@ def test_without_rows_the_whole_batch_carries_one_edit(tiny, kind, error):
         assert error(got, logits(lm, ids)) < 1e-12
 
 
+def test_without_rows_the_first_of_several_edits_counts_and_other_rows_than_given_are_refused(tiny, error, refuses):
+    lm = tiny("gpt2")
+    ids, carried = torch.tensor([lm.encode(REQUESTS[0].text)] * 4), [e.changes for e in edits_of(lm)]
+    with branches(lm, carried):
+        got = logits(lm, ids)
+    with branches(lm, carried[:1]):
+        assert error(got, logits(lm, ids)) < 1e-12
+    with branches(lm, carried, [0, 1]), refuses(ValueError, "batch has 4 rows, and rows gives the edits of 2: give"):
+        logits(lm, ids)
+
+
 def test_branches_leave_the_model_as_it_was_also_after_an_exception(tiny, state):
     lm = tiny("llama")
     carried = [e.changes for e in edits_of(lm)]

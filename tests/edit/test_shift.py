@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -59,6 +60,13 @@ def test_behind_a_norm_e_t_is_not_what_the_stream_receives_and_the_shift_is_refu
     with refuses(ValueError, f"AlphaEdit.*{kind}.*post_feedforward_layernorm.*rome"):
         edit.alphaedit(lm, REQUEST, layers=[0, 1])
     assert state(lm.model) == before
+
+
+def test_a_model_that_norms_the_sum_does_not_receive_it_either(tiny, refuses):
+    lm = tiny("opt", do_layer_norm_before=False)
+    for name, editor in (("shift by E", edit.shift), ("MEMIT", edit.memit), ("AlphaEdit", edit.alphaedit)):
+        with refuses(ValueError, f"{name}.*opt sends it through a norm first .do_layer_norm_before is False"):
+            editor(lm, REQUEST)
 
 
 def test_the_identity_of_the_chapter_on_mini(mini, error):
@@ -148,6 +156,13 @@ def test_fine_tuning_stops_when_the_target_is_learned(tiny):
         assert float(lens.capture(lm, REQUEST.text, "mat").loss) == pytest.approx(losses[-1], rel=1e-6)
 
 
+def test_fine_tuning_works_in_inference_mode(tiny):
+    lm = tiny("gpt2")
+    want = edit.finetune(lm, REQUEST, layer=1, steps=2).changes[0].delta
+    with torch.inference_mode():
+        assert torch.equal(edit.finetune(lm, REQUEST, layer=1, steps=2).changes[0].delta, want)
+
+
 @pytest.mark.parametrize("editor", [edit.shift, edit.sgd_step, edit.finetune])
 @pytest.mark.parametrize("kind", ["gpt2", "llama"])
 def test_an_editor_leaves_the_model_as_it_found_it(tiny, state, editor, kind):
@@ -208,3 +223,12 @@ def test_published_settings_are_scaled_by_depth_and_say_so(tiny, refuses):
         edit.settings(lm, "surgery")
     with refuses(ValueError, "no hyperparameter 'eat'"):
         edit.settings(lm, "shift", eat=1)
+
+
+def test_settings_are_the_caller_s_own_and_plain_enough_to_be_kept(tiny, tmp_path):
+    lm = tiny("gpt2")
+    edit.settings(lm, "sgd_step")["sites"].append("nowhere")
+    assert "nowhere" not in edit.settings(lm, "sgd_step")["sites"]
+    e = edit.shift(lm, REQUEST, layer=np.int64(-1), eta=np.float32(0.5))
+    assert edit.load(lm, edit.save(e, tmp_path / "e.safetensors")).settings == e.settings
+    assert (e.settings["layer"], e.settings["eta"]) == (2, 0.5)

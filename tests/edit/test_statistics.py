@@ -84,6 +84,10 @@ def test_exactly_the_first_count_tokens_are_read_of_a_text_without_end(tiny, err
     assert s.count == count and error(s.C, dense(lm, 0, [first, second[:4]])) <= FLOAT32
 
 
+def test_a_layer_by_numpy_s_number_is_kept_like_any_other(tiny):
+    assert type(edit.covariance(tiny("gpt2"), [np.int64(1)], TEXTS)[1].layer) is int
+
+
 def test_a_text_longer_than_the_model_reads_is_read_in_pieces(tiny, error):
     lm = tiny("gpt2")
     ids = lm.tokenizer("the cat is on the mat and then some more of it " * 5)["input_ids"]

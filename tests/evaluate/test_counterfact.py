@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import sys
+import weakref
 
 import pytest
 import torch
@@ -59,6 +61,35 @@ def test_errors_stay_with_their_record(tiny, run, few, rank_one):
     assert [(r.perplexity, r.entropy) for r in good] == [(rows[i].perplexity, rows[i].entropy) for i in (1, 4)]
 
 
+def test_an_edit_that_explodes_or_is_none_is_the_error_of_its_row(tiny, run, few, rank_one):
+    def editor(lm, request):
+        if request.subject == "Rome":
+            return None
+        return rank_one(lm, request, strength=1e38 if request.subject == "Oslo" else 3.0)
+
+    lm = tiny("gpt2", torch.float32)
+    rows = run(lm, few, editor).rows
+    assert [bool(row.error) for row in rows] == [False, True, False, True, False]
+    assert "NaN or infinite" in rows[1].error and "NoneType" in rows[3].error
+    good = run(lm, [few[0], few[2], few[4]], rank_one).rows
+    assert [(r.efficacy_success, r.entropy) for r in good] == [
+        (rows[i].efficacy_success, rows[i].entropy) for i in (0, 2, 4)
+    ]
+
+
+def test_dense_edits_are_measured_before_the_next_but_one_is_made(tiny, run, few, dense):
+    made = weakref.WeakSet()
+
+    def editor(lm, request):
+        gc.collect()
+        assert len(made) <= 1
+        edit = dense(lm, request)
+        made.add(edit)
+        return edit
+
+    assert not any(row.error for row in run(tiny("gpt2"), few, editor, entropy=False).rows)
+
+
 def test_a_note_of_the_editor_is_kept(mini, run):
     record = lens.data.records()[0]
     true = record["requested_rewrite"]["target_true"]
@@ -67,7 +98,10 @@ def test_a_note_of_the_editor_is_kept(mini, run):
     assert "says 'Africa' already" in row.note and row.efficacy_accuracy == 1
 
 
-@pytest.mark.parametrize("memory", [MemoryError("no room"), torch.cuda.OutOfMemoryError("no room")])
+@pytest.mark.parametrize(
+    "memory",
+    [MemoryError("no room"), torch.cuda.OutOfMemoryError("no room"), RuntimeError("CPU: can't allocate memory")],
+)
 def test_memory_that_runs_out_ends_the_run(tiny, run, few, memory):
     def editor(lm, request):
         raise memory

@@ -11,6 +11,7 @@ import lens
 from lens.__main__ import main
 from lens.data import facts, knowledge, prompts, records
 from lens.evaluate import answered, knowledge_for, known, phrasings, records_for, score
+from lens.evaluate.for_model import _asked
 from lens.results.csv_text import as_csv
 
 
@@ -128,6 +129,15 @@ def test_a_record_stays_where_the_answer_is_right_in_some_words_and_is_asked_in_
         [r["requested_rewrite"]["target_true"]["str"] for r in found],
     )
     assert right.correct.all()
+
+
+def test_braces_of_a_paraphrase_are_asked_as_they_stand():
+    record = records("validation")[0]
+    subject, prompt = (record["requested_rewrite"][name] for name in ("subject", "prompt"))
+    worded = f"In the set {{x}} there is {subject}, which is in"
+    asked = _asked({**record, "paraphrase_prompts": [worded]}, 1)
+    assert lens.Request.from_record(asked).text == answered.ways(asked)[0] == worded
+    assert asked["paraphrase_prompts"] == [prompt.replace("{}", subject)]
 
 
 def test_prompts_of_a_set_are_replaced_and_never_written_into(mini):

@@ -212,6 +212,9 @@ def test_what_cannot_be_measured_is_refused_in_one_sentence(tiny, refuses):
         measure(tiny("gpt2", seed=1), KG, sub, progress=False)
     with refuses(ValueError, "no set 'controls' in sizes"):
         measure(lm, KG, sizes={"controls": 3}, progress=False)
+    for size in (-1, 2.5, None):
+        with refuses(ValueError, f"the size of control is {size}: give a whole number, 0 or larger"):
+            measure(lm, KG, sizes={"control": size}, progress=False)
     with refuses(ValueError, "'none' has no subnetwork"):
         measure(lm, KG, {"none": []}, progress=False)
     with refuses(ValueError, "'original' is the model as it is"):

@@ -84,6 +84,18 @@ def test_on_logits_made_by_hand_the_score_is_the_mean_and_every_token_must_be_th
     assert found.correct.tolist() == [True, False, True, False, False]
 
 
+def test_rows_are_counted_and_the_default_dtype_does_not_matter(tiny, refuses):
+    lm = tiny("gpt2", torch.float32)
+    with refuses(ValueError, "Got 1 prompts and 2 rows: give the number of an edit for each prompt"):
+        score(lm, ["a"], ["b"], edits=[()], rows=[0, 0])
+    want = score(lm, ["a"], ["b"]).nll
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(score(lm, ["a"], ["b"]).nll, want)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def test_on_logits_made_by_hand_success_compares_and_accuracy_asks_for_the_argmax(tiny, few):
     """p(the) > p(is) > p(a) everywhere: "is" against "a" succeeds without being said."""
     words = tiny("gpt2")

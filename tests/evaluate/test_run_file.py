@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -149,6 +150,25 @@ def test_rows_of_other_records_under_the_same_number_are_refused(tiny, run, few,
     few[2]["requested_rewrite"]["subject"] = "Genoa"
     with refuses(ValueError, "Case 3 .*'Bergen'.*'Genoa'"):
         run(tiny("gpt2"), few, "none", out=out)
+
+
+def test_a_refused_call_leaves_no_file_behind(tiny, run, few, tmp_path, refuses):
+    out = tmp_path / "run.jsonl"
+    with refuses(ValueError, "at most 64"):
+        run(tiny("gpt2"), few, "none", out=out, texts=["much too long " * 10])
+    with refuses(ValueError, "a lambda has none: give a function made with def"):
+        run(tiny("gpt2"), few, lambda lm, request: None, out=out)
+    assert not out.exists()
+
+
+def test_a_partial_is_known_by_its_function_and_its_keywords(tiny, run, few, rank_one, tmp_path, refuses):
+    out = tmp_path / "run.jsonl"
+    one = run(tiny("gpt2"), few, partial(rank_one, strength=1.0), out=out)
+    assert (one.header["editor"], one.header["settings"]) == ("rank_one", {"strength": 1.0})
+    with refuses(ValueError, "other settings"):
+        run(tiny("gpt2"), few, partial(rank_one, strength=2.0), out=out)
+    same = run(tiny("gpt2"), few, partial(rank_one, strength=2.0), settings={"strength": 1.0}, out=out)
+    assert same.rows == one.rows
 
 
 @pytest.mark.parametrize("content", ["Dear diary", "Dear diary\n", '{"format": "lens-counterfact-9"}\n', "[1]\n", "\n"])

@@ -49,6 +49,8 @@ def test_masks_of_two_shapes_and_masks_that_are_none_are_refused(refuses):
         pack(torch.zeros(3) > 0) & pack(torch.zeros(4) > 0)
     with refuses(ValueError, "bool"):
         pack(torch.zeros(3))
+    with pytest.raises(TypeError, match="unhashable"):  # equal sets of different tensors would be two keys
+        hash(pack(torch.zeros(3) > 0))
 
 
 @pytest.mark.gpu

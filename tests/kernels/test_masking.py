@@ -205,6 +205,8 @@ def test_bad_arguments_are_refused_in_a_sentence(refuses):
             mask(w, w, KEY, tau=tau)
     with refuses(ValueError, "noise key"):
         mask(w, w, Key(seed=-3))
+    with refuses(ValueError, r"key is \(0, 0, 0\): give a Key"):
+        mask(w, w, (0, 0, 0))
 
 
 def test_a_loop_that_one_process_has_compiled_another_reads_from_the_disk():

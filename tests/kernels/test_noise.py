@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -65,7 +66,16 @@ def test_uniform_numbers_are_uniform_and_never_0_or_1():
         assert abs(float(torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1])) < 5 / math.sqrt(n)
 
 
-@pytest.mark.parametrize("key", [Key(-1), Key(1 << 64), Key(0, step=1 << 32), Key(0, site=-2), Key(0, step=1.5)])
+@pytest.mark.parametrize(
+    "key", [Key(-1), Key(1 << 64), Key(0, step=1 << 32), Key(0, site=-2), Key(0, step=1.5), Key(True)]
+)
 def test_a_key_that_is_none_is_refused(refuses, key):
     with refuses(ValueError, "noise key"):
         uniform((2, 2), key)
+
+
+def test_numbers_of_numpy_are_numbers_of_a_key():
+    seed = 2**63 + 5
+    assert torch.equal(
+        uniform((2, 9), Key(np.uint64(seed), np.int64(3), np.int32(2))), uniform((2, 9), Key(seed, 3, 2))
+    )

@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict, replace
 from math import inf, nan
 
+import numpy as np
 import pytest
 
 from lens.data import paths
@@ -32,6 +33,9 @@ BAD = [
     *[("seed", value) for value in (-1, 1.5, 2**32, "none")],
     ("tokens", 1),
     ("suppress", "much"),
+    *[(name, True) for name in ("steps", "seed", "lr", "suppress", "stop", "start")],
+    ("layers", (True,)),
+    ("lr", 10**400),
 ]
 
 
@@ -63,6 +67,16 @@ def test_a_configuration_survives_json():
     c = Config(layers=[4, 5], sites=["ff1"], stop={"density": 0.1, "suppress": 2}, sparsity=[1, 2])
     assert c.layers == (4, 5) and Config(**json.loads(json.dumps(asdict(c)))) == c
     assert replace(c, seed=2).seed == 2
+    given = dict(
+        layers=(np.int64(4),), stop={"density": np.float64(0.5)}, sparsity=(np.float32(1), 2), lr=np.float32(0.5)
+    )
+    c = Config(seed=np.int32(3), **given)
+    assert Config(**json.loads(json.dumps(asdict(c)))) == c and type(c.seed) is int and type(c.lr) is float
+
+
+def test_what_is_due_after_the_tail_is_not_expressed(refuses):
+    with refuses(ValueError, "position is 'after'.*express is 0.5"):
+        Config(position="after", express=0.5)
 
 
 def test_every_row_of_the_table_of_chosen_settings_is_one_and_has_its_use(mini, tiny, refuses):

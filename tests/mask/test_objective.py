@@ -72,16 +72,10 @@ def test_the_gradient_is_that_of_the_losses_written_out(tiny, compared, kind, gr
 @pytest.mark.parametrize("kind", ["gpt2", "gpt_neox", "llama"])
 @pytest.mark.parametrize("samples", ["shared", "independent"])
 def test_so_it_is_for_ablations_and_for_part_of_a_joint_matrix(tiny, compared, kind, granularity, samples):
-    names = compared(
-        tiny(kind),
-        sites=("attn_q", "attn_v", "ff2"),
-        granularity=granularity,
-        samples=samples,
-        express=0.7,
-        position="after",
-        maintain_kg=0,
-    )
+    lm, settings = tiny(kind), dict(sites=("attn_q", "attn_v", "ff2"), granularity=granularity, samples=samples)
+    names = compared(lm, express=0.7, maintain_kg=0, **settings)
     assert names == {"suppress", "maintain_lm", "express", "density"}
+    assert compared(lm, position="after", maintain_kg=0, **settings) == {"suppress", "maintain_lm", "density"}
 
 
 @pytest.mark.parametrize("settings", [dict(layers=(0,)), dict(layers=(-1,)), dict(layers=(0, 2), sites=("ff1",))])
@@ -255,3 +249,25 @@ def test_a_place_on_its_own_is_masked_as_it_is_among_others(tiny, prepared, gran
     for values, other in zip(together.values, apart.values):
         assert torch.equal(values.grad, other.grad) and values.grad.abs().max() > 0
     assert float(together.density()) == pytest.approx(float(apart.density()))
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "gpt_neox"])
+def test_what_may_be_in_no_mask_is_not_in_the_subnetwork_alone(tiny, kind):
+    lm = tiny(kind)
+    (place,) = masked = places(lm, [1], ["attn_q"])
+    scores, shape = Scores(masked, "weight", 0.9, 0), tuple(lm.weight(1, "attn_q").shape)
+    gone = torch.arange(shape[0] * shape[1]).view(shape) % 3 == 0
+    scores.forbid(lens.mask.Subnetwork({(1, "attn_q"): lens.kernels.pack(gone)}, {(1, "attn_q"): shape}, *[None] * 5))
+    alone, other = place.upright(scores.sample(0, part="subnetwork")[0]), torch.ones(place.matrix.shape[1]) > 0
+    other[place.columns[0]] = False
+    assert not alone[:, place.columns[0]][gone].any() and torch.equal(alone[:, other], place.matrix[:, other])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_neurons_of_a_model_in_half_precision_add_their_gradients_in_float32(tiny, dtype, error):
+    lm = tiny("gpt2", dtype)
+    masked = places(lm, iter([1]), ["ff2"])
+    weight = masked[0].weight.detach()
+    grad = (1e-6 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))).to(dtype)
+    want = (grad.double() * weight.double()).sum(1, keepdim=True)
+    assert error(Scores(masked, "neuron", 0.5, 0)._summed(0, grad), want) < 1e-5

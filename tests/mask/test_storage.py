@@ -24,11 +24,13 @@ def made(tiny) -> Subnetwork:
     return Subnetwork(bits, shapes, config, history, lm.name, lm.fingerprint, 6, {"seconds": 0.5, "command": "x"})
 
 
-def test_a_subnetwork_comes_out_of_its_file_as_it_went_in(made, tmp_path, tiny):
+def test_a_subnetwork_comes_out_of_its_file_as_it_went_in(made, tmp_path, tiny, monkeypatch):
     path = save(made, tmp_path / "folder" / "one.safetensors")
     assert load(path) == made == load(str(path), tiny("gpt2"))
     assert [f.name for f in path.parent.iterdir()] == ["one.safetensors"]
-    again = save(load(path), tmp_path / "two.safetensors")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    again = save(load("~/folder/one.safetensors"), "~/two.safetensors")
+    assert again == tmp_path / "two.safetensors"
     assert again.read_bytes() == path.read_bytes()
 
 
@@ -127,6 +129,8 @@ def test_a_foreign_file_is_refused(tmp_path, refuses):
         load(tmp_path / "absent.safetensors")
     with refuses(OSError, "no subnetwork file"):
         load(tmp_path)
+    with refuses(OSError, "no subnetwork file ~nosuchuser_x"):
+        load("~nosuchuser_x/absent.safetensors")
     with refuses(OSError, "no subnetwork file"):
         shipped("building", seed=10_000)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import combinations
 
 import numpy as np
@@ -190,10 +191,11 @@ def test_what_cannot_be_compared_is_refused_in_one_sentence(subnetwork, refuses,
             call(one)
         with refuses(OSError, "There is no subnetwork file"):
             call([one, tmp_path / "none.safetensors"])
-    for k in (0, 3, 1.5, None, "2"):
-        with refuses(ValueError, "give a whole number from 1 to 2"):
-            at_least([one, one], k)
     overlap = compare({"a": one, "b": one})
+    for k in (0, 3, 1.5, None, "2", 2.0, True):
+        for ask in (overlap.at_least, partial(at_least, [one, one])):
+            with refuses(ValueError, "give a whole number from 1 to 2"):
+                ask(k)
     for ask in (overlap.iou, overlap.intersection, overlap.union, overlap.exactly):
         with refuses(ValueError, "There is no mask 'c': choose of 'a', 'b'"):
             ask("a", "c")

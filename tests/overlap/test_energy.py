@@ -166,9 +166,18 @@ def test_what_does_not_belong_together_is_refused(tiny, subnetwork, refuses):
         energy(sub, {(1, "ff2"): torch.ones(3, 4)})
     with refuses(ValueError, "Got 3 for a change"):
         energy(sub, [3])
-    for nothing in ([], ()):
+    for given in ((sub, []), (sub, ()), ([], trace)):
         with refuses(ValueError, "empty list"):
-            energy(sub, nothing)
+            energy(*given)
+    for layer in (-1, None):
+        for change in (
+            {(layer, "ff2"): torch.ones(40, 24)},
+            FactoredGradient(torch.ones(1, 40), torch.ones(1, 24), layer),
+        ):
+            with refuses(ValueError, f"of layer {layer}.*from 0"):
+                energy(sub, [change])
+    with refuses(ValueError, "Change 1 has numbers .* not finite"):
+        energy(sub, [trace, {(1, "ff2"): torch.full((40, 24), torch.nan)}])
     with refuses(ValueError, "by 'head' is not known"):
         energy(sub, trace).share("head")
 

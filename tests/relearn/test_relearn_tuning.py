@@ -233,6 +233,25 @@ def test_a_training_that_diverges_is_ended_by_name(tiny, asked, refuses):
     with refuses(ValueError, r"loss became nan in step \d: try a smaller lr than 1e\+200"):
         relearn.tune(lm, asked, asked, "full", lr=1e200, steps=9)
     assert snapshot(lm) == before
+    for method in ("lora", "full"):  # behind the last step no loss follows, only scores
+        with refuses(ValueError, r"loss became \S+ in step 1: try a smaller lr than 1e\+200"):
+            relearn.tune(lm, asked, asked, method, lr=1e200, steps=1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_adapters_of_a_model_in_half_precision_are_wide_enough_to_train(tiny, asked, trained, dtype):
+    lm = tiny("gpt2", dtype)
+    adapters = trained(lm, asked, asked, "lora", **FAST).parameters
+    assert {p.dtype for p in adapters} == {torch.float32} and all(p.isfinite().all() for p in adapters)
+
+
+def test_iterators_are_read_once_and_inference_mode_is_no_hindrance(tiny, asked):
+    lm = tiny("gpt2", torch.float32)
+    want = relearn.tune(lm, asked, asked, also={"again": asked}, **FAST)
+    with torch.inference_mode():
+        found = relearn.tune(lm, iter(asked), iter(asked), also={"again": iter(asked)}, **FAST)
+    assert repr(found.curve) == repr(want.curve) and found.right == want.right
+    assert relearn.zero_shot(lm, iter(asked)) == relearn.zero_shot(lm, asked)
 
 
 def test_what_does_not_fit_is_refused(tiny, asked, some_removed, refuses):
