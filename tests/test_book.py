@@ -184,8 +184,7 @@ def test_what_the_chapters_claim_stands_on_one_page_with_both_models(book, monke
     found = claims.collected(executed)
     real = claims.edition("smollm2-135m")
     assert {key[0] for key in found} == set(executed) - {"kernels", "scaling_up"}  # these claim nothing
-    untested = {("arena", "pile")}  # only the shift was piled there
-    assert set(found) - set(real) == untested and set(real) <= set(found)
+    assert set(found) == set(real)
     assert all(one.control is not None for one in found.values())
     text = re.sub(r"<[^>]+>", "", book["carries_over"].text).replace("&quot;", '"')
     for key, one in found.items():
