@@ -234,6 +234,19 @@ def test_the_fingerprint_follows_what_other_hands_write(tiny):
     assert other.weights.current_fingerprint != name
 
 
+def test_the_fingerprint_sees_a_weight_that_its_samples_leave_out(tiny):
+    lm = tiny("gpt2", torch.float32)
+    name, weight = lm.fingerprint, lm.weight(1, "ff1")
+    before = weight.clone()
+    with torch.no_grad():
+        weight[:, 1:] = 0  # the samples lie in the first column
+        assert name not in (lm.fingerprint, lm.weights.current_fingerprint)
+        weight.copy_(before)
+    assert lm.fingerprint == lm.weights.current_fingerprint == name
+    lm.model.transformer.h[1].mlp.c_fc.weight.data[3, 5] += 1e-6  # torch does not count this
+    assert lm.weights.current_fingerprint != name
+
+
 def test_the_current_fingerprint_sees_every_weight_that_a_change_touches(tiny):
     lm = tiny("gpt2", torch.bfloat16)
     name = lm.weights.current_fingerprint

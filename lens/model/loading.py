@@ -56,13 +56,16 @@ def load(
     True
     """
     if isinstance(name, nn.Module):
-        return _taken(name, tokenizer, device, dtype, revision)
-    if tokenizer is not None:
+        lm = _taken(name, tokenizer, device, dtype, revision)
+    elif tokenizer is not None:
         raise TypeError(
             f"A tokenizer goes with a model that is loaded already, and {str(name)!r} brings its own: leave "
             f"{tokenizer!r:.40} out, and write device= before a device."
         )
-    return _opened(str(name), device, dtype, revision)
+    else:
+        lm = _opened(str(name), device, dtype, revision)
+    _ = lm.fingerprint  # read now, so that whatever is written later is noticed
+    return lm
 
 
 def _taken(model: nn.Module, tokenizer, device, dtype, revision) -> LanguageModel:

@@ -78,8 +78,9 @@ class Weights:
         """SHA-256 over every parameter's name, shape, dtype and 64 of its values, evenly spread.
 
         It is that of the model as it was loaded, also while changes lie on it.  Where anyone else has written into the
-        weights since (training, a hand), it is that of the model which this has made; see ``current_fingerprint`` for
-        writes that torch does not count.
+        weights since (training, a hand), it is that of the model which this has made, whichever values were written:
+        one that differs from the first with these 64 is told apart by the sum of all bits.  See
+        ``current_fingerprint`` for writes that torch does not count.
         """
         state = self._state
         if state.fingerprint is None or not state.stack:
@@ -218,10 +219,17 @@ def _mark(p: Tensor) -> tuple[int, int]:
     return p.data_ptr(), -1 if p.is_inference() else p._version
 
 
+_seen: dict[str, list[int]] = {}
+"""What the samples say → all bits of each parameter, added up, as they were when this process first saw the samples."""
+
+
 def _digest(model: nn.Module) -> str:
-    digest = sha256(model.config.model_type.encode())
+    digest, bits = sha256(model.config.model_type.encode()), []
     for name, p in parameters(model):
         flat = p.detach().reshape(-1)
         some = flat[:: max(1, flat.numel() // 64)][:64].to("cpu", torch.float64)
         digest.update(f"{name} {tuple(p.shape)} {p.dtype}".encode() + some.numpy().tobytes())
-    return digest.hexdigest()
+        whole = flat.view({1: torch.int8, 2: torch.int16, 4: torch.int32}.get(p.element_size(), torch.int64))
+        bits.append(sum(int(part.sum(dtype=torch.int64)) for part in whole.split(1 << 24)))
+    known = _seen.setdefault(digest.hexdigest(), bits) == bits
+    return digest.hexdigest() if known else sha256(f"{digest.hexdigest()} {bits}".encode()).hexdigest()
