@@ -33,9 +33,9 @@ _sampled: WeakKeyDictionary[nn.Module, dict] = WeakKeyDictionary()
 def prefixes(lm: LanguageModel, shapes: Sequence[Sequence[int]], seed: int = 0) -> Prefixes:
     """The empty prefix, then for each (number, length) of ``shapes`` so many of so many tokens, sampled by the model.
 
-    The same for one model as it was loaded, ``shapes`` and ``seed``; asked for the first time while a change lies on the
-    model, they are what the changed model says, and are not kept.  Torch's own random state is left alone.  No special
-    token is among them.
+    The same for one model as it was loaded, ``shapes`` and ``seed``.  Asked for the first time while a change lies on
+    the model, they are what the changed model says, and are not kept.  Torch's own random state is left alone.  No
+    special token is among them.
 
     >>> import lens
     >>> [len(p) for p in prefixes(lens.load("mini"), [(2, 5), (1, 10)])]
