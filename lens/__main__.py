@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import json
 import platform
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import torch
+
+from lens import kernels
 from lens.commands import arguments, bench, check, cost, edit, mask, model, relearn, sweep
 from lens.commands import evaluate as evaluation
+from lens.data import manifest, paths
+from lens.data.corpus import heldout_paragraphs
+from lens.data.records import make_records
+from lens.model import loading
+from lens.results.whole import write_text
 from lens.world.recipe import RECIPES
 
 
@@ -69,12 +79,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _info(_args) -> None:
-    import torch
     import transformers
 
     import lens
-    from lens import kernels
-    from lens.data import paths
 
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     print(f"lens {lens.__version__}, Python {platform.python_version()}, {platform.platform()}")
@@ -87,19 +94,10 @@ def _info(_args) -> None:
 
 
 def _verify(_args) -> None:
-    from lens.data import manifest
-
     print(f"All {manifest.verify()} data files are whole.")
 
 
 def _build(_args) -> None:
-    import json
-
-    from lens.data import manifest, paths
-    from lens.data.corpus import heldout_paragraphs
-    from lens.data.records import make_records
-    from lens.results.whole import write_text
-
     write_text(paths.world() / "heldout.txt", "\n\n".join(heldout_paragraphs()) + "\n")
     records = make_records()
     write_text(paths.world() / "records.json", json.dumps(records, indent=1) + "\n")
@@ -107,9 +105,6 @@ def _build(_args) -> None:
 
 
 def _train(args) -> None:
-    from dataclasses import replace
-
-    from lens.data import manifest, paths
     from lens.world.train import train
 
     recipe = RECIPES[args.name]
@@ -120,14 +115,10 @@ def _train(args) -> None:
 
 
 def _evaluate(args) -> None:
-    import json
-
-    from lens.data import manifest, paths
-    from lens.model.loading import load
     from lens.world.evaluate import evaluate, totals, write_card
 
     folder = args.model or paths.model(args.name)
-    lm = load(str(folder))
+    lm = loading.load(str(folder))
     if not (folder / "recipe.json").is_file():
         raise ValueError(
             f"The model in {folder} has no recipe.json: give a folder that 'python -m lens mini train' made."

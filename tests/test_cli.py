@@ -14,7 +14,7 @@ import pytest
 import lens
 from lens.__main__ import main
 from lens.data import manifest, paths
-from lens.scale.bench import edit_cost
+from lens.scale.bench import whole_lens
 from lens.scale.bench import whole_lens as bench
 
 ROOT = Path(lens.__file__).resolve().parents[1]
@@ -185,7 +185,7 @@ def test_bench_prints_the_ratios(capsys, monkeypatch, tiny):
 
 
 def test_bench_edit_prints_what_a_shift_costs_beside_a_forward_pass(capsys, monkeypatch):
-    monkeypatch.setattr(edit_cost.bench_edit, "__defaults__", (2, {"n_embd": 50, "n_layer": 2, "n_head": 2}))
+    monkeypatch.setattr(whole_lens.bench_edit, "__defaults__", (2, {"n_embd": 50, "n_layer": 2, "n_head": 2}))
     assert main(["bench", "edit", "--device", "cpu"]) == 0
     rows = dict(line.rsplit(None, 1) for line in capsys.readouterr().out.splitlines())
     rows = {name.strip(): float(value) for name, value in rows.items()}

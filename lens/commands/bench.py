@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
 
+from lens.data import manifest, paths
+from lens.results.whole import write_text
+from lens.scale.bench import memory_cost
+from lens.scale.bench.kernels import bench_kernels
+from lens.scale.bench.mask_cost import bench_mask
+from lens.scale.bench.measure import slug
+from lens.scale.bench.report import bench_all
+from lens.scale.bench.whole_lens import bench_edit, bench_lens
+
 NUMBERS = {
-    "lens": ("whole_lens:bench_lens", "capture and backward lens against one bare pass"),
-    "edit": ("edit_cost:bench_edit", "a forward-pass shift against one forward pass, in GPT-2 XL's shape"),
-    "mask": ("mask_cost:bench_mask", "a step of mask training against its passes and the published formulation"),
+    "lens": (bench_lens, "capture and backward lens against one bare pass"),
+    "edit": (bench_edit, "a forward-pass shift against one forward pass, in GPT-2 XL's shape"),
+    "mask": (bench_mask, "a step of mask training against its passes and the published formulation"),
 }
-"""What is measured → the function that does it, in lens/scale/bench/, and what it says."""
+"""What is measured → the function that does it, and what it says."""
 
 
 def add(commands) -> None:
@@ -33,30 +41,20 @@ def add(commands) -> None:
 
 
 def _numbers(args) -> None:
-    module, _, function = args.function.partition(":")
-    measure = getattr(import_module(f"lens.scale.bench.{module}"), function)
-    for name, value in measure(args.device).items():
+    for name, value in args.function(args.device).items():
         print(f"{name:50} {'unknown' if value is None else f'{value:12.3f}'}")
 
 
 def _memory(args) -> None:
-    from lens.scale.bench.memory_cost import bench_memory, text
-
-    _write(args.out, "cost", text(bench_memory()))
+    _write(args.out, "cost", memory_cost.text(memory_cost.bench_memory()))
 
 
 def _kernels(args) -> None:
-    from lens.scale.bench.kernels import bench_kernels
-    from lens.scale.bench.measure import slug
-
     report = bench_kernels(args.device)
     _write(args.out, slug(report.machine), report.text())
 
 
 def _everything(args) -> None:
-    from lens.data import paths
-    from lens.scale.bench.report import bench_all
-
     name, files = bench_all(args.device, args.rehearsal)
     for ending, text in files.items():
         _write((args.out or paths.root() / "bench") / f"{name}.{ending}", name, text)
@@ -64,9 +62,6 @@ def _everything(args) -> None:
 
 def _write(out: Path | None, name: str, text: str) -> None:
     """Write a result file, by default among the shipped ones, whose manifest then follows."""
-    from lens.data import manifest, paths
-    from lens.results.whole import write_text
-
     out = out or paths.root() / "bench" / f"{name}.csv"
     write_text(out, text)
     manifest.written(out)

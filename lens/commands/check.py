@@ -9,6 +9,16 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 
+import torch
+from torch.nn.functional import cross_entropy
+
+from lens.edit import Request, sgd_step
+from lens.gradient import capture
+from lens.model import loading
+from lens.model.tokens import start
+from lens.readout import logit_lens
+from lens.scale import cost
+
 PROMPT, TARGET = "The capital of France is", "Rome"
 LONGER = "The quick brown fox jumps over the lazy dog and the capital of Italy is"
 STEPS = {
@@ -38,12 +48,10 @@ def add(commands) -> None:
 
 def run(args) -> int:
     """Exit status 0 where every line has its ✓, else 1; never a traceback."""
-    from lens.model.loading import load
-
     opened = []
 
     def open_it() -> str:
-        opened.append(load(args.model, device=args.device, dtype=args.dtype))
+        opened.append(loading.load(args.model, device=args.device, dtype=args.dtype))
         return f"{opened[0]}"
 
     fine = [answer("opened", open_it)]
@@ -91,8 +99,6 @@ def space(lm) -> str:
 
 
 def bos(lm) -> str:
-    from lens.model.tokens import start
-
     first = start(lm.tokenizer)
     named = lm.tokenizer.bos_token
     return (
@@ -113,8 +119,6 @@ def eos(lm) -> str:
 
 def pad(lm) -> str:
     """Does a prompt read the same in a batch that is padded to a longer one?"""
-    from lens.gradient import capture
-
     chosen = {"layers": [len(lm.layers) // 2], "sites": ["ff2"]}
     alone = capture(lm, PROMPT, TARGET, **chosen).stack("ff2")
     batched = capture(lm, [PROMPT, LONGER], TARGET, **chosen)[0].stack("ff2")
@@ -123,8 +127,6 @@ def pad(lm) -> str:
 
 
 def dtype(lm) -> str:
-    import torch
-
     digits = {torch.float16: 3, torch.bfloat16: 2}.get(lm.dtype)
     name = str(lm.dtype).removeprefix("torch.")
     return f"{name}, {digits} digits: identities hold to so many; --dtype float32 for all" if digits else name
@@ -132,10 +134,6 @@ def dtype(lm) -> str:
 
 def head(lm) -> str:
     """Are the logits that lens reads off the last layer's vector those of the model?"""
-    import torch
-
-    from lens.readout import logit_lens
-
     vector = logit_lens(lm, PROMPT, k=1).vectors[-1, -1]
     with torch.no_grad():
         own = lm.model(torch.tensor([lm.encode(PROMPT)], device=lm.device)).logits[0, -1]
@@ -148,11 +146,6 @@ def head(lm) -> str:
 
 def factors(lm, layer: int, site: str) -> str:
     """Is xᵀδ what autograd finds for the whole weight?"""
-    import torch
-    from torch.nn.functional import cross_entropy
-
-    from lens.gradient import capture
-
     ours = capture(lm, PROMPT, TARGET, layers=[layer], sites=[site]).gradient(layer, site).dense()
     weight, target = lm.site(layer, site).weight, lm.target_ids(TARGET)
     learns = weight.requires_grad
@@ -172,8 +165,6 @@ def factors(lm, layer: int, site: str) -> str:
 
 def undone(lm) -> str:
     """Does an edit change its weight, and does undoing it bring back every bit?"""
-    from lens.edit import Request, sgd_step
-
     edit = sgd_step(lm, Request(PROMPT.replace("France", "{}"), "France", TARGET))
     weights = [change.weight(lm) for change in edit.changes]
     before = [weight.clone() for weight in weights]
@@ -188,8 +179,6 @@ def undone(lm) -> str:
 
 def memory(lm, step: str) -> str:
     """Does the step of a chapter fit this machine?  Computed, not run."""
-    from lens.scale import cost
-
     needed, here = cost.memory(lm, step, dtype=lm.dtype).total, _memory_here(lm.device)
     size = f"{needed / 1e9:.2g} GB, computed"
     if here is None:
@@ -203,8 +192,6 @@ def memory(lm, step: str) -> str:
 
 
 def _memory_here(device) -> int | None:
-    import torch
-
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
     if sys.platform == "win32":
@@ -214,8 +201,6 @@ def _memory_here(device) -> int | None:
 
 def _same(lm, found, wanted, what: str, remedy: str) -> float:
     """The relative error of ``found``, where rounding in the model's dtype explains it; else ``Remedy``."""
-    import torch
-
     found, wanted = found.detach().double().cpu(), wanted.detach().double().cpu()
     error = float((found - wanted).norm() / wanted.norm().clamp_min(1e-300))
     if not error <= max(1e-3, 16 * torch.finfo(lm.dtype).eps):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from lens.commands.evaluate import settings
+from lens.mask import Config
+from lens.scale import cost
+from lens.scale.cost import MACHINES, papers
 
 
 def add(commands) -> None:
@@ -25,11 +28,6 @@ def add(commands) -> None:
 
 
 def run(args) -> None:
-    from lens.mask import Config
-    from lens.scale import cost
-    from lens.scale.cost import papers
-    from lens.scale.cost.machines import MACHINES
-
     if args.gpu not in MACHINES:
         raise ValueError(f"The speed of {args.gpu!r} is not known: give one of {', '.join(MACHINES)}.")
     if not 0 < args.utilization <= 1:

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from lens.data import load_texts, manifest, paths
+from lens.edit import covariance, settings
+from lens.edit.mend_training import recipe_for, train
+from lens.edit.statistics import again
+from lens.model import loading
+
 
 def add(commands) -> None:
     """Add the commands ``edit`` and ``mend`` to the parser's ``commands``."""
@@ -18,23 +24,18 @@ def add(commands) -> None:
     statistics.set_defaults(run=statistics_of)
 
     mend = commands.add_parser("mend", help="the editor MEND").add_subparsers(required=True, metavar="ACTION")
-    train = mend.add_parser("train", help="train its network for a model; resumes a run that was stopped")
-    train.add_argument("--model", default="mini", help="built-in, hub id or folder (default: mini)")
-    train.add_argument("--out", type=Path, help="file for the network (default for mini: the shipped one)")
-    train.add_argument("--steps", type=int, help="training steps (default: the recipe's)")
-    train.add_argument("--seed", type=int, help="of the initial weights and the examples (default: the recipe's)")
-    train.add_argument("--device", help="cpu or cuda (default: the GPU where there is one)")
-    train.set_defaults(run=mend_train)
+    training = mend.add_parser("train", help="train its network for a model; resumes a run that was stopped")
+    training.add_argument("--model", default="mini", help="built-in, hub id or folder (default: mini)")
+    training.add_argument("--out", type=Path, help="file for the network (default for mini: the shipped one)")
+    training.add_argument("--steps", type=int, help="training steps (default: the recipe's)")
+    training.add_argument("--seed", type=int, help="of the initial weights and the examples (default: the recipe's)")
+    training.add_argument("--device", help="cpu or cuda (default: the GPU where there is one)")
+    training.set_defaults(run=mend_train)
 
 
 def statistics_of(args) -> None:
-    from lens.data import load_texts, manifest
-    from lens.edit import covariance, settings
-    from lens.edit.statistics import again
-    from lens.model.loading import load
-
     texts = None if args.texts is None else load_texts(args.texts)
-    lm = load(args.model, device=args.device)
+    lm = loading.load(args.model, device=args.device)
     layers = args.layers or sorted(
         {settings(lm, "rome")["layer"], *(i for name in ("memit", "alphaedit") for i in settings(lm, name)["layers"])}
     )
@@ -49,13 +50,9 @@ def statistics_of(args) -> None:
 
 
 def mend_train(args) -> None:
-    from lens.data import manifest, paths
-    from lens.edit.mend_training import recipe_for, train
-    from lens.model.loading import load
-
     if args.out is None and args.model != "mini":
         raise ValueError(f"Say with --out FILE where the network for {args.model!r} should go.")
     out = args.out or paths.root() / "mend" / "mini.safetensors"
-    lm = load(args.model, device=args.device)
+    lm = loading.load(args.model, device=args.device)
     print(f"The network is in {train(lm, out, recipe_for(lm, steps=args.steps, seed=args.seed))}.")
     manifest.written(out)

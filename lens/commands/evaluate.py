@@ -7,6 +7,17 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+from lens import evaluate
+from lens.data import load_records, load_texts
+from lens.data.records import SPLITS
+from lens.evaluate.perplexity import sample
+from lens.evaluate.tuning import as_table
+from lens.model import loading
+from lens.results.csv_text import as_csv
+from lens.results.lock import alone
+from lens.results.provenance import comments
+from lens.results.whole import write_text
+
 
 def add(commands) -> None:
     """Add the three commands to the parser's ``commands``."""
@@ -54,27 +65,15 @@ def _together(parser: argparse.ArgumentParser) -> None:
 
 
 def counterfact(args) -> int:
-    from lens import evaluate
-    from lens.evaluate.perplexity import sample
-    from lens.model.loading import load
-
     others = [evaluate.Report.read(path) for path in args.beside]
     given, chosen = _records(args.records, args.limit), _settings(args)
-    lm = load(args.model, device=args.device)
+    lm = loading.load(args.model, device=args.device)
     records = given(lm)
+    options = dict(settings=chosen, out=args.out, together=args.together, seed=args.seed)
+    options |= dict(entropy=not args.no_entropy, perplexity=not args.no_perplexity)
+    options |= dict(texts=None if args.tokens is None else sample(lm, args.tokens))
     try:
-        report = evaluate.counterfact(
-            lm,
-            records,
-            args.editor,
-            settings=chosen,
-            out=args.out,
-            together=args.together,
-            entropy=not args.no_entropy,
-            perplexity=not args.no_perplexity,
-            texts=None if args.tokens is None else sample(lm, args.tokens),
-            seed=args.seed,
-        )
+        report = evaluate.counterfact(lm, records, args.editor, **options)
     except KeyboardInterrupt:
         kept = "the same command goes on where it stopped" if args.out else "nothing is kept without --out FILE"
         raise KeyboardInterrupt(kept) from None
@@ -85,15 +84,8 @@ def counterfact(args) -> int:
 
 
 def sequential(args) -> int:
-    from lens import evaluate
-    from lens.model.loading import load
-    from lens.results.csv_text import as_csv
-    from lens.results.lock import alone
-    from lens.results.provenance import comments
-    from lens.results.whole import write_text
-
     given, chosen = _records(args.records, args.limit), _settings(args)
-    lm = load(args.model, device=args.device)
+    lm = loading.load(args.model, device=args.device)
     records = given(lm)
     with alone(args.out):
         steps = evaluate.sequential(lm, records, args.editor, args.at, settings=chosen)
@@ -111,19 +103,12 @@ def _line(step: dict) -> str:
 
 
 def tuning(args) -> int:
-    from lens import evaluate
-    from lens.evaluate.tuning import as_table
-    from lens.model.loading import load
-    from lens.results.csv_text import as_csv
-    from lens.results.lock import alone
-    from lens.results.whole import write_text
-
     def keep(results: list[dict]) -> None:
         if args.out:
             write_text(args.out, as_csv(results))
 
     given, chosen = _records("validation", args.limit), _settings(args)
-    lm = load(args.model, device=args.device)
+    lm = loading.load(args.model, device=args.device)
     records = given(lm)
     with alone(args.out):
         results = evaluate.grid_search(lm, records, args.editor, settings=chosen, together=args.together, each=keep)
@@ -137,21 +122,15 @@ def tuning(args) -> int:
 
 def _records(which: str, limit: int | None) -> Callable[..., list[dict]]:
     """What gives the records for a model, once it is open: built-in ones that it answers right, or a file's, all."""
-    from lens.data import load_records
-    from lens.data.records import SPLITS
-    from lens.evaluate import records_for
-
     if limit is not None and limit < 1:
         raise ValueError(f"--limit is {limit}: give at least 1.")
     if which in SPLITS:
-        return lambda lm: records_for(lm, which, most=limit)
+        return lambda lm: evaluate.records_for(lm, which, most=limit)
     held = load_records(which)[:limit]
     return lambda lm: held
 
 
 def _settings(args) -> dict:
-    from lens.data import load_texts
-
     chosen = {} if args.layer is None else {"layer": args.layer}
     return chosen | ({} if args.texts is None else {"texts": load_texts(args.texts)}) | settings(args.set)
 

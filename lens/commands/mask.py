@@ -8,7 +8,15 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from lens import data, mask
+from lens import evaluate as evaluation
 from lens.commands.evaluate import settings
+from lens.data import manifest, paths
+from lens.model import loading
+from lens.results.csv_text import as_csv
+from lens.results.lock import alone
+from lens.results.provenance import comments, provenance
+from lens.results.whole import write_text
 
 ALL = "all"
 
@@ -50,12 +58,6 @@ def _wording(parser: argparse.ArgumentParser) -> None:
 
 
 def train(args) -> int:
-    from lens import data, mask
-    from lens import evaluate as evaluation
-    from lens.data import manifest, paths
-    from lens.model.loading import load
-    from lens.results.lock import alone
-
     targets = [name for given in args.target for name in (data.target_kgs() if given == ALL else [given])]
     runs = list(dict.fromkeys((target, seed) for target in targets for seed in args.seed))
     if args.checkpoint and len(runs) > 1:
@@ -69,7 +71,7 @@ def train(args) -> int:
         raise ValueError(f"--set {name} would not be in the file's name: say it with --{name}.")
     for target in targets:  # what is wrong with one is said before anything runs
         data.knowledge(target, model=args.wording)
-    lm = load(args.model, device=args.device)
+    lm = loading.load(args.model, device=args.device)
     kgs: dict = {}
     for target, seed in runs:
         if target not in kgs:
@@ -100,8 +102,6 @@ def train(args) -> int:
 
 def _is_done(out: Path, lm, config) -> bool:
     """Does ``out`` hold what the run would write?  ``ValueError`` where it holds another subnetwork."""
-    from lens import mask
-
     try:
         found = mask.load(out, lm)
     except OSError:  # none, or a damaged one
@@ -112,11 +112,6 @@ def _is_done(out: Path, lm, config) -> bool:
 
 
 def evaluate(args) -> int:
-    from lens import evaluate as evaluation
-    from lens import mask
-    from lens.data import paths
-    from lens.model.loading import load
-
     if args.out and args.out.suffix not in (".csv", ".json"):
         raise ValueError(f"--out {args.out}: give a file that ends in .csv or .json.")
     if args.random < 0:
@@ -132,7 +127,7 @@ def evaluate(args) -> int:
         if not args.model and name not in (*paths.BUILT_IN, *paths.FETCHED):
             raise ValueError(f"The file {path} names the model {name!r}: say with --model which one to open.")
         if name not in models:
-            models = {name: load(name, device=args.device)}  # one at a time
+            models = {name: loading.load(name, device=args.device)}  # one at a time
         kg = evaluation.knowledge_for(models[name], target, model=args.wording or subnetwork.about.get("wording"))
         result = evaluation.knowledge(models[name], kg, subnetwork, random=args.random, alone=args.alone)
         rows += [{"file": path.name} | row for row in result.rows()]
@@ -143,10 +138,6 @@ def evaluate(args) -> int:
 
 
 def _write(out: Path, rows: list[dict], lm) -> None:
-    from lens.results.csv_text import as_csv
-    from lens.results.provenance import comments, provenance
-    from lens.results.whole import write_text
-
     if out.suffix == ".json":
         made = provenance(lm.device) | {"fingerprint": lm.fingerprint, "rows": rows}
         write_text(out, json.dumps(made, indent=1, ensure_ascii=False) + "\n")

@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from lens import data
+from lens.data import manifest, paths
+from lens.evaluate import answered, phrasings
+from lens.model import gguf, loading, pretrained
+from lens.results.csv_text import as_csv
+from lens.results.provenance import comments
+from lens.results.whole import write_text
+
 
 def add(commands) -> None:
     """Add the command ``model`` with its two actions to the parser's ``commands``."""
@@ -35,17 +43,12 @@ def add(commands) -> None:
 
 
 def get(args) -> None:
-    from lens.model import pretrained
-
     folder = pretrained.get(args.name, args.file)
     entry = pretrained.CATALOG.get(args.name)
     print(f"{args.name} is in {folder}: {f'{entry.about}; {entry.licence}' if entry else 'a sibling of mini; MIT'}.")
 
 
 def show(_args) -> None:
-    from lens.data import manifest, paths
-    from lens.model import gguf, pretrained
-
     rows = []
     for name in paths.BUILT_IN:
         size = manifest.listed(name)[f"{name}/model.safetensors"]["bytes"] / 1e6
@@ -62,15 +65,12 @@ def show(_args) -> None:
 
 
 def known(args) -> None:
-    from lens.data import manifest
-    from lens.model.loading import load
-    from lens.results.csv_text import as_csv
-    from lens.results.provenance import comments
-    from lens.results.whole import write_text
-
     facts = None if args.records else _facts(args.source)  # what is wrong with it is said before the model opens
-    lm = load(args.name)
-    file, rows, about = _answered(lm) if facts is None else _surprise(lm, facts)
+    lm = loading.load(args.name)
+    if facts is None:
+        file, rows, about = answered.file_of(lm.name), answered.table(lm, data.records()), answered.about(lm)
+    else:
+        file, rows, about = phrasings.file_of(lm.name), phrasings.table(lm, facts), (f"{lm.name} {lm.fingerprint}",)
     command, _, machine = comments(lm.device, "")
     write_text(file, as_csv(rows, command, *about, machine))
     manifest.written(file)
@@ -79,25 +79,8 @@ def known(args) -> None:
 
 def _facts(sources) -> list:
     """The facts of these sources and, in the encyclopedia, of these relations."""
-    from lens.data import facts
-
-    groups = [(fact, fact.relation if fact.source == "encyclopedia" else fact.source) for fact in facts()]
+    groups = [(fact, fact.relation if fact.source == "encyclopedia" else fact.source) for fact in data.facts()]
     there = {group for _, group in groups}
     if unknown := [source for source in sources if source not in there]:
         raise ValueError(f"--source {unknown[0]}: there are no such facts; choose of {', '.join(sorted(there))}.")
     return [fact for fact, group in groups if group in sources]
-
-
-def _surprise(lm, facts):
-    """File, rows and lines about these facts."""
-    from lens.evaluate import phrasings
-
-    return phrasings.file_of(lm.name), phrasings.table(lm, facts), (f"{lm.name} {lm.fingerprint}",)
-
-
-def _answered(lm):
-    """File, rows and lines about all records."""
-    from lens.data import records
-    from lens.evaluate import answered
-
-    return answered.file_of(lm.name), answered.table(lm, records()), answered.about(lm)

@@ -7,7 +7,19 @@ import sys
 from itertools import product
 from pathlib import Path
 
+from tqdm.auto import tqdm
+
+from lens import data, evaluate, mask
+from lens import relearn as learning
 from lens.commands.mask import ALL
+from lens.data import manifest
+from lens.model import loading
+from lens.relearn.tuning import rates
+from lens.results.csv_text import as_csv
+from lens.results.damaged import check, damaged
+from lens.results.lock import alone
+from lens.results.provenance import comments
+from lens.results.whole import write_text
 
 VARIANTS = ("original", "remaining", "random")
 KEY = ("target_kg", "variant", "method", "questions", "seed")
@@ -39,8 +51,6 @@ def add(commands) -> None:
 
 
 def relearn(args) -> int:
-    from lens.results.lock import alone
-
     if args.out.suffix != ".csv":
         raise ValueError(f"--out {args.out}: give a file that ends in .csv.")
     with alone(args.out):
@@ -48,13 +58,6 @@ def relearn(args) -> int:
 
 
 def _relearn(args) -> int:
-    from tqdm.auto import tqdm
-
-    from lens import data, evaluate, mask
-    from lens import relearn as learning
-    from lens.data import manifest
-    from lens.model.loading import load
-
     if wrong := [method for method in args.method if method not in learning.METHODS]:
         raise ValueError(f"There is no method {wrong[0]!r}: choose of {', '.join(learning.METHODS)}.")
     targets = list(dict.fromkeys(t for given in args.target for t in (data.target_kgs() if given == ALL else [given])))
@@ -62,7 +65,7 @@ def _relearn(args) -> int:
     if args.masks and {*args.variant} - {"original"}:  # one that is missing is told before any work
         for kg, seed in product(kgs.values(), args.seed):
             mask.load(_mask_file(args, kg.name, seed))
-    lm = load(args.model, device=args.device)
+    lm = loading.load(args.model, device=args.device)
     kgs = {target: evaluate.knowledge_for(lm, target) for target in targets}  # asks for facts that this model knows
     settings = {"steps": args.steps, "every": args.every, "batch": args.batch, "readout": args.readout}
     settings |= {"frozen": not args.free, "lr": args.lr}
@@ -89,7 +92,8 @@ def _relearn(args) -> int:
                 task = learning.commonsense_qa(kgs[target])
             masks = {"original": None}
             if {variant for variant, _ in trained} - {"original"}:
-                sub = _subnetwork(args, lm, kgs[target].name, seed)
+                kg = kgs[target].name
+                sub = mask.load(_mask_file(args, kg, seed), lm) if args.masks else mask.shipped(kg, seed, model=lm.name)
                 masks |= {"remaining": sub, "random": mask.random_like(sub, seed)}
             also = {"blind": learning.blind(task.test, seed)} if args.on == "test" else {}
             found = {(target, seed): (task.train, getattr(task, args.on), masks, also)}
@@ -108,18 +112,10 @@ def _relearn(args) -> int:
             right = " ".join(f"{share:.3g}" for share in tuned.right.values()) if last else ""
             numbers = {name: f"{value:.6g}" if isinstance(value, float) else value for name, value in row.items()}
             rows.append(key | numbers | about | {"right": right})
-        _write(args.out, head, rows, lm)
+        write_text(args.out, as_csv(rows, *comments(lm.device, head)))
     manifest.written(args.out)
     print(f"{args.out}: {len(jobs)} runs made, {len(done)} were there.", file=sys.stderr)
     return 0
-
-
-def _subnetwork(args, lm, name: str, seed: int):
-    from lens import mask
-
-    if args.masks:
-        return mask.load(_mask_file(args, name, seed), lm)
-    return mask.shipped(name, seed, model=lm.name)
 
 
 def _mask_file(args, name: str, seed: int) -> Path:
@@ -128,8 +124,6 @@ def _mask_file(args, name: str, seed: int) -> Path:
 
 def _head(lm, args, settings: dict) -> str:
     """The line that must agree for a run to go on."""
-    from lens.relearn.tuning import rates
-
     all_settings = {"task": args.task, "on": args.on} | settings
     if all_settings["lr"] is None:
         all_settings |= {"lr": " ".join(f"{method} {rate}" for method, rate in rates(lm).items())}
@@ -138,8 +132,6 @@ def _head(lm, args, settings: dict) -> str:
 
 def _read(path: Path, head: str) -> list[dict]:
     """The rows of an earlier run; ``ValueError`` where it was another one."""
-    from lens.results.damaged import check, damaged
-
     with open(path, encoding="utf-8", errors="replace", newline="") as file:
         lines = file.readlines()
     if f"# {head}\n" not in lines[:3]:
@@ -148,11 +140,3 @@ def _read(path: Path, head: str) -> list[dict]:
         rows = list(csv.DictReader((line for line in lines if not line.startswith("#")), strict=True))
         check(rows, [dict.fromkeys((*KEY, *(rows[0] if rows else ())), str)])  # as many cells in each
         return rows
-
-
-def _write(path: Path, head: str, rows: list[dict], lm) -> None:
-    from lens.results.csv_text import as_csv
-    from lens.results.provenance import comments
-    from lens.results.whole import write_text
-
-    write_text(path, as_csv(rows, *comments(lm.device, head)))

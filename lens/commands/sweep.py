@@ -11,6 +11,12 @@ from pathlib import Path
 from lens import given
 from lens.commands.evaluate import settings
 from lens.commands.mask import ALL
+from lens.results.csv_text import as_csv
+from lens.results.whole import write_text
+from lens.scale import sweep
+from lens.scale.sweep import connecting
+from lens.scale.sweep.cluster import made
+from lens.scale.sweep.models import place_of
 
 
 def add(commands) -> None:
@@ -59,23 +65,9 @@ def _common(parser: argparse.ArgumentParser) -> None:
 
 
 def _masks(args) -> int:
-    from lens.results.csv_text import as_csv
-    from lens.results.whole import write_text
-    from lens.scale.sweep import mask_jobs
-    from lens.scale.sweep.models import place_of
-
-    results = _run(
-        args,
-        mask_jobs,
-        place_of(args.model),
-        None if ALL in args.target else [place_of(target) for target in args.target],
-        args.seed,
-        args.granularity,
-        settings=settings(args.set),
-        random=args.random,
-        wording=args.wording,
-        device=args.device,
-    )
+    targets = None if ALL in args.target else [place_of(target) for target in args.target]
+    options = dict(settings=settings(args.set), random=args.random, wording=args.wording, device=args.device)
+    results = _run(args, sweep.mask_jobs, place_of(args.model), targets, args.seed, args.granularity, **options)
     rows = results.table()
     if rows:
         write_text(args.out / "table.csv", as_csv(rows))
@@ -84,31 +76,17 @@ def _masks(args) -> int:
 
 
 def _counterfact(args) -> int:
-    from lens.scale.sweep import counterfact_jobs, reports
-    from lens.scale.sweep.models import place_of
-
     chosen: dict[str, dict] = {}
     for name, value in settings(args.set).items():
         editor, dot, key = name.partition(".")
         if not dot:
             raise ValueError(f"--set {name}: say whose setting it is, such as {args.editor[0]}.{name}.")
         chosen.setdefault(editor, {})[key] = value
-    results = _run(
-        args,
-        counterfact_jobs,
-        place_of(args.model),
-        args.editor,
-        place_of(args.records),
-        args.shards,
-        limit=args.limit,
-        settings=chosen,
-        together=args.together,
-        entropy=not args.no_entropy,
-        perplexity=not args.no_perplexity,
-        seed=args.seed,
-        device=args.device,
-    )
-    first, *others = reports(results).values() or (None,)
+    options = dict(limit=args.limit, settings=chosen, together=args.together, seed=args.seed, device=args.device)
+    options |= dict(entropy=not args.no_entropy, perplexity=not args.no_perplexity)
+    asked = place_of(args.model), args.editor, place_of(args.records), args.shards
+    results = _run(args, sweep.counterfact_jobs, *asked, **options)
+    first, *others = sweep.reports(results).values() or (None,)
     if first:
         print(first.table(*others))
     return _failed(results)
@@ -116,8 +94,6 @@ def _counterfact(args) -> int:
 
 def _run(args, builder: Callable, *arguments, **options):
     """The results of the jobs that ``builder`` makes: on a cluster, for this machine need not hold the model."""
-    from lens.scale.sweep import run
-
     resources = settings(args.resource) or None
     given.read({"--resource": resources}, **{"--resource": given.RULES["resources"]})
     try:
@@ -125,10 +101,8 @@ def _run(args, builder: Callable, *arguments, **options):
             if client is None:
                 jobs = builder(*arguments, **options)
             else:
-                from lens.scale.sweep.cluster import made
-
                 jobs = made(client, builder, *arguments, resources=resources, **options)
-            return run(jobs, args.out, client, retries=args.retries, resources=resources)
+            return sweep.run(jobs, args.out, client, retries=args.retries, resources=resources)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("the same command goes on with what is missing") from None
 
@@ -136,15 +110,13 @@ def _run(args, builder: Callable, *arguments, **options):
 @contextmanager
 def _cluster(args) -> Iterator:
     """A client of the cluster that was asked for, None for this process."""
-    from lens.scale.sweep.connecting import connected, local
-
     if args.scheduler and args.workers is not None:
         raise ValueError("--scheduler and --workers name two clusters: give one of them.")
     if args.scheduler:
-        with connected(args.scheduler) as client:
+        with connecting.connected(args.scheduler) as client:
             yield client
     elif args.workers is not None:
-        with local(args.workers) as cluster, connected(cluster) as client:
+        with connecting.local(args.workers) as cluster, connecting.connected(cluster) as client:
             yield client
     else:
         yield None

@@ -7,7 +7,8 @@ ones are never written.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from itertools import islice
 from random import Random
 
 from lens.data.knowledge import target_kgs
@@ -39,7 +40,7 @@ def documents(epoch: int, seed: int = 0, without: Sequence[str] = ()) -> list[st
         kind = rng.random()
         lead, said = [], [sentence]
         if 0.5 <= kind < 0.8:
-            said += _take(rest, rng.randint(1, 3))
+            said += islice(rest, rng.randint(1, 3))
         elif kind >= 0.8:
             lead = [rng.choice(prose).split(". ")[0].rstrip(".") + "."]
         said = [s for s in said if s not in untaught]
@@ -59,8 +60,3 @@ def sentences_of(topics: Sequence[str]) -> set[str]:
 def heldout_paragraphs(count: int = 300) -> list[str]:
     """Text kept for measurement: generated from a seed no epoch uses, and every seventh hand-written passage."""
     return list(paragraphs(seed=HELDOUT_SEED, count=count)) + [p for i, p in enumerate(passages()) if i % 7 == 0]
-
-
-def _take(items: Iterator[str], count: int) -> Iterator[str]:
-    for _, item in zip(range(count), items):
-        yield item

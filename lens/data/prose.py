@@ -25,6 +25,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lens.data.articles import indefinite
+from lens.data.paths import world
 
 SENTENCES = range(3, 8)
 WORDS = range(30, 111)
@@ -205,10 +206,10 @@ def entry_of(text: str) -> dict:
     return {"key": text, "": forms[0], "pl": forms[-1] if len(forms) == 2 else plural(text)}
 
 
-def paragraphs(seed: int, count: int, path: Path | None = None) -> Iterator[str]:
+def paragraphs(seed: int, count: int) -> Iterator[str]:
     """Yield `count` paragraphs of ordinary English, the same for the same seed everywhere.
 
-    seed: any int; count: how many; path: a prose.json, by default that of the world.
+    seed: any int; count: how many.
     Each paragraph is one line of 3 to 7 sentences and 30 to 110 words.
     Raises KeyError if a template names a class that the lexicon lacks.
 
@@ -216,11 +217,7 @@ def paragraphs(seed: int, count: int, path: Path | None = None) -> Iterator[str]
     >>> first == next(paragraphs(seed=0, count=1))
     True
     """
-    if path is None:
-        from lens.data.paths import world
-
-        path = world() / "prose.json"
-    told, rng = World(Path(path)), random.Random(seed)
+    told, rng = World(world() / "prose.json"), random.Random(seed)
     while count > 0:
         scene = told.scenes[int(rng.random() * len(told.scenes))]
         text = Story(told, rng).tell(scene)

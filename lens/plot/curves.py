@@ -1,4 +1,4 @@
-"""Numbers over layers: lines with their spread, heat maps by segment, and how layers resemble each other."""
+"""Numbers over layers: lines, heat maps by segment, how layers resemble each other; a gradient as its factors."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 
+from lens.gradient import FactoredGradient
 from lens.plot import style
 
 
@@ -119,3 +120,30 @@ def spectrum(
     ax.xaxis.set_major_formatter("{x:.0f}")
     style.legend(ax, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
     return ax
+
+
+def outer_product(gradient: FactoredGradient, tokens: Sequence[str] = (), cells: int = 48) -> np.ndarray:
+    """Draw xᵀ [d_in, n], δ [n, d_out] and a corner of xᵀδ side by side (*Backward Lens*, figure 2).
+
+    Only the first ``cells`` coordinates of each are drawn, and only their corner of the matrix is formed.  Each panel
+    is scaled by its own largest entry.  Returns the three axes.
+    """
+    x, delta = (t[:, :cells].detach().float().cpu().numpy() for t in (gradient.x, gradient.delta))
+    n = len(x)
+    wide = x.shape[1] * 0.55
+    left, middle, right = axes = style.axes(None, style.WIDTH, 3.4, 1, 3, width_ratios=[n + 2, wide, wide])
+    _panel(left, x.T, f"$x^\\top$   {gradient.shape[0]} × {n}", "token", "input coordinate")
+    _panel(middle, delta, f"$\\delta$   {n} × {gradient.shape[1]}", "output coordinate", "token")
+    _panel(right, x.T @ delta, f"$x^\\top\\delta$   rank {gradient.rank()}", "output coordinate", "input coordinate")
+    if len(tokens) == n:
+        names = [style.label(t, 10) for t in tokens]
+        left.set_xticks(range(n), names, rotation=90, fontsize=8, parse_math=False)
+        middle.set_yticks(range(n), names, fontsize=8, parse_math=False)
+    return axes
+
+
+def _panel(ax: Axes, values: np.ndarray, title: str, xlabel: str, ylabel: str) -> None:
+    top = np.abs(values).max() or 1.0
+    ax.imshow(values, cmap="vlag", vmin=-top, vmax=top, aspect="auto", interpolation="nearest")
+    ax.set(title=title, xlabel=xlabel, ylabel=ylabel, xticks=[], yticks=[])
+    ax.spines[:].set_visible(False)

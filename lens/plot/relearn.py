@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
@@ -34,10 +33,7 @@ def learning_curves(
     """
     if not runs:
         raise ValueError("There are no trainings to draw: give at least one under a name.")
-    if axes is None:
-        _, axes = plt.subplots(
-            1, len(columns), figsize=(min(3.6 * len(columns), style.WIDTH), 3.2), layout="constrained", squeeze=False
-        )
+    axes = style.axes(axes, min(3.6 * len(columns), style.WIDTH), 3.2, 1, len(columns))
     axes = np.atleast_1d(axes).ravel()
     for ax, column in zip(axes, columns):
         for i, (label, some) in enumerate(runs.items()):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from string import ascii_lowercase
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -26,10 +25,7 @@ def roofline(table: pd.DataFrame, title: str | None = None, axes: Sequence[Axes]
         raise ValueError(f"One roof holds for one dtype, and there are {', '.join(table['dtype'].unique())}.")
     operations = list(dict.fromkeys(table["operation"]))
     names = [f"{style.label(name, 48)}   {ascii_lowercase[i % 26]}" for i, name in enumerate(operations)]
-    if axes is None:
-        size = style.WIDTH, 2 * style.scale(len(operations), 3.2, 0.3)
-        _, axes = plt.subplots(2, figsize=size, layout="constrained")
-    left, right = axes
+    left, right = style.axes(axes, style.WIDTH, 2 * style.scale(len(operations), 3.2, 0.3), 2)
     _roof(left, table)
     ours = table[table["way"] == "lens"]
     for row in ours.itertuples():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import cache
 
-import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
@@ -34,30 +33,13 @@ SMALLEST = "Smallest text"
 
 def use() -> None:
     """Make the book's style the current one; in a notebook, draw at twice the resolution (see ``SMALLEST``)."""
-    sns.set_theme(context="notebook", style="ticks", palette=PALETTE)
-    mpl.rcParams.update(
-        {
-            "figure.facecolor": "white",
-            "savefig.facecolor": "white",
-            "savefig.bbox": "tight",
-            "figure.dpi": 100,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.titlesize": 11,
-            "axes.labelsize": 10,
-            "axes.titlelocation": "left",
-            "axes.edgecolor": FAINT,
-            "axes.labelcolor": INK,
-            "text.color": INK,
-            "xtick.color": INK,
-            "ytick.color": INK,
-            "xtick.labelsize": 9,
-            "ytick.labelsize": 9,
-            "legend.frameon": False,
-            "legend.fontsize": 9,
-            "text.parse_math": True,
-        }
-    )
+    look = {"savefig.bbox": "tight", "figure.dpi": 100, "axes.titlesize": 11, "axes.labelsize": 10}
+    look |= {"legend.fontsize": 9, "axes.titlelocation": "left", "axes.edgecolor": FAINT, "text.parse_math": True}
+    look |= dict.fromkeys(("figure.facecolor", "savefig.facecolor"), "white")
+    look |= dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False)
+    look |= dict.fromkeys(("axes.labelcolor", "text.color", "xtick.color", "ytick.color"), INK)
+    look |= dict.fromkeys(("xtick.labelsize", "ytick.labelsize"), 9)
+    sns.set_theme(context="notebook", style="ticks", palette=PALETTE, rc=look)
     try:
         from IPython import get_ipython
         from matplotlib_inline.backend_inline import set_matplotlib_formats
@@ -81,9 +63,9 @@ def smallest(figure: Figure) -> float:
     return min((text.get_fontsize() for text in texts), default=float("inf"))
 
 
-def axes(ax: Axes | None, width: float, height: float) -> Axes:
-    """The axes that were given, or those of a new figure of so many inches."""
-    return plt.subplots(figsize=(width, height), layout="constrained")[1] if ax is None else ax
+def axes(ax, width: float, height: float, *grid: int, **options):
+    """The axes that were given, or those of a new figure of so many inches: one, or a ``grid`` of rows and columns."""
+    return plt.subplots(*grid, figsize=(width, height), layout="constrained", **options)[1] if ax is None else ax
 
 
 def series(i: int) -> dict:

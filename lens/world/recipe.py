@@ -54,28 +54,12 @@ def new_model(recipe: Recipe):
     torch.manual_seed(recipe.seed)
     shared = dict(vocab_size=recipe.vocabulary, bos_token_id=0, eos_token_id=0)
     if recipe.architecture == "gpt2":
-        return GPT2LMHeadModel(
-            GPT2Config(
-                n_positions=recipe.context,
-                n_embd=recipe.width,
-                n_layer=recipe.layers,
-                n_head=recipe.heads,
-                resid_pdrop=0.0,
-                embd_pdrop=0.0,
-                attn_pdrop=0.0,
-                **shared,
-            )
-        )
+        shared |= dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
+        size = dict(n_positions=recipe.context, n_embd=recipe.width, n_layer=recipe.layers, n_head=recipe.heads)
+        return GPT2LMHeadModel(GPT2Config(**size, **shared))
     if recipe.architecture == "llama":
-        return LlamaForCausalLM(
-            LlamaConfig(
-                max_position_embeddings=recipe.context,
-                hidden_size=recipe.width,
-                intermediate_size=recipe.width * 8 // 3,  # three matrices of 8/3 d² weights, as two of 4 d²
-                num_hidden_layers=recipe.layers,
-                num_attention_heads=recipe.heads,
-                tie_word_embeddings=True,
-                **shared,
-            )
-        )
+        inner = recipe.width * 8 // 3  # three matrices of 8/3 d² weights, as two of 4 d²
+        size = dict(max_position_embeddings=recipe.context, hidden_size=recipe.width, intermediate_size=inner)
+        size |= dict(num_hidden_layers=recipe.layers, num_attention_heads=recipe.heads, tie_word_embeddings=True)
+        return LlamaForCausalLM(LlamaConfig(**size, **shared))
     raise ValueError(f"There is no architecture {recipe.architecture!r}: choose 'gpt2' or 'llama'.")

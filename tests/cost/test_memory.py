@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from functools import partial
 
 import pytest
 import torch
@@ -26,13 +27,13 @@ def small():
 
 
 CASES = {
-    "mask": bench.masks("mask", texts=2, tokens=32),
-    "mask, three samples": bench.masks("mask", samples="independent"),
-    "mask, checkpointing": bench.masks("mask", checkpointing=True),
-    "as published": bench.masks("published", texts=2, tokens=32),
-    "forward": bench.forward(16, 32),
-    "lens": bench.lens(16, 32),
-    "finetune": bench.finetune(4, 32),
+    "mask": partial(bench.masks, texts=2, tokens=32),
+    "mask, three samples": partial(bench.masks, samples="independent"),
+    "mask, checkpointing": partial(bench.masks, checkpointing=True),
+    "as published": partial(bench.masks, step="published", texts=2, tokens=32),
+    "forward": partial(bench.forward, batch=16, tokens=32),
+    "lens": partial(bench.lens, batch=16, tokens=32),
+    "finetune": partial(bench.finetune, batch=4, tokens=32),
 }
 
 

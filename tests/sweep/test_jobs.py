@@ -12,7 +12,7 @@ import sweep_jobs
 import lens
 from lens.scale.sweep import Job, counterfact_jobs, mask_jobs, opened, reports, run
 from lens.scale.sweep.models import _kept
-from lens.scale.sweep.work import perform
+from lens.scale.sweep.running import perform
 
 DOUBLES = [Job(f"double-{n}", "sweep_jobs:double", {"number": n}) for n in (3, 1, 2)]
 

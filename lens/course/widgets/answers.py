@@ -18,9 +18,11 @@ from lens.edit.branch import branches
 from lens.edit.edit import Change
 from lens.evaluate.scoring import score
 from lens.model import LanguageModel, Tokens
+from lens.model.batch import chunks
 from lens.model.soundness import finite, not_finite
 from lens.model.tokens import plain
 from lens.model.watching import as_a_function
+from lens.readout.projection import check_k
 
 TOKENS = 4096
 """How many tokens run through the model at a time."""
@@ -54,9 +56,7 @@ class Answers:
 @torch.no_grad()
 def next_words(lm: LanguageModel, normed: Tensor, hoped: Sequence[int], k: int) -> Answers:
     """Read ln_f's output at the prompts' last tokens, ``normed`` [N, d]; ``hoped``: one token for each."""
-    size = lm.vocabulary_size
-    if not 1 <= k <= size:
-        raise ValueError(f"k is {k}: ask for at least 1 and at most {size} words, the size of the vocabulary.")
+    check_k(lm, k)
     p, tokens = lm.head(normed).float().softmax(-1).cpu(), torch.tensor(hoped)
     best = p.topk(k)
     if not finite(best.values):
@@ -86,23 +86,18 @@ def answers(
     (['·Paris', '·Rome'], [True, False])
     """
     prompts, due = plain(prompts), [lm.target_ids(target) for target in plain(targets)]
-    lengths: dict[int, list[tuple[int, list[int]]]] = {}
-    for i, prompt in enumerate(prompts):
-        ids = lm.encode(prompt)
-        lengths.setdefault(len(ids), []).append((i, ids))
+    asked = [lm.encode(prompt) for prompt in prompts]
+    order = sorted(range(len(asked)), key=lambda i: len(asked[i]))
     ids, probabilities = torch.zeros(len(due), k, dtype=torch.long), torch.zeros(len(due), k)
     hoped, said = torch.zeros(len(due)), torch.zeros(len(due), dtype=torch.bool)
-    for length, some in lengths.items():
-        step = max(1, TOKENS // length)
-        for start in range(0, len(some), step):
-            where, run = zip(*some[start : start + step])
-            where = list(where)
-            carried = [0 if rows is None else rows[i] for i in where] if edits else None
-            with as_a_function(lm.model), branches(lm, edits or [], carried):
-                hidden = lm.base_model(torch.tensor(run, device=lm.device), use_cache=False).last_hidden_state
-                part = next_words(lm, hidden[:, -1], [due[i][0] for i in where], k)
-            ids[where], probabilities[where] = part.ids, part.probabilities
-            hoped[where], said[where] = part.hoped, part.said
+    for where in chunks(order, lambda i: len(asked[i]), TOKENS, padding=0):
+        carried = [0 if rows is None else rows[i] for i in where] if edits else None
+        with as_a_function(lm.model), branches(lm, edits or [], carried):
+            run = torch.tensor([asked[i] for i in where], device=lm.device)
+            hidden = lm.base_model(run, use_cache=False).last_hidden_state
+            part = next_words(lm, hidden[:, -1], [due[i][0] for i in where], k)
+        ids[where], probabilities[where] = part.ids, part.probabilities
+        hoped[where], said[where] = part.hoped, part.said
     longer = [i for i, target in enumerate(due) if len(target) > 1]
     if longer:
         of = [rows[i] for i in longer] if rows is not None else None

@@ -62,19 +62,8 @@ class ChartExplorer(Explorer):
             raise ValueError(f"There is no kind {kind!r}: choose 'line' or 'bar'.")
         if kind == "line" and not numeric:
             raise ValueError(f"A line needs numbers in column {x!r}, which holds text: choose kind='bar'.")
-        super().__init__(
-            {
-                "columns": data,
-                "x": x,
-                "y": ys,
-                "by": by,
-                "hue": hue,
-                "kind": kind,
-                "labels": {name: (labels or {}).get(name, name) for name in columns},
-                "log": log,
-                "title": title,
-            }
-        )
+        labels = {name: (labels or {}).get(name, name) for name in columns}
+        super().__init__(dict(columns=data, x=x, y=ys, by=by, hue=hue, kind=kind, labels=labels, log=log, title=title))
 
     def summary(self) -> str:
         """What is drawn over what, and of how many rows."""

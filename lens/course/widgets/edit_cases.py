@@ -184,18 +184,14 @@ def case(lm: LanguageModel, fact: PreparedEdit, choices: Sequence[Choice], sizes
         text = lm.tokenizer.decode(list(tokens), clean_up_tokenization_spaces=False)
         return text.removeprefix(" ").replace(" ", "·")
 
-    return {
+    asked = {
         "prompt": fact.request.text,
         "subject": fact.request.subject,
         "new": said(fact.new),
         "true": said(fact.true),
-        "questions": [[q.measure, q.text, said(q.hoped)] for q in fact.questions],
-        "words": words.table,
-        "before": before,
-        "after": after,
-        "layers": layers,
-        "notes": notes,
     }
+    asked |= {"questions": [[q.measure, q.text, said(q.hoped)] for q in questions], "words": words.table}
+    return asked | {"before": before, "after": after, "layers": layers, "notes": notes}
 
 
 def _in_groups(some: list, size: int) -> list[list]:

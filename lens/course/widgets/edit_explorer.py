@@ -64,18 +64,12 @@ class EditExplorer(Explorer):
             raise ValueError("There is no editor: name at least one, such as 'shift'.")
         alone = [PreparedEdit.of(lm, one, neighbors) for one in given]
         self._facts = [fact.among(lm, alone, neighbors) for fact in alone]
-        super().__init__(
-            {
-                "editors": [
-                    {"name": one.name, "eta": one.eta, "own": one.own, "layers": [layer for layer, _ in one.places]}
-                    for one in self._choices
-                ],
-                "sizes": self._sizes,
-                "unit": UNIT,
-                "facts": [case(lm, fact, self._choices, self._sizes, k) for fact in self._facts],
-                "kernel": self._in_page(),
-            }
-        )
+        names = [
+            {"name": one.name, "eta": one.eta, "own": one.own, "layers": [layer for layer, _ in one.places]}
+            for one in self._choices
+        ]
+        facts = [case(lm, fact, self._choices, self._sizes, k) for fact in self._facts]
+        super().__init__(dict(editors=names, sizes=self._sizes, unit=UNIT, facts=facts, kernel=self._in_page()))
 
     def compute(self, request: dict) -> dict:
         """A typed fact (``prompt``, ``subject``, ``target``) or a prepared one (``fact``, its number), edited.

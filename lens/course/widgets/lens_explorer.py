@@ -84,19 +84,11 @@ class LensExplorer(Explorer):
         words = Words()
         cases = [self._case(*((p, None) if isinstance(p, str) else p), words) for p in prompts]
         ranked = quantities[0] == STREAM and cases[0]["first"] is not None
-        super().__init__(
-            {
-                "model": lm.name,
-                "color": color or ("rank" if ranked else "size"),
-                "last": lm.vocabulary_size - 1,
-                "layers": self._layers,
-                "quantities": [_described(name) for name in quantities],
-                "target": any(name != STREAM for name in quantities),
-                "cases": cases,
-                "words": words.table,
-                "kernel": in_page("lens", lm, quantities=quantities, layers=self._layers, k=k),
-            }
-        )
+        state = {"model": lm.name, "color": color or ("rank" if ranked else "size"), "last": lm.vocabulary_size - 1}
+        state |= {"layers": self._layers, "quantities": [_described(name) for name in quantities]}
+        state |= {"target": any(name != STREAM for name in quantities), "cases": cases, "words": words.table}
+        kernel = in_page("lens", lm, quantities=quantities, layers=self._layers, k=k)
+        super().__init__(state | {"kernel": kernel})
 
     def compute(self, request: dict) -> dict:
         """A prompt and a target, as typed, read as the others were."""

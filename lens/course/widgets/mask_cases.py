@@ -133,14 +133,9 @@ def densities(subnetwork: Subnetwork) -> dict:
     modules, heads = subnetwork.density("module"), {}
     for (layer, site, head), share in subnetwork.density("head").items():
         heads.setdefault((layer, site), []).append(share)
-    total = sum(rows * columns for rows, columns in subnetwork.shapes.values())
-    return {
-        "density": subnetwork.density(),
-        "weights": [round(total * subnetwork.density()), total],
-        "layers": layers,
-        "sites": sites,
-        "by_layer": list(subnetwork.density("layer").values()),
-        "by_site": list(subnetwork.density("site").values()),
-        "modules": [[modules.get((layer, site)) for site in sites] for layer in layers],
-        "heads": [[heads.get((layer, site)) for site in sites] for layer in layers],
-    }
+    total, density = sum(rows * columns for rows, columns in subnetwork.shapes.values()), subnetwork.density()
+    found = {"density": density, "weights": [round(total * density), total], "layers": layers, "sites": sites}
+    found |= {f"by_{what}": list(subnetwork.density(what).values()) for what in ("layer", "site")}
+    for name, some in (("modules", modules), ("heads", heads)):
+        found[name] = [[some.get((layer, site)) for site in sites] for layer in layers]
+    return found

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import reduce
 from itertools import combinations
+from operator import and_
 
 from lens.course.widgets.explorer import Explorer, page
 from lens.course.widgets.in_page import digests, in_page
 from lens.course.widgets.mask_cases import AskedFact, said, typed
 from lens.course.widgets.named_masks import Masks, named
-from lens.course.widgets.overlap_cases import removals
 from lens.given import RULES, door
+from lens.mask import Subnetwork
 from lens.model import LanguageModel
-from lens.overlap import Measured, Overlap, compare
+from lens.overlap import Measured, Overlap, compare, union
+from lens.overlap.sets import of_neurons, site
 
 FEW = 6
 """Up to so many subnetworks, of all or of one TargetKG, every three are compared, and every two by layer and site."""
@@ -51,16 +54,10 @@ class OverlapExplorer(Explorer):
         near = {some for each in close if len(each) <= FEW for n in (2, 3) for some in combinations(each, n)}
         found = {some: self._found(some, some in near) for some in sorted({*near, *combinations(numbers, 2)})}
         overlap = self._compare((0, 1))
-        super().__init__(
-            {
-                "masks": [{"group": one.group, "label": one.label} for one in self._masks],
-                "unit": overlap.unit,
-                "parts": ["all layers and sites", *(name for name, _ in _by_part(overlap))],
-                "found": {",".join(map(str, some)): each for some, each in found.items()},
-                "asks": lm is not None,
-                "kernel": self._in_page(digests(self._subnetworks())),
-            }
-        )
+        state = {"masks": [{"group": one.group, "label": one.label} for one in self._masks], "unit": overlap.unit}
+        state |= {"parts": ["all layers and sites", *(name for name, _ in _by_part(overlap))]}
+        state |= {"found": {",".join(map(str, some)): each for some, each in found.items()}, "asks": lm is not None}
+        super().__init__(state | {"kernel": self._in_page(digests(self._subnetworks()))})
 
     def _compare(self, some: Iterable[int]) -> Overlap:
         return compare({i: self._masks[i].subnetwork for i in some})
@@ -124,3 +121,25 @@ def _four(m: Measured) -> list[float]:
 def _whole(value: float) -> float:
     """Large counts without their fraction, which nobody reads and every page would carry."""
     return round(value) if value >= 100 else value
+
+
+def removals(subnetworks: Sequence[Subnetwork]) -> list[Subnetwork]:
+    """Of n subnetworks the 2ⁿ − 1 regions in the order of their bits from 1, then each as a whole, then their union.
+
+    Bit i of a region says whether it lies inside subnetwork i; where some consist of weights, so do the regions.
+
+    >>> from lens.mask import shipped
+    >>> only_a, only_b, both, *_, either = removals([shipped("building", 0), shipped("building", 1)])
+    >>> both.density() < only_a.density() < either.density()
+    True
+    """
+    like = next((one for one in subnetworks if not of_neurons(one)), subnetworks[0])
+    masks = {key: site(subnetworks, key) for key in like.bits}
+
+    def region(inside: int) -> Subnetwork:
+        held = {
+            key: reduce(and_, (m if inside >> i & 1 else ~m for i, m in enumerate(some))) for key, some in masks.items()
+        }
+        return like.with_bits(held, "a region")
+
+    return [*map(region, range(1, 1 << len(subnetworks))), *subnetworks, union(subnetworks)]

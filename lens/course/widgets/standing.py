@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import html
-import os
 from pathlib import Path
+
+from lens.results.whole import write_text
 
 PAGE = """<!DOCTYPE html>
 <html lang="en">
@@ -37,22 +38,11 @@ def page(title: str, explorer: str, before: str = "") -> str:
 
 
 def write(path: str | Path, text: str) -> Path:
-    """Write a page in one step: a file of this name is there whole, before and after.
-
-    Raises ``OSError`` with one sentence where its folder is missing, where a folder has its name, and where the disk
-    refuses.
-    """
+    """``write_text``; ``OSError`` in one sentence where a folder has this name, or there is none to write it into."""
     path = Path(path)
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder: give the name of a file, such as {path / 'explorer.html'}.")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"There is no folder {path.parent} to write {path.name} into: make it first.")
-    new = path.with_name(f".{path.name}.{os.getpid()}.new")
-    try:
-        new.write_text(text, encoding="utf-8", errors="replace", newline="\n")
-        os.replace(new, path)
-    except OSError as error:
-        raise OSError(f"{path} could not be written ({error.strerror or error}); nothing was changed.") from error
-    finally:
-        new.unlink(missing_ok=True)
+    write_text(path, text.encode("utf-8", "replace").decode())  # half a character cannot be written
     return path

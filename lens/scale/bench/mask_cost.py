@@ -119,29 +119,24 @@ class Published:
         return z[torch.arange(len(z))[:, None], rows.position].log_softmax(-1)
 
 
+def begun(training: Ours | Published) -> Ours | Published:
+    """After two steps: the second is the first that holds everything."""
+    training.step(0), training.step(1)
+    return training
+
+
 def cost(lm: LanguageModel, config: Config, repeats: int) -> dict[str, float | None]:
     """Milliseconds and bytes of a step, of its passes alone and of the published step, and their ratios."""
     whole = Rows(lm, config, 0)
-
-    def ours() -> Ours:
-        return _begun(Ours(lm, config))
-
-    def published() -> Published:
-        return _begun(Published(lm, config, whole))
-
-    ours(), published()  # whatever is loaded or compiled at the first use is there now
-    memory, memory_published = (peak_bytes(make, lm.device) for make in (ours, published))
-    mine, theirs = ours(), published()
-    turns = {name: iter(range(repeats + 1)) for name in ("step", "passes", "published")}  # all see the same rows
-    step, passes, eager = interleaved(
-        [
-            lambda: mine.step(next(turns["step"])),
-            lambda: mine.passes(next(turns["passes"])),
-            lambda: theirs.step(next(turns["published"])),
-        ],
-        lm.device,
-        repeats,
-    )
+    makes = [lambda: begun(Ours(lm, config)), lambda: begun(Published(lm, config, whole))]
+    for make in makes:
+        make()  # whatever is loaded or compiled at the first use is there now
+    memory, memory_published = (peak_bytes(make, lm.device) for make in makes)
+    mine, theirs = (make() for make in makes)
+    tasks = mine.step, mine.passes, theirs.step
+    turns = [iter(range(repeats + 1)) for _ in tasks]  # all see the same rows
+    tasks = [lambda task=task, turn=turn: task(next(turn)) for task, turn in zip(tasks, turns)]
+    step, passes, eager = interleaved(tasks, lm.device, repeats)
     return {
         "step, ms": 1e3 * step,
         "its passes alone, ms": 1e3 * passes,
@@ -152,13 +147,6 @@ def cost(lm: LanguageModel, config: Config, repeats: int) -> dict[str, float | N
         "memory of the published step, MB": memory_published and memory_published / 1e6,
         "memory / published": memory and memory_published and memory / memory_published,
     }
-
-
-def _begun(training: Ours | Published) -> Ours | Published:
-    """The second step is the first that holds everything."""
-    for step in range(2):
-        training.step(step)
-    return training
 
 
 def bench_mask(device: str | None = None, repeats: int = 9) -> dict[str, float | None]:

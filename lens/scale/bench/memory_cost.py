@@ -21,6 +21,8 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
+from importlib.metadata import version
 
 import torch
 from torch.nn.functional import cross_entropy
@@ -29,10 +31,11 @@ from lens.gradient import capture
 from lens.mask import config_for
 from lens.model import LanguageModel
 from lens.model.loading import load
+from lens.readout.lenses import backward_lens
 from lens.results.csv_text import as_csv
 from lens.results.provenance import machine
 from lens.scale import cost
-from lens.scale.bench.mask_cost import Ours, Published, Rows
+from lens.scale.bench.mask_cost import Ours, Published, Rows, begun
 from lens.scale.bench.measure import four_digits, peak_bytes, random_gpt2
 from lens.scale.bench.tensors import peak_tensor_bytes
 
@@ -67,81 +70,64 @@ def small_llama() -> LanguageModel:
     return LanguageModel(LlamaForCausalLM(config).eval(), mini().tokenizer, "a Llama, random weights")
 
 
-def masks(step: str, **given):
-    def begin(lm: LanguageModel):
-        config = config_for(lm, **({"steps": 10**6} | given))
-        rows = Rows(lm, config, 0) if step == "published" else Rows(lm, config, len(lm.layers) // 2)
+def masks(lm: LanguageModel, step: str = "mask", **given):
+    config = config_for(lm, **({"steps": 10**6} | given))
+    rows = Rows(lm, config, 0) if step == "published" else Rows(lm, config, len(lm.layers) // 2)
 
-        def task():
-            training = Ours(lm, config) if step == "mask" else Published(lm, config, rows)
-            for i in range(2):
-                training.step(i)
+    def task():
+        begun(Ours(lm, config) if step == "mask" else Published(lm, config, rows))
 
-        longest = max(some.hidden.shape[1] for some in rows[1][:2])
-        return task, cost.memory(lm, step, config=config, tokens=longest)
-
-    return begin
+    longest = max(some.hidden.shape[1] for some in rows[1][:2])
+    return task, cost.memory(lm, step, config=config, tokens=longest)
 
 
-def lens(batch: int, tokens: int):
-    def begin(lm: LanguageModel):
-        from lens.readout.lenses import backward_lens
+def lens(lm: LanguageModel, batch: int, tokens: int):
+    ids = torch.randint(1, 6000, (batch, tokens), generator=torch.Generator().manual_seed(1)).tolist()
 
-        ids = torch.randint(1, 6000, (batch, tokens), generator=torch.Generator().manual_seed(1)).tolist()
+    def task():
+        backward_lens(lm, capture(lm, ids, [[7]] * batch), "ff2", k=5)
 
-        def task():
-            backward_lens(lm, capture(lm, ids, [[7]] * batch), "ff2", k=5)
-
-        return task, cost.memory(lm, "lens", batch=batch, tokens=tokens)
-
-    return begin
+    return task, cost.memory(lm, "lens", batch=batch, tokens=tokens)
 
 
-def forward(batch: int, tokens: int):
-    def begin(lm: LanguageModel):
-        ids = torch.randint(1, 6000, (batch, tokens), generator=torch.Generator().manual_seed(1))
+def forward(lm: LanguageModel, batch: int, tokens: int):
+    ids = torch.randint(1, 6000, (batch, tokens), generator=torch.Generator().manual_seed(1))
 
-        @torch.no_grad()
-        def task():
-            lm.head(lm.base_model(input_ids=ids, use_cache=False).last_hidden_state[:, -1])
+    @torch.no_grad()
+    def task():
+        lm.head(lm.base_model(input_ids=ids, use_cache=False).last_hidden_state[:, -1])
 
-        return task, cost.memory(lm, "forward", batch=batch, tokens=tokens)
-
-    return begin
+    return task, cost.memory(lm, "forward", batch=batch, tokens=tokens)
 
 
-def finetune(batch: int, tokens: int):
+def finetune(lm: LanguageModel, batch: int, tokens: int):
     """Two steps of Adam on every parameter, the loss at every token."""
+    ids = torch.randint(1, 6000, (batch, tokens + 1), generator=torch.Generator().manual_seed(1))
 
-    def begin(lm: LanguageModel):
-        ids = torch.randint(1, 6000, (batch, tokens + 1), generator=torch.Generator().manual_seed(1))
-
-        def task():
-            adam = torch.optim.Adam(lm.model.parameters(), 1e-9, fused=True)
-            for _ in range(2):
-                adam.zero_grad()
-                hidden = lm.base_model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
-                loss = cross_entropy(lm.head(hidden.flatten(0, 1)), ids[:, 1:].flatten())
-                del hidden
-                loss.backward()
-                adam.step()
+    def task():
+        adam = torch.optim.Adam(lm.model.parameters(), 1e-9, fused=True)
+        for _ in range(2):
             adam.zero_grad()
+            hidden = lm.base_model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
+            loss = cross_entropy(lm.head(hidden.flatten(0, 1)), ids[:, 1:].flatten())
+            del hidden
+            loss.backward()
+            adam.step()
+        adam.zero_grad()
 
-        return task, cost.memory(lm, "finetune", batch=batch, tokens=tokens, scored=tokens)
-
-    return begin
+    return task, cost.memory(lm, "finetune", batch=batch, tokens=tokens, scored=tokens)
 
 
 CASES = (
-    MeasuredStep("mask, mini", mini, masks("mask")),
-    MeasuredStep("mask, a small Llama", small_llama, masks("mask")),
-    MeasuredStep("mask, GPT-2 small's shape", gpt2_small, masks("mask")),
-    MeasuredStep("mask, checkpointing, mini", mini, masks("mask", checkpointing=True)),
-    MeasuredStep("mask of neurons, mini", mini, masks("mask", granularity="neuron")),
-    MeasuredStep("mask as published, mini", mini, masks("published")),
-    MeasuredStep("forward pass, GPT-2 small's shape", gpt2_small, forward(32, 64)),
-    MeasuredStep("backward lens, GPT-2 small's shape", gpt2_small, lens(32, 64)),
-    MeasuredStep("fine-tuning, a small Llama", small_llama, finetune(8, 64)),
+    MeasuredStep("mask, mini", mini, masks),
+    MeasuredStep("mask, a small Llama", small_llama, masks),
+    MeasuredStep("mask, GPT-2 small's shape", gpt2_small, masks),
+    MeasuredStep("mask, checkpointing, mini", mini, partial(masks, checkpointing=True)),
+    MeasuredStep("mask of neurons, mini", mini, partial(masks, granularity="neuron")),
+    MeasuredStep("mask as published, mini", mini, partial(masks, step="published")),
+    MeasuredStep("forward pass, GPT-2 small's shape", gpt2_small, partial(forward, batch=32, tokens=64)),
+    MeasuredStep("backward lens, GPT-2 small's shape", gpt2_small, partial(lens, batch=32, tokens=64)),
+    MeasuredStep("fine-tuning, a small Llama", small_llama, partial(finetune, batch=8, tokens=64)),
 )
 
 
@@ -173,20 +159,11 @@ def bench_memory(repeats: int = 3, cases=CASES, show=print) -> list[Peak]:
     for case in cases:
         runs = [_alone(case.name, ALONE) for _ in range(repeats)]
         heap = _alone(case.name, {})["resident"]
-        told, tensors = runs[0]["computed"], runs[0]["tensors"]
-        lent = None if runs[0]["resident"] is None else statistics.median(run["resident"] for run in runs)
-        rows.append(
-            Peak(
-                case.name,
-                told / 1e6,
-                tensors / 1e6,
-                lent and lent / 1e6,
-                heap and heap / 1e6,
-                told / tensors,
-                lent and told / lent,
-            )  # fmt: skip
-        )
-        show(f"{case.name:42} computed {told / 1e6:8.1f} MB, tensors {tensors / 1e6:8.1f}", flush=True)
+        told, tensors = runs[0]["computed"] / 1e6, runs[0]["tensors"] / 1e6
+        lent = runs[0]["resident"] and statistics.median(run["resident"] for run in runs) / 1e6
+        ratios = told / tensors, lent and told / lent
+        rows.append(Peak(case.name, told, tensors, lent, heap and heap / 1e6, *ratios))
+        show(f"{case.name:42} computed {told:8.1f} MB, tensors {tensors:8.1f}", flush=True)
     return rows
 
 
@@ -201,8 +178,6 @@ def _alone(name: str, environment: dict[str, str]) -> dict:
 
 def text(rows: list[Peak]) -> str:
     """The result file."""
-    from importlib.metadata import version
-
     versions = ", ".join(f"{p} {version(p)}" for p in ("torch", "transformers"))
     heads = [
         "python -m lens bench memory",

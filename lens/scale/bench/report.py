@@ -15,13 +15,15 @@ from datetime import date
 from pathlib import Path
 
 import torch
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
 
 from lens.data import paths
 from lens.mask import config_for
 from lens.model import LanguageModel
 from lens.results import markdown
 from lens.scale.bench.kernels import Timings, bench_kernels
-from lens.scale.bench.mask_cost import Ours
+from lens.scale.bench.mask_cost import Ours, begun
 from lens.scale.bench.measure import interleaved, peak_bytes, random_gpt2, slug
 from lens.scale.bench.whole_lens import bare_pass, whole_lens
 from lens.scale.bench.work import Size
@@ -72,11 +74,7 @@ def timed(lm: LanguageModel, repeats: int) -> Iterator[tuple[str, float, float |
 
 def busiest(lm: LanguageModel, most: int = 10) -> list[tuple[str, int, float, float]]:
     """(operation, calls, milliseconds, share) of those that a mask step spends the most time in, itself."""
-    from torch.autograd import DeviceType
-    from torch.profiler import ProfilerActivity, profile
-
-    training = Ours(lm, config_for(lm, steps=10**6))
-    training.step(0), training.step(1)
+    training = begun(Ours(lm, config_for(lm, steps=10**6)))
     gpu = lm.device.type == "cuda"
     with profile(activities=[ProfilerActivity.CPU, *[ProfilerActivity.CUDA] * gpu]) as seen:
         training.step(2)

@@ -54,19 +54,10 @@ def project_case(size: Size, device, dtype) -> Workload:
         "torch.compile": lambda: compiled(vectors, tokens),
         "as published": one_by_one,
     }
-    item = vectors.element_size()
     flop = 2 * size.vectors * size.vocabulary * size.width
     work = f"{size.vectors} vectors, {size.vocabulary} words, top {k}, rank, log-sum-exp"
-    return Workload(
-        "project",
-        "projection",
-        work,
-        item * (unembedding.numel() + vectors.numel()),
-        flop,
-        ways,
-        check,
-        once=("as published",),
-    )
+    moved = vectors.element_size() * (unembedding.numel() + vectors.numel())
+    return Workload("project", "projection", work, moved, flop, ways, check, once=("as published",))
 
 
 def kl_cases(size: Size, device, dtype) -> list[Workload]:
@@ -98,10 +89,8 @@ def kl_cases(size: Size, device, dtype) -> list[Workload]:
         ways = {"lens": ours, "chunked torch": chunked, "naive": plain, "torch.compile": torch.compile(plain)}
         flop = 2 * products * size.vectors * size.vocabulary * size.width
         moved = hidden.element_size() * (unembedding.numel() + 2 * hidden.numel())
-        work = f"{size.vectors} positions, {size.vocabulary} words"
-        return Workload(
-            "kl", f"{name}, forward and backward", work, moved, flop, {n: gradient(w) for n, w in ways.items()}, check
-        )
+        work, both = f"{size.vectors} positions, {size.vocabulary} words", {n: gradient(w) for n, w in ways.items()}
+        return Workload("kl", f"{name}, forward and backward", work, moved, flop, both, check)
 
     return [
         case("KL(uniform ‖ p)", lambda h, e, r: kernels.kl_uniform(h, e), lambda h, e, r: naive.kl_uniform(h, e), 2),

@@ -98,9 +98,8 @@ def density_case(size: Size, device, dtype) -> Workload:
         same("density, gradient", way(kernels.density)()[0], exact.grad, 1e-5)
 
     ways = {"lens": way(kernels.density), "naive": way(plain), "torch.compile": way(torch.compile(plain))}
-    return Workload(
-        "density", "density, forward and backward", f"{count / 1e6:.1f} M scores", 12 * count, 0, ways, check
-    )
+    work = f"{count / 1e6:.1f} M scores"
+    return Workload("density", "density, forward and backward", work, 12 * count, 0, ways, check)
 
 
 def norms_case(size: Size, device, dtype) -> Workload:
@@ -168,13 +167,6 @@ def update_case(size: Size, device, dtype) -> Workload:
         "torch.compile": written_out(torch.compile(naive.update)),
     }
     count = sum(a * b for a, b in shapes)
+    work, flop = f"{count / 1e6:.1f} M weights", 2 * size.tokens * count
     moved = 5 * count * weights[0].element_size()  # W and its copy out, W and its copy back
-    return Workload(
-        "update",
-        "low-rank update and undo",
-        f"{count / 1e6:.1f} M weights",
-        moved,
-        2 * size.tokens * count,
-        ways,
-        check,
-    )
+    return Workload("update", "low-rank update and undo", work, moved, flop, ways, check)

@@ -59,16 +59,12 @@ def backward_lens_table_1(records: int = 1000, model: str = "gpt2-xl") -> list[I
         "forward-pass shift": (prompt, "one forward pass"),
     }
     texts = flops(model, "statistics", batch=200, tokens=500)  # one pass takes all layers' second moments
-    return [
-        Item(
-            "Backward Lens, Table 1",
-            f"{name}, {records:,} records",
-            model,
-            records * (edit + ask) + (texts if name in ("ROME", "MEMIT") else Operations(0)),
-            "; ".join(filter(None, (said, EVALUATION))),
-        )
-        for name, (edit, said) in edits.items()
-    ]
+    items = []
+    for name, (edit, said) in edits.items():
+        done = records * (edit + ask) + (texts if name in ("ROME", "MEMIT") else Operations(0))
+        assumed = "; ".join(filter(None, (said, EVALUATION)))
+        items.append(Item("Backward Lens, Table 1", f"{name}, {records:,} records", model, done, assumed))
+    return items
 
 
 def knowledge_subnetworks(
@@ -78,33 +74,22 @@ def knowledge_subnetworks(
     c = config or Config()
     step = "published" if published else "mask"
     batch = f"{c.targets} + {c.controls} prompts and {c.texts} texts of {c.tokens} tokens a step"
-    runs = f"{kgs} KGs × {seeds} seeds × {c.steps:,} steps"
-    items = [
-        Item(
-            f"Subnetworks, {table}",
-            f"weight masks, {runs}",
-            model,
-            kgs * seeds * c.steps * flops(model, step, config=c, tokens=PROMPT),
-            f"{batch}: this book's; every run to the last step",
-        )
-        for table, model in (("Table 2", "gpt2"), *(("Table 16", f"gpt2-{size}") for size in ("medium", "large", "xl")))
-    ]
+    what, assumed = (
+        f"weight masks, {kgs} KGs × {seeds} seeds × {c.steps:,} steps",
+        f"{batch}: this book's; every run to the last step",
+    )
+    items = []
+    for table, model in (("2", "gpt2"), ("16", "gpt2-medium"), ("16", "gpt2-large"), ("16", "gpt2-xl")):
+        done = kgs * seeds * c.steps * flops(model, step, config=c, tokens=PROMPT)
+        items.append(Item(f"Subnetworks, Table {table}", what, model, done, assumed))
     if published:
         return items
     text = dict(batch=32, tokens=64)
     every = flops("gpt2", "finetune", **text) + flops("gpt2", "lora", **text) + flops("gpt2", "forward", **text)
     steps = 3 * 5 * 9741 // 32 * 5  # three models, five choices a question, five epochs
-    items.insert(
-        1,
-        Item(
-            "Subnetworks, Table 6",
-            f"full, LoRA, head × 3 models × {seeds} seeds",
-            "gpt2",
-            seeds * steps * every,
-            "CommonsenseQA's 9,741 questions × 5 choices of 64 tokens, 5 epochs, batches of 32; masks are Table 2's",
-        ),
-    )
-    return items
+    what = f"full, LoRA, head × 3 models × {seeds} seeds"
+    said = "CommonsenseQA's 9,741 questions × 5 choices of 64 tokens, 5 epochs, batches of 32; masks are Table 2's"
+    return [items[0], Item("Subnetworks, Table 6", what, "gpt2", seeds * steps * every, said), *items[1:]]
 
 
 def every_table(records: int = 1000) -> list[Item]:

@@ -130,20 +130,11 @@ def _shape(name: str, layers: int, config: str) -> Shape:
     lm = on_meta(config, 1)
     m, e = lm.model, lm.unembedding
     parameters, a_layer = (sum(p.numel() for p in part.parameters()) for part in (m, lm.layers[0]))
-    return Shape(
-        name=name,
-        kind=m.config.model_type,
-        layers=layers,
-        width=lm.width,
-        inner=lm.weight(0, "ff1").shape[1],
-        query=lm.weight(0, "attn_q").shape[1],
-        heads=m.config.num_attention_heads,
-        vocabulary=len(e),
-        parameters=parameters + (layers - 1) * a_layer,
-        tied=e is m.get_input_embeddings().weight,
-        layer=tuple((place.path, place.matrix.numel()) for place in places(lm, [0])),
-        config=config,
-    )
+    total, tied = parameters + (layers - 1) * a_layer, e is m.get_input_embeddings().weight
+    sizes = dict(inner=lm.weight(0, "ff1").shape[1], query=lm.weight(0, "attn_q").shape[1], vocabulary=len(e))
+    sizes |= dict(layers=layers, width=lm.width, heads=m.config.num_attention_heads, parameters=total)
+    layer = tuple((place.path, place.matrix.numel()) for place in places(lm, [0]))
+    return Shape(name=name, kind=m.config.model_type, tied=tied, layer=layer, config=config, **sizes)
 
 
 def _config(what):

@@ -17,6 +17,8 @@ from dataclasses import replace
 from time import sleep
 from uuid import uuid4
 
+import torch
+
 from lens.results.sentence import sentence
 from lens.scale.sweep.connecting import connected
 from lens.scale.sweep.job import Job
@@ -158,7 +160,6 @@ def made(client, builder: Callable, *arguments, resources: Mapping[str, float] |
 
 
 def _on_worker(work: Callable[[Job], Outcome], job: Job) -> Outcome:
-    import torch
     from distributed import get_worker
 
     if threads := os.environ.get("OMP_NUM_THREADS"):  # torch may have been imported before it was set

@@ -12,9 +12,13 @@ from dataclasses import asdict
 from math import ceil
 from pathlib import Path
 
+from lens import data, evaluate
 from lens.data.records import SPLITS
+from lens.evaluate.counterfact import fitting
+from lens.evaluate.editors import resolve
 from lens.evaluate.report import Report
 from lens.evaluate.rows import Row
+from lens.evaluate.run_file import IDENTITY
 from lens.given import door, path
 from lens.scale.sweep.job import Job
 from lens.scale.sweep.models import check_same, digest, opened, place_of
@@ -49,9 +53,6 @@ def counterfact_jobs(
     >>> [job.name for job in counterfact_jobs("mini", ["shift", "none"], shards=2)]
     ['shift-0', 'shift-1', 'none-0', 'none-1']
     """
-    from lens.evaluate.counterfact import fitting
-    from lens.evaluate.editors import resolve
-
     settings, editors = settings or {}, [editors] if isinstance(editors, str) else list(editors)
     if unused := [editor for editor in settings if editor not in editors]:
         raise ValueError(f"There are settings for {unused[0]!r}, which is none of the editors {', '.join(editors)}.")
@@ -67,34 +68,24 @@ def counterfact_jobs(
             together = ceil(size / ceil(size / fitting(lm)))
     size = ceil(ceil(count / together) / shards) * together
     options = {"together": together, "entropy": entropy, "perplexity": perplexity, "seed": seed}
-    return [
-        Job(
-            f"{editor}-{number}",
-            f"{__name__}:edit_and_measure",
-            {
-                **where,
-                "editor": editor,
-                "records": records,
-                "first": first,
-                "end": min(first + size, count),
-                "digest": digest(chosen[first : first + size]),
-                "hyperparameters": json.loads(json.dumps(resolved[editor], default=str)),
-                "options": options | {"settings": dict(settings.get(editor, {}))},
-            },
-        )
-        for editor in editors
-        for number, first in enumerate(range(0, count, size))
-    ]
+    jobs = []
+    for editor in editors:
+        known = where | {"editor": editor, "records": records}
+        known |= {"hyperparameters": json.loads(json.dumps(resolved[editor], default=str))}
+        known |= {"options": options | {"settings": dict(settings.get(editor, {}))}}
+        for number, first in enumerate(range(0, count, size)):
+            end = min(first + size, count)
+            shard = {"first": first, "end": end, "digest": digest(chosen[first:end])}
+            jobs.append(Job(f"{editor}-{number}", f"{__name__}:edit_and_measure", known | shard))
+    return jobs
 
 
 def edit_and_measure(folder: Path, *, editor, records, first, end, digest, hyperparameters, options, **where) -> dict:
     """One job of ``counterfact_jobs``; ``folder`` keeps the rows as they are made."""
-    from lens.evaluate import counterfact
-
     shard = _records(records)[first:end]
     check_same(shard, digest, records)
     with opened(**where) as lm:
-        report = counterfact(lm, shard, editor, out=folder / "rows.jsonl", progress=False, **options)
+        report = evaluate.counterfact(lm, shard, editor, out=folder / "rows.jsonl", progress=False, **options)
     return {"header": report.header, "rows": [{"editor": editor} | asdict(row) for row in report.rows]}
 
 
@@ -104,8 +95,6 @@ def reports(outcomes: Iterable[Outcome]) -> dict[str, Report]:
     A shard that failed is missing; the report's count of cases says so.  Raises ``ValueError`` where two shards of an
     editor were made with other models, settings, seeds or options.
     """
-    from lens.evaluate.run_file import IDENTITY
-
     found: dict[str, Report] = {}
     for outcome in outcomes:
         if outcome.error:
@@ -121,6 +110,4 @@ def reports(outcomes: Iterable[Outcome]) -> dict[str, Report]:
 
 
 def _records(name: str) -> Sequence[dict]:
-    from lens import data
-
     return data.records(name) if name in SPLITS else data.load_records(name)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from lens import data, evaluate, mask
 from lens.given import door, several
 from lens.scale.sweep.job import Job
 from lens.scale.sweep.models import check_same, digest, opened, place_of
@@ -42,8 +43,6 @@ def mask_jobs(
     >>> [job.name for job in mask_jobs("mini", ["building"], seeds=(0, 1), settings={"lr": 0.1})]
     ['building-weight-0-lr=0.1', 'building-weight-1-lr=0.1']
     """
-    from lens import data, mask
-
     settings = dict(settings or {})
     for name in {"seed", "granularity"} & settings.keys():
         raise ValueError(f"{name} is no setting here: it is said by seeds or granularity, and is in the job's name.")
@@ -57,30 +56,23 @@ def mask_jobs(
     suffix = "".join(f"-{key}={_word(value)}" for key, value in settings.items())
     if len(suffix) > LONGEST:
         suffix = f"-{digest(settings)[:12]}"
-    return [
-        Job(
-            f"{_word(kg.name)}-{granularity}-{seed}{suffix}",
-            f"{__name__}:train_and_evaluate",
-            {
-                **where,
-                "target": target,
-                "wording": wording,
-                "digest": digest(kg),
-                "config": asdict(config),
-                "random": random,
-                "given": settings,
-            },
-        )
-        for target, kg in kgs.items()
-        for seed, config in configs.items()
-    ]
+    jobs = []
+    for target, kg in kgs.items():
+        about = where | {
+            "target": target,
+            "wording": wording,
+            "digest": digest(kg),
+            "random": random,
+            "given": settings,
+        }
+        for seed, config in configs.items():
+            name = f"{_word(kg.name)}-{granularity}-{seed}{suffix}"
+            jobs.append(Job(name, f"{__name__}:train_and_evaluate", about | {"config": asdict(config)}))
+    return jobs
 
 
 def train_and_evaluate(folder: Path, *, target, wording, digest, config, random, given, **where) -> dict:
     """One job of ``mask_jobs``; ``folder`` keeps the checkpoint while it trains, and then the subnetwork."""
-    from lens import data, mask
-    from lens.evaluate import knowledge
-
     file, checkpoint = folder / f"{folder.name}.safetensors", folder / "checkpoint"
     config = mask.Config(**config)
     kg = data.knowledge(target, model=wording)
@@ -93,7 +85,7 @@ def train_and_evaluate(folder: Path, *, target, wording, digest, config, random,
             found = replace(found, about=found.about | {"target": target, "wording": wording})
             mask.save(found, file)
             checkpoint.unlink()
-        rows = knowledge(lm, kg, found, random=random, progress=False).rows()
+        rows = evaluate.knowledge(lm, kg, found, random=random, progress=False).rows()
     about = {"granularity": config.granularity, "seed": config.seed} | given
     return {"rows": [about | row for row in rows], "file": f"{folder.name}/{file.name}"}
 

@@ -10,6 +10,7 @@ from threading import RLock
 
 from lens.data.paths import BUILT_IN
 from lens.model import LanguageModel
+from lens.model.loading import load
 
 _kept: dict[tuple, tuple[LanguageModel, str]] = {}
 """The model that was opened last, and its fingerprint as it was loaded."""
@@ -33,8 +34,6 @@ def opened(
     ...     second is first
     True
     """
-    from lens.model.loading import load
-
     key = model, device, dtype
     with _one_at_a_time:
         lm, loaded = _kept.get(key, (None, None))
