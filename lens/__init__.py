@@ -25,35 +25,10 @@ from lens.scale import cost, sweep
 __version__ = VERSION
 
 __all__ = [
-    "SEGMENTS",
-    "FactoredGradient",
-    "LanguageModel",
-    "Lens",
-    "Projection",
-    "Request",
-    "Trace",
-    "backward_lens",
-    "capture",
-    "check",
-    "claim",
-    "claims",
-    "cost",
-    "data",
-    "edit",
-    "evaluate",
-    "load",
-    "logit_lens",
-    "mask",
-    "overlap",
-    "plot",
-    "project",
-    "relearn",
-    "segments",
-    "setup",
-    "sweep",
-    "token_rank",
-    "widgets",
-]
+    "SEGMENTS", "FactoredGradient", "LanguageModel", "Lens", "Projection", "Request", "Trace", "backward_lens",
+    "capture", "check", "claim", "claims", "cost", "data", "edit", "evaluate", "load", "logit_lens", "mask", "overlap",
+    "plot", "project", "relearn", "segments", "setup", "sweep", "token_rank", "widgets",
+]  # fmt: skip
 
 
 # Opened on first use: matplotlib and the widgets' packages take longer to import than everything else here together.

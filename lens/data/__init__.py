@@ -10,26 +10,7 @@ from lens.data.verbalize import noun_phrase, verbalize
 from lens.data.world import Fact, Prompt, Relation, facts, prompts, relations, tails
 
 __all__ = [
-    "Fact",
-    "Knowledge",
-    "Prompt",
-    "Question",
-    "Relation",
-    "commonsense_qa",
-    "english",
-    "facts",
-    "heldout",
-    "knowledge",
-    "load_prompts",
-    "load_records",
-    "load_texts",
-    "noun_phrase",
-    "passages",
-    "prompts",
-    "records",
-    "relations",
-    "tails",
-    "target_kgs",
-    "verbalize",
-    "wikitext",
-]
+    "Fact", "Knowledge", "Prompt", "Question", "Relation", "commonsense_qa", "english", "facts", "heldout", "knowledge",
+    "load_prompts", "load_records", "load_texts", "noun_phrase", "passages", "prompts", "records", "relations", "tails",
+    "target_kgs", "verbalize", "wikitext",
+]  # fmt: skip

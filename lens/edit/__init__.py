@@ -25,20 +25,6 @@ from lens.edit.statistics import Statistics, covariance
 from lens.edit.storage import load, save
 
 __all__ = [
-    "Change",
-    "Edit",
-    "Request",
-    "Statistics",
-    "alphaedit",
-    "branches",
-    "covariance",
-    "finetune",
-    "load",
-    "memit",
-    "mend",
-    "rome",
-    "save",
-    "settings",
-    "sgd_step",
-    "shift",
-]
+    "Change", "Edit", "Request", "Statistics", "alphaedit", "branches", "covariance", "finetune", "load", "memit",
+    "mend", "rome", "save", "settings", "sgd_step", "shift",
+]  # fmt: skip

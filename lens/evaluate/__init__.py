@@ -13,22 +13,6 @@ from lens.evaluate.sequential import sequential
 from lens.evaluate.tuning import best, grid_search
 
 __all__ = [
-    "Estimate",
-    "Measures",
-    "Removal",
-    "Report",
-    "Row",
-    "TargetScores",
-    "Sweep",
-    "best",
-    "best_phrasing",
-    "counterfact",
-    "knowledge",
-    "knowledge_for",
-    "known",
-    "records_for",
-    "score",
-    "sensitivity",
-    "sequential",
-    "grid_search",
-]
+    "Estimate", "Measures", "Removal", "Report", "Row", "TargetScores", "Sweep", "best", "best_phrasing", "counterfact",
+    "knowledge", "knowledge_for", "known", "records_for", "score", "sensitivity", "sequential", "grid_search",
+]  # fmt: skip

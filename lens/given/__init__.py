@@ -24,21 +24,6 @@ from lens.given.values import (
 )
 
 __all__ = [
-    "RULES",
-    "address",
-    "door",
-    "named",
-    "number",
-    "one_or_several",
-    "passes",
-    "path",
-    "read",
-    "refuse",
-    "result_file",
-    "result_folder",
-    "result_place",
-    "several",
-    "spelled",
-    "whole",
-    "words",
-]
+    "RULES", "address", "door", "named", "number", "one_or_several", "passes", "path", "read", "refuse", "result_file",
+    "result_folder", "result_place", "several", "spelled", "whole", "words",
+]  # fmt: skip

@@ -24,29 +24,7 @@ from lens.kernels.update import Undo, update_
 from lens.kernels.vocabulary import project
 
 __all__ = [
-    "CHUNK_BYTES",
-    "Bits",
-    "Key",
-    "AllMasks",
-    "Undo",
-    "choose",
-    "density",
-    "inner",
-    "iou",
-    "kl_reference",
-    "kl_uniform",
-    "mask",
-    "naive",
-    "norms",
-    "pack",
-    "paths",
-    "project",
-    "sample",
-    "singular",
-    "singular_values",
-    "token_norms",
-    "unembed",
-    "uniform",
-    "update_",
-    "use",
-]
+    "CHUNK_BYTES", "Bits", "Key", "AllMasks", "Undo", "choose", "density", "inner", "iou", "kl_reference", "kl_uniform",
+    "mask", "naive", "norms", "pack", "paths", "project", "sample", "singular", "singular_values", "token_norms",
+    "unembed", "uniform", "update_", "use",
+]  # fmt: skip

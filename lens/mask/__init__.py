@@ -10,16 +10,6 @@ from lens.mask.training import TrainingStopped, train
 from lens.mask.variants import grown, random_like, shrunk
 
 __all__ = [
-    "Config",
-    "Subnetwork",
-    "TrainingStopped",
-    "all_shipped",
-    "config_for",
-    "grown",
-    "load",
-    "random_like",
-    "save",
-    "shipped",
-    "shrunk",
-    "train",
-]
+    "Config", "Subnetwork", "TrainingStopped", "all_shipped", "config_for", "grown", "load", "random_like", "save",
+    "shipped", "shrunk", "train",
+]  # fmt: skip

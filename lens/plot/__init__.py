@@ -9,23 +9,7 @@ from lens.plot.relearn import learning_curves
 from lens.plot.roofline import roofline
 
 __all__ = [
-    "LiveHistory",
-    "by_layer",
-    "by_segment",
-    "density_heatmap",
-    "energy_ratios",
-    "grid",
-    "head_heatmap",
-    "imprint_and_shift",
-    "learning_curves",
-    "iou_heatmap",
-    "mask_history",
-    "mlp_pass",
-    "outer_product",
-    "roofline",
-    "sensitivity",
-    "similarity",
-    "spectrum",
-    "upset",
-    "venn",
-]
+    "LiveHistory", "by_layer", "by_segment", "density_heatmap", "energy_ratios", "grid", "head_heatmap",
+    "imprint_and_shift", "learning_curves", "iou_heatmap", "mask_history", "mlp_pass", "outer_product", "roofline",
+    "sensitivity", "similarity", "spectrum", "upset", "venn",
+]  # fmt: skip

@@ -5,12 +5,5 @@ from lens.readout.projection import Projection, project, token_rank
 from lens.readout.segments import SEGMENTS, segments
 
 __all__ = [
-    "SEGMENTS",
-    "Lens",
-    "Projection",
-    "backward_lens",
-    "logit_lens",
-    "project",
-    "segments",
-    "token_rank",
-]
+    "SEGMENTS", "Lens", "Projection", "backward_lens", "logit_lens", "project", "segments", "token_rank",
+]  # fmt: skip

@@ -14,23 +14,10 @@ from lens.course.check.student import Student, student
 from lens.course.check.verdict import Verdict
 
 CHAPTERS = (
-    "logit_lens",
-    "low_rank",
-    "backward_lens",
-    "imprint_and_shift",
-    "where_an_edit_lands",
-    "forward_shift",
-    "arena",
-    "binary_mask",
-    "subnetworks",
-    "anatomy",
-    "is_it_real",
-    "overlap",
-    "relearning",
-    "two_lenses",
-    "kernels",
+    "logit_lens", "low_rank", "backward_lens", "imprint_and_shift", "where_an_edit_lands", "forward_shift", "arena",
+    "binary_mask", "subnetworks", "anatomy", "is_it_real", "overlap", "relearning", "two_lenses", "kernels",
     "scaling_up",
-)
+)  # fmt: skip
 
 __all__ = ["CHAPTERS", "Claims", "Function", "Student", "Value", "Verdict", "student"]
 
