@@ -40,10 +40,10 @@ class Firefox:
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self.number = 0
         self.socket = self._connect(profile / "MarionetteActivePort")
-        self.socket.settimeout(360)
+        self.socket.settimeout(180)
         self._message()  # its greeting
         self.version = self.command("WebDriver:NewSession")["capabilities"]["browserVersion"]
-        self.command("WebDriver:SetTimeouts", script=300_000, pageLoad=120_000)
+        self.command("WebDriver:SetTimeouts", script=120_000, pageLoad=60_000)
 
     def _connect(self, port: Path) -> socket.socket:
         until = time.monotonic() + 120
@@ -91,7 +91,7 @@ class Firefox:
             raise RuntimeError(found["problem"])
         return found.get("value")
 
-    def find(self, xpath: str, seconds: float = 120) -> str:
+    def find(self, xpath: str, seconds: float = 60) -> str:
         """The first element that can be seen, as soon as there is one."""
         until = time.monotonic() + seconds
         while True:

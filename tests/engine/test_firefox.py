@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from time import perf_counter
 
 import pytest
 import torch
@@ -23,17 +24,26 @@ LINE = '//*[@class = "answered"][.//*[starts-with(., "{}")]]//*[@class = "line"]
 
 
 @pytest.fixture(scope="module")
-def firefox(tmp_path_factory):
+def in_firefox(tmp_path_factory):
+    """The engine in Firefox, where Firefox compiles it: on some machines it only interprets, a hundred times slower."""
     browser = Firefox(tmp_path_factory.mktemp("profile"))
-    yield browser
-    browser.close()
-
-
-@pytest.fixture(scope="module")
-def in_firefox(firefox, tmp_path_factory):
-    engine = Engine(tmp_path_factory.mktemp("firefox"), firefox)
+    engine = Engine(tmp_path_factory.mktemp("firefox"), browser)
     engine.open("mini", paths.model())
-    return engine
+    times = [perf_counter()]
+    while len(times) < 4:
+        engine.ask(READ, {"prompt": [100], "target": [200], "whole": False})
+        times.append(perf_counter())
+    took = min(after - before for before, after in zip(times, times[1:]))
+    if took < 2:
+        yield engine
+    browser.close()
+    if took >= 2:
+        pytest.skip(f"Firefox does not compile JavaScript here: one token takes {took:.1f} s")
+
+
+@pytest.fixture
+def firefox(in_firefox):
+    return in_firefox.page
 
 
 def opened(firefox, address: str):
