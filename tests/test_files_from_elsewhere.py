@@ -26,7 +26,10 @@ from lens.evaluate import Report
 from lens.evaluate.rows import Row
 from lens.evaluate.run_file import RunFile
 from lens.results import checkpoint
+from lens.results.csv_text import as_csv
+from lens.results.provenance import comments
 from lens.results.sealed import _seal
+from lens.results.whole import write_text
 from lens.scale.sweep import Job, Outcome
 from lens.scale.sweep.store import Store
 
@@ -182,7 +185,7 @@ def kinds(tiny):
 
     def curves(path):
         key = dict(zip(relearn.KEY, ("building", "original", "head", "both", "0")))
-        relearn._write(path, "head", [key | {"step": i, "all": 0.5} for i in range(3)], lm)
+        write_text(path, as_csv([key | {"step": i, "all": 0.5} for i in range(3)], *comments(lm.device, "head")))
 
     def network(path):
         save_network(MendNetwork(shapes, 4, 1e-4), path, ANSWER)

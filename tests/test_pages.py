@@ -40,6 +40,7 @@ def show(page, dark: bool) -> None:
     """The page in the light or in the dark, as the reader's system and the page's own switch say it."""
     page.emulate_media(color_scheme="dark" if dark else "light")
     page.evaluate("mode => { document.documentElement.dataset.theme = mode }", "dark" if dark else "light")
+    page.evaluate("document.getAnimations().filter(a => a instanceof CSSTransition).forEach(a => a.finish())")
 
 
 def ready(page) -> float:

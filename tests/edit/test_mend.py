@@ -343,7 +343,8 @@ def test_no_steps_and_no_such_layer_are_refused_before_anything_runs(tiny, refus
 
 def test_the_command_hands_its_arguments_to_the_recipe(monkeypatch, capsys, tmp_path, mini):
     seen = []
-    monkeypatch.setattr(mend_training, "train", lambda lm, out, recipe: seen.append((lm.name, out, recipe)) or out)
+    hear = lambda lm, out, recipe: seen.append((lm.name, out, recipe)) or out  # noqa: E731
+    monkeypatch.setattr("lens.commands.edit.train", hear)
     arguments = ["mend", "train", "--steps", "6", "--seed", "3", "--device", "cpu"]
     assert main([*arguments, "--out", str(tmp_path / "net")]) == 0
     assert seen == [("mini", tmp_path / "net", recipe_for(mini, steps=6, seed=3))]
