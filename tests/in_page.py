@@ -69,15 +69,22 @@ class Engine:
 
     def ask(self, source: str, argument=None):
         if self.page:
-            found = json.loads(self.page.evaluate(
-                "async ([source, argument]) => JSON.stringify(await answer(source, JSON.parse(argument)))",
-                [source, json.dumps(argument)],
-            ))  # fmt: skip
+            found = json.loads(self._evaluated([source, json.dumps(argument)]))
         else:
             found = self._line({"source": source, "argument": argument})
         if "problem" in found:
             raise Problem(found["problem"]) from RuntimeError(found["where"])
         return found.get("value")
+
+    def _evaluated(self, asked: list[str]) -> str:
+        """The page's answer, whose promise the page keeps: Chromium's debugger may forget it, and is asked again."""
+        keep = "([source, argument]) => (window.keptAnswer = answer(source, JSON.parse(argument)).then(JSON.stringify))"
+        try:
+            return self.page.evaluate(keep, asked)
+        except Exception as error:
+            if "garbage collected" not in str(error):
+                raise
+            return self.page.evaluate("() => window.keptAnswer")
 
     def _line(self, job: dict) -> dict:
         self.process.stdin.write(json.dumps(job) + "\n")
