@@ -55,15 +55,22 @@ def quick(item) -> bool:
 
 
 def pytest_collection_modifyitems(config, items):
-    """Of two processes, one begins with the book, which takes longest; then come the files with slow tests."""
+    """Of two processes, one begins with the book, which takes longest, and the other with the files of slow tests.
+
+    What needs the built book comes after these, so that nobody waits for it.
+    """
     if config.getoption("fast"):
         config.hook.pytest_deselected(items=[item for item in items if not quick(item)])
         items[:] = filter(quick, items)
     if hasattr(config, "workerinput"):
         slow = {item.path for item in items if item.get_closest_marker("slow")}
-        items.sort(
-            key=lambda item: (item.nodeid.startswith(PAGES), "built" not in item.fixturenames, item.path not in slow)
-        )
+
+        def turn(item) -> int:
+            file = item.nodeid.split("::")[0]
+            kinds = file in (BOOK, PDF), item.path in slow and "built" not in item.fixturenames, file != PAGES
+            return next((i for i, kind in enumerate(kinds) if kind), len(kinds))
+
+        items.sort(key=turn)
 
 
 # The models

@@ -70,6 +70,13 @@ def test_sphinx_did_not_warn(book):
     assert "build succeeded" in log and "WARNING" not in log
 
 
+def test_no_formula_reaches_a_page_as_its_source(book):
+    for name, page in book.items():
+        article = page.text[page.text.index("<article") : page.text.index("</article>")]
+        text = re.sub(r'(?s)<(pre|code|script|style)\b.*?</\1>|<(span|div) class="math\b.*?</\2>|<[^>]+>', " ", article)
+        assert re.findall(r".{0,40}(?:\$|\\[a-z]{2,}).{0,40}", text) == [], f"{name}.html"
+
+
 def test_pages_load_nothing_from_the_network(book):
     for path in HTML.glob("*.html"):
         for address in Page(path).fetched():

@@ -145,6 +145,14 @@ def test_markdown_cells_read_well_without_sphinx(path):
 
 
 @each_notebook
+def test_no_line_of_text_is_a_comment_to_sphinx(path):
+    """A line that begins with a percent sign is left out of the page."""
+    for cell in nbformat.read(path, as_version=4).cells:
+        if cell.cell_type == "markdown":
+            assert not re.search(r"(?m)^ {0,3}%", re.sub(r"(?ms)^```.*?^```", "", cell.source)), cell.source
+
+
+@each_notebook
 def test_the_setup_cells_are_the_same_in_every_chapter_and_the_model_a_parameter(path):
     def first_two(notebook):
         return [cell for cell in nbformat.read(notebook, as_version=4).cells if cell.cell_type == "code"][:2]
