@@ -81,7 +81,7 @@ def slides(chapter, notebook):
         value, _, control = one.numbers.partition("; control ")
         ends = [abs(number) for number in (one.value, one.control or 0, *(one.interval or ()))]
         top = max(1 if one.form.endswith("%") else 0, *ends) or 1
-        rows.append({"says": one.says, "measure": one.measure, "count": one.n, "verdict": one.verdict, "value": value,
+        rows.append({"says": one.says, "measure": one.measure + one.where, "count": one.n, "verdict": one.verdict, "value": value,
                      "control": control or None, "shares": [abs(one.value) / top, abs(one.control or 0) / top]})
     held = json.dumps(rows, ensure_ascii=False).replace("<", "\\u003c")
     return f'```{{raw}} html\n<script type="application/json" class="lens-claims">{held}</script>\n```' if rows else ""

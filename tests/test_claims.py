@@ -46,6 +46,16 @@ def test_a_claim_shows_its_numbers_and_carries_them(pages):
     assert pages.collected({"a": chapter(made)}) == {("a", "b"): claims.Claim(**json.loads(json.dumps(made.__dict__)))}
 
 
+def test_a_claim_reads_the_same_on_every_model_and_what_differs_stands_beside_its_numbers():
+    one, other = claims.edition("mini"), claims.edition("smollm2-135m")
+    assert one.keys() == other.keys()
+    for key, mine in one.items():
+        assert (mine.says, mine.measure) == (other[key].says, other[key].measure), key
+    made = claims.claim("a", "b", "It is so.", **GIVEN, at="layer 6")
+    assert "share of prompts (layer 6): 50%" in made._repr_mimebundle_()["text/plain"]
+    assert "50% [40%, 60%]; control 10% (layer 6): **holds**" in str(claims.Table({"mini": {("a", "b"): made}}))
+
+
 def test_a_verdict_is_a_word_of_four_and_a_number_is_one(refuses):
     for wrong, pattern in ({"verdict": "yes"}, "choose of holds"), ({"value": float("nan")}, "a number that is none"):
         with refuses(ValueError, pattern):

@@ -29,8 +29,9 @@ class Claim:
     """One claim on one model.
 
     ``measure`` says in words what ``value`` is; ``control`` is the same measure where the effect must be absent;
-    ``interval`` its 95 % interval where there is one; ``n`` over how many cases.  ``form`` is how numbers are written,
-    ``paper`` what the paper reports.  ``series`` holds curves by name, for a figure in another edition.
+    ``interval`` its 95 % interval where there is one; ``n`` over how many cases.  ``says`` and ``measure`` are the same
+    on every model; ``at`` is where it was measured on this one, such as its layer.  ``form`` is how numbers are
+    written, ``paper`` what the paper reports.  ``series`` holds curves by name, for a figure in another edition.
     """
 
     chapter: str
@@ -42,6 +43,7 @@ class Claim:
     control: float | None = None
     interval: tuple[float, float] | None = None
     n: int | None = None
+    at: str = ""
     form: str = ".2f"
     paper: str = ""
     series: Mapping[str, Sequence[float]] = field(default_factory=dict, repr=False)
@@ -63,11 +65,16 @@ class Claim:
             said += " [{}, {}]".format(*(format(end, self.form) for end in self.interval))
         return said + ("" if self.control is None else f"; control {format(self.control, self.form)}")
 
+    @property
+    def where(self) -> str:
+        """``at``, as it stands behind the measure or the numbers."""
+        return self.at and f" ({self.at})"
+
     def _repr_mimebundle_(self, **_) -> dict:
         count = "" if self.n is None else f", n = {self.n}"
-        text = f"{self.says} — {self.verdict}. {self.measure}: {self.numbers}{count}."
+        text = f"{self.says} — {self.verdict}. {self.measure}{self.where}: {self.numbers}{count}."
         return {
-            "text/markdown": f"*{self.says}* **{self.verdict.capitalize()}.** {self.measure}: {self.numbers}{count}.",
+            "text/markdown": f"*{self.says}* **{self.verdict.capitalize()}.** {self.measure}{self.where}: {self.numbers}{count}.",
             "text/plain": text,
             MIME: asdict(self),
         }
@@ -152,4 +159,4 @@ def table(chapter: str, model: str) -> Table:
 
 
 def _cell(one: Claim | None) -> str:
-    return "not tested" if one is None else f"{one.numbers}: **{one.verdict}**"
+    return "not tested" if one is None else f"{one.numbers}{one.where}: **{one.verdict}**"
