@@ -105,7 +105,7 @@ def _line(step: dict) -> str:
 def tuning(args) -> int:
     def keep(results: list[dict]) -> None:
         if args.out:
-            write_text(args.out, as_csv(results))
+            write_text(args.out, as_csv(results, *comments(lm.device, f"{lm.name} {lm.fingerprint}")))
 
     given, chosen = _records("validation", args.limit), _settings(args)
     lm = loading.load(args.model, device=args.device)

@@ -52,6 +52,11 @@ def read(path: str | Path) -> tuple[dict, list[Row], int]:
     return header, list(rows.values()), whole
 
 
+def _decides(value):
+    """What of it changes a row: settings without the words on where they are from."""
+    return {name: v for name, v in value.items() if name != "source"} if isinstance(value, dict) else value
+
+
 class RunFile:
     """The file of one run, new or taken up again: ``rows`` are there already, ``append`` adds more.
 
@@ -65,7 +70,7 @@ class RunFile:
         found, rows, whole = read(self._path)
         wanted = json.loads(json.dumps(header))  # as it reads after the journey through JSON
         for key, what in IDENTITY.items():
-            if found.get(key) != wanted[key]:
+            if _decides(found.get(key)) != _decides(wanted[key]):
                 before, now = (str(h.get("model") if key == "fingerprint" else h.get(key)) for h in (found, wanted))
                 raise ValueError(
                     f"The run in {self._path} was made with {what} ({before}, and now it is {now}): "

@@ -104,7 +104,9 @@ def test_tune_prints_every_setting_and_the_best_and_writes_the_csv(capsys, monke
     assert main(["tune", "--limit", "3", "--floor", "0.3", "--out", str(out), "--device", "cpu"]) == 0
     printed = capsys.readouterr().out
     assert printed.count("\n| ") == 2 and printed.endswith("The best: eta = 1.2.\n")
-    assert out.read_text().count("\n") == 3
+    made, about, _, head, *rows = out.read_text().splitlines()
+    assert made.startswith("# ") and about.startswith("# mini ") and len(rows) == 2
+    assert head.startswith("eta,efficacy_accuracy")
     monkeypatch.setattr(tuning, "grid", lambda *_: {"eta": [0.0]})
     assert main(["tune", "--limit", "3", "--floor", "0.9", "--device", "cpu"]) == 1
     assert "No setting of the grid has an efficacy of 90%" in capsys.readouterr().err

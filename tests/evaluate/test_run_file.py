@@ -144,6 +144,12 @@ def test_another_run_is_refused_and_the_file_left_alone(tiny, run, few, tmp_path
     assert out.read_bytes() == before
 
 
+def test_a_run_goes_on_where_only_the_words_on_its_settings_are_new(tmp_path):
+    header = {"format": "lens-counterfact-1", "model": "a", "fingerprint": "b", "editor": "shift", "seed": 0, "options": {}}
+    RunFile(tmp_path / "run.jsonl", header | {"settings": {"eta": 0.5, "source": "a guess"}})
+    RunFile(tmp_path / "run.jsonl", header | {"settings": {"eta": 0.5, "source": "validation records"}})
+
+
 def test_rows_of_other_records_under_the_same_number_are_refused(tiny, run, few, tmp_path, refuses):
     out = tmp_path / "run.jsonl"
     run(tiny("gpt2"), few, "none", out=out)
