@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 
@@ -197,6 +198,8 @@ def test_each_row_of_a_batch_can_be_ranked_by_a_target_of_its_own(tiny, refuses)
     parts = [lens.backward_lens(lm, part, "ff2", k=2) for part in trace]
     assert torch.equal(seen.ranks, torch.cat([p.ranks for p in parts], dim=1))
     same = lens.backward_lens(lm, trace, "ff2", k=2, target=own.numpy())
+    word = lens.backward_lens(lm, trace, "ff2", k=2, target=np.str_("##cat"))
+    assert word.target == lens.backward_lens(lm, trace, "ff2", k=2, target="##cat").target
     assert torch.equal(same.ranks, seen.ranks) and torch.equal(same.target, seen.target)
     with refuses(ValueError, "Give one token, or one per vector"):
         lens.backward_lens(lm, trace, "ff2", k=2, target=own[:2])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import random
 import sys
 import weakref
@@ -19,6 +20,7 @@ from lens.edit.contexts import prefixes
 from lens.kernels import pack, update_
 from lens.mask import Config, Subnetwork
 from lens.model.upper import UpperLayers
+from lens.model.weights import Weights, digests
 from lens.relearn.learners import learner
 
 REQUEST = Request("The {} is on the", "cat", "mat", "roof")
@@ -245,6 +247,34 @@ def test_the_fingerprint_sees_a_weight_that_its_samples_leave_out(tiny):
     assert lm.fingerprint == lm.weights.current_fingerprint == name
     lm.model.transformer.h[1].mlp.c_fc.weight.data[3, 5] += 1e-6  # torch does not count this
     assert lm.weights.current_fingerprint != name
+
+
+def test_the_fingerprint_is_of_the_weights_alone_whichever_model_was_opened_before(mini):
+    """A model that differs from a shipped one where nothing is sampled has another name, and leaves the shipped its own."""
+    import copy
+
+    other = copy.deepcopy(mini.model)
+    weight = other.transformer.h[0].mlp.c_fc.weight.data
+    for write in (
+        lambda: weight[3, 5].mul_(2),
+        lambda: weight.__setitem__([1, 2], weight[[2, 1]]),  # two rows change places
+        lambda: weight[4, 7:11].copy_(weight[4, 7:11].flip(0).clone()),
+    ):
+        before = weight.clone()
+        write()
+        changed = digests(other)
+        assert changed[0] == mini.fingerprint, "not sampled"
+        assert changed[1] != digests(mini.model)[1] and Weights(other).current_fingerprint != mini.fingerprint
+        weight.copy_(before)
+    assert mini.weights.current_fingerprint == mini.fingerprint == Weights(other).current_fingerprint
+
+
+@pytest.mark.parametrize("name", lens.data.paths.BUILT_IN)
+def test_the_models_that_files_came_with_keep_the_names_in_these_files(name):
+    """data/fingerprints.json: one line for each; a new model's line is ``digests(lm.model)``."""
+    held = json.loads((lens.data.paths.root() / "fingerprints.json").read_text(encoding="utf-8"))
+    some, whole = digests(lens.load(name, device="cpu").model)
+    assert held[some] == whole
 
 
 def test_the_current_fingerprint_sees_every_weight_that_a_change_touches(tiny):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from lens import given
 from lens.given import RULES
@@ -39,3 +40,7 @@ def read(args: argparse.Namespace) -> None:
         if name in rules:
             for one in value if isinstance(value, list) else [value]:
                 given.read({f"--{name.replace('_', '-')}": one}, **{f"--{name.replace('_', '-')}": rules[name]})
+        if isinstance(value, Path):  # a shell leaves the ~ of --out=~/x
+            setattr(args, name, value.expanduser())
+        elif isinstance(value, list):
+            setattr(args, name, [one.expanduser() if isinstance(one, Path) else one for one in value])

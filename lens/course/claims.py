@@ -72,10 +72,10 @@ class Claim:
 
     def _repr_mimebundle_(self, **_) -> dict:
         count = "" if self.n is None else f", n = {self.n}"
-        text = f"{self.says} — {self.verdict}. {self.measure}{self.where}: {self.numbers}{count}."
+        measured = f"{self.measure}{self.where}: {self.numbers}{count}."
         return {
-            "text/markdown": f"*{self.says}* **{self.verdict.capitalize()}.** {self.measure}{self.where}: {self.numbers}{count}.",
-            "text/plain": text,
+            "text/markdown": f"*{self.says}* **{self.verdict.capitalize()}.** {measured}",
+            "text/plain": f"{self.says} — {self.verdict}. {measured}",
             MIME: asdict(self),
         }
 

@@ -162,7 +162,7 @@ def load_network(lm: LanguageModel, weights: str | Path | None) -> tuple[MendNet
             f"There is no MEND network for the model {lm.name!r}: train one with '{command}', and give weights=FILE."
         )
     shipped = paths.root() / "mend" / f"{weights}.safetensors"
-    path = shipped if shipped.is_file() else Path(weights)
+    path = shipped if shipped.is_file() else Path(weights).expanduser()
     if not path.is_file():
         raise OSError(f"There is no MEND network {str(weights)!r}: check the path, or train one with '{command}'.")
     network, about = _read(path, path.stat().st_mtime_ns, path == shipped)

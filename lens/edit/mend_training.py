@@ -99,7 +99,7 @@ def train(
         raise RuntimeError(
             f"MEND is trained for a model as it was loaded, and it is changed now ({lm.changed[-1]}): undo that first."
         )
-    out = Path(out)
+    out = Path(out).expanduser()
     network = new_network(lm, recipe)
     own = [p for name, p in network.named_parameters() if name.endswith("log_alpha")]
     rest = [p for name, p in network.named_parameters() if not name.endswith("log_alpha")]

@@ -70,7 +70,7 @@ def load(lm: LanguageModel, path: str | Path) -> Edit:
     Raises ``OSError`` where the file is missing, damaged or no edit, and ``ValueError`` where it was made for another
     model.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if not path.is_file():
         raise OSError(f"There is no edit file {path}: check the path, or make one with lens.edit.save.")
     with damaged(path, "edit file", "make it again with lens.edit.save"):

@@ -8,13 +8,13 @@ and evaluated alone, by the same code.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from unicodedata import normalize
 
-import torch
 from tqdm.auto import tqdm
 
 from lens.data.records import check_records
@@ -30,6 +30,7 @@ from lens.evaluate.run_file import FORMAT, RunFile
 from lens.given import door
 from lens.kernels import Key
 from lens.model import LanguageModel
+from lens.results.damaged import full
 from lens.results.lock import held_alone
 from lens.results.provenance import provenance
 from lens.results.sentence import sentence
@@ -81,18 +82,21 @@ def counterfact(
     together = fitting(lm) if together is None else together
     if together < 1:
         raise ValueError(f"together is {together}: at least one record is evaluated at a time.")
-    Key(seed).check()
+    seed = Key(seed).check().seed
     records = check_records(records)
     name, chosen, make = resolve(lm, editor, settings)
     if out is not None and name == "<lambda>":
         raise ValueError("A run file knows its editor by name, and a lambda has none: give a function made with def.")
     texts = (tuple(texts) if texts is not None else sample(lm)) if perplexity else None
+    # The words on where an editor's settings are from decide nothing.
+    source = {"source": chosen.pop("source")} if isinstance(editor, str) and "source" in chosen else {}
     header = {
         "format": FORMAT,
         "model": lm.name,
         "fingerprint": lm.weights.current_fingerprint,
         "editor": name,
-        "settings": json.loads(json.dumps(chosen, default=str)),
+        "settings": json.loads(json.dumps(chosen, default=_named)),
+        **source,
         "seed": seed,
         "options": {"entropy": entropy, "perplexity": sha256("\n".join(texts).encode()).hexdigest() if texts else None},
         "together": together,
@@ -150,7 +154,7 @@ class _Measure:
             found = self._evaluate([case for _, case, _ in group], [edit for *_, edit in group], True) if group else ()
             rows, group = rows | {row.case_id: row for row in found}, []
         except Exception as error:
-            if _memory(error):
+            if full(error):
                 raise
         for record, case, edit in group:  # one of them spoiled it for all: each alone
             with _noted(record, rows):
@@ -202,14 +206,14 @@ def _noted(record: Mapping, rows: dict[int, Row]) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if _memory(error):
+        if full(error):
             raise
         rows[record["case_id"]] = Row(*_identity(record), error=sentence(error))
 
 
-def _memory(error: Exception) -> bool:
-    """Did memory run out?  torch's allocator on the CPU has no error of its own."""
-    return isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)) or "can't allocate memory" in str(error)
+def _named(value: object) -> str:
+    """What a setting is in words, where JSON has none, without its place in memory, which differs between processes."""
+    return re.sub(r" at 0x[0-9a-f]+", "", str(value))
 
 
 def _identity(record: Mapping) -> tuple[int, str, str]:

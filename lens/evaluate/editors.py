@@ -66,9 +66,11 @@ def resolve(
     lens.given.read(given, texts=None)  # which may be one text
     tabled = lens.edit.settings(lm, editor, **{k: v for k, v in given.items() if k in defaults})
     shown, taken = dict(given), dict
-    if given.get("texts") is not None:
-        texts, layers = given.pop("texts"), tabled.get("layers", tabled.get("layer"))
-        texts = [texts] if isinstance(texts, str) else list(texts)
-        shown["texts"] = sha256("\n".join(texts).encode("utf-8", "surrogatepass")).hexdigest()
+    if "statistics" in known and given.get("statistics") is None:  # they are looked up once, not at each edit
+        texts, layers = given.pop("texts", None), tabled.get("layers", tabled.get("layer"))
+        if texts is not None:
+            texts = [texts] if isinstance(texts, str) else list(texts)
+            shown["texts"] = sha256("\n".join(texts).encode("utf-8", "surrogatepass")).hexdigest()
+        given.pop("statistics", None)
         taken = cache(lambda: {"statistics": lens.edit.covariance(lm, layers, texts)})
     return editor, shown | tabled, lambda r, **more: function(lm, r, **taken(), **given, **more)

@@ -31,7 +31,7 @@ IDENTITY = {
 
 def read(path: str | Path) -> tuple[dict, list[Row], int]:
     """Header and rows of a run file, and how many of its bytes are whole lines; ``OSError`` where it is none."""
-    path = Path(path)
+    path = Path(path).expanduser()
     if not path.is_file():
         raise OSError(
             f"There is no run file {path}: check the path, or make one with lens.evaluate.counterfact(out=…)."
@@ -52,11 +52,6 @@ def read(path: str | Path) -> tuple[dict, list[Row], int]:
     return header, list(rows.values()), whole
 
 
-def _decides(value):
-    """What of it changes a row: settings without the words on where they are from."""
-    return {name: v for name, v in value.items() if name != "source"} if isinstance(value, dict) else value
-
-
 class RunFile:
     """The file of one run, new or taken up again: ``rows`` are there already, ``append`` adds more.
 
@@ -64,13 +59,15 @@ class RunFile:
     """
 
     def __init__(self, path: str | Path, header: dict):
-        self._path = Path(path)
+        self._path = Path(path).expanduser()
         if not self._path.exists() or (self._path.is_file() and not self._path.stat().st_size):
             write_text(self._path, json.dumps(header, ensure_ascii=False) + "\n")
         found, rows, whole = read(self._path)
         wanted = json.loads(json.dumps(header))  # as it reads after the journey through JSON
+        if "source" not in wanted["settings"]:  # where settings are from was once one of them
+            found["settings"].pop("source", None)
         for key, what in IDENTITY.items():
-            if _decides(found.get(key)) != _decides(wanted[key]):
+            if found.get(key) != wanted[key]:
                 before, now = (str(h.get("model") if key == "fingerprint" else h.get(key)) for h in (found, wanted))
                 raise ValueError(
                     f"The run in {self._path} was made with {what} ({before}, and now it is {now}): "

@@ -77,6 +77,8 @@ def opened(file: Path) -> Path:
     """
     _check(file)
     folder = paths.cache() / "models" / f"{file.stem}-{digest(file)[:12]}"
+    if is_whole(folder):  # also where nothing may be written
+        return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f"{folder.name}.lock")):  # two processes convert it once
         return folder if is_whole(folder) else convert(file, folder)

@@ -143,7 +143,8 @@ def backward_lens(
 
 def _lens(lm, what, layers, tokens, vectors, k, target, largest=True, normalize=False, probabilities=False) -> Lens:
     token = target
-    if target is not None and not (hasattr(target, "__array__") and torch.as_tensor(target).numel() > 1):
+    array = hasattr(target, "__array__") and not isinstance(target, str)  # a numpy string is a string
+    if target is not None and not (array and torch.as_tensor(target).numel() > 1):
         token = first_token(lm.tokenizer, lm.target_ids(target))
     out = read(lm, vectors, k=k, largest=largest, tokens=token, normalize=normalize, log_normalizer=probabilities)
     return Lens(

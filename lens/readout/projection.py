@@ -113,7 +113,7 @@ def read(
         flat = flat / flat.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(flat.dtype).tiny)
     flat = flat.to(unembedding.dtype)
     if tokens is not None:
-        if hasattr(tokens, "__array__"):
+        if hasattr(tokens, "__array__") and not isinstance(tokens, str):
             tokens = torch.as_tensor(tokens)
             if tokens.is_floating_point() or tokens.dtype == torch.bool:
                 raise ValueError(f"Token ids are whole numbers, and these are {tokens.dtype}: give int64.")

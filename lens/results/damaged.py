@@ -20,6 +20,16 @@ UNFIT = (
 """What reading raises where numbers, names and sizes are other than they say; too deep a nesting is a RuntimeError."""
 
 
+MEMORY = ("out of memory", "not enough memory", "allocate memory", "ALLOC_FAILED")
+"""Words of torch, of any device's memory; only one of its allocators has an error of its own."""
+
+
+def full(error: BaseException) -> bool:
+    """Did memory run out?"""
+    own = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return own or any(words in str(error) for words in MEMORY)
+
+
 @contextmanager
 def damaged(path: str | Path, what: str, remedy: str) -> Iterator[None]:
     """Inside the block, which reads ``path``, what is unfit becomes an ``OSError``; that memory is full does not.
@@ -34,7 +44,7 @@ def damaged(path: str | Path, what: str, remedy: str) -> Iterator[None]:
     except (OSError, *UNFIT) as error:
         if isinstance(error, OSError) and error.errno != EINVAL:  # which a jump to a wrong place in the file gives
             raise
-        if isinstance(error, RuntimeError) and "allocate" in str(error):  # torch's words, of any device's memory
+        if full(error):
             raise
         raise OSError(f"The file {path} is no whole {what}: {remedy}.") from None
 

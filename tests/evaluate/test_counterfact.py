@@ -98,9 +98,15 @@ def test_a_note_of_the_editor_is_kept(mini, run):
     assert "says 'Africa' already" in row.note and row.efficacy_accuracy == 1
 
 
+FULL = (
+    "CPU: can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate",
+    "DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes", "MPS backend out of memory",
+)  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "memory",
-    [MemoryError("no room"), torch.cuda.OutOfMemoryError("no room"), RuntimeError("CPU: can't allocate memory")],
+    [MemoryError("no room"), torch.cuda.OutOfMemoryError("no room"), *map(RuntimeError, FULL)],
 )
 def test_memory_that_runs_out_ends_the_run(tiny, run, few, memory):
     def editor(lm, request):

@@ -12,6 +12,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import lens
@@ -144,10 +145,22 @@ def test_another_run_is_refused_and_the_file_left_alone(tiny, run, few, tmp_path
     assert out.read_bytes() == before
 
 
-def test_a_run_goes_on_where_only_the_words_on_its_settings_are_new(tmp_path):
-    header = {"format": "lens-counterfact-1", "model": "a", "fingerprint": "b", "editor": "shift", "seed": 0, "options": {}}
-    RunFile(tmp_path / "run.jsonl", header | {"settings": {"eta": 0.5, "source": "a guess"}})
-    RunFile(tmp_path / "run.jsonl", header | {"settings": {"eta": 0.5, "source": "validation records"}})
+HEADER = {"format": "lens-counterfact-1", "model": "a", "fingerprint": "b", "editor": "e", "seed": 0, "options": {}}
+
+
+def test_where_settings_are_from_decides_nothing_unless_an_editor_has_such_a_setting(tmp_path, refuses):
+    RunFile(tmp_path / "old.jsonl", HEADER | {"settings": {"eta": 0.5, "source": "a guess"}})
+    RunFile(tmp_path / "old.jsonl", HEADER | {"settings": {"eta": 0.5}, "source": "validation records"})
+    with refuses(ValueError, "other settings"):
+        RunFile(tmp_path / "old.jsonl", HEADER | {"settings": {"eta": 0.5, "source": "another text"}})
+
+
+def test_a_run_in_the_home_folder_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    header = HEADER | {"settings": {}}
+    RunFile("~/run.jsonl", header).append([Row(1, "Oslo", "Bergen")])
+    assert [row.case_id for row in RunFile("~/run.jsonl", header).rows.values()] == [1]
+    assert not (tmp_path / "~").exists()
 
 
 def test_rows_of_other_records_under_the_same_number_are_refused(tiny, run, few, tmp_path, refuses):
@@ -175,6 +188,18 @@ def test_a_partial_is_known_by_its_function_and_its_keywords(tiny, run, few, ran
         run(tiny("gpt2"), few, partial(rank_one, strength=2.0), out=out)
     same = run(tiny("gpt2"), few, partial(rank_one, strength=2.0), settings={"strength": 1.0}, out=out)
     assert same.rows == one.rows
+
+
+def test_an_object_among_the_settings_is_known_without_its_place_in_memory(tiny, run, few, rank_one):
+    def ranked(lm, request, by=None, strength=1.0):
+        return rank_one(lm, request, strength=strength)
+
+    class Scorer:
+        pass
+
+    settings = {"by": Scorer(), "strength": np.float32(1)}
+    header = run(tiny("gpt2"), few, ranked, settings=settings, seed=np.int64(3)).header
+    assert " at 0x" not in json.dumps(header) and "Scorer" in header["settings"]["by"] and header["seed"] == 3
 
 
 @pytest.mark.parametrize("content", ["Dear diary", "Dear diary\n", '{"format": "lens-counterfact-9"}\n', "[1]\n", "\n"])
