@@ -192,6 +192,22 @@ def test_weights_that_were_moved_meanwhile_are_not_taken_for_restored(tiny, refu
     assert lm.changed
 
 
+def test_an_interrupt_at_the_end_of_a_block_counts_when_the_weights_are_back(tiny, monkeypatch):
+    lm = tiny("gpt2", torch.float32)
+    before, put, came = values(lm), lens.mask.subnetwork._put, []
+
+    def interrupted(matrix, where, what):
+        if isinstance(what, torch.Tensor) and not came:
+            came.append(1)
+            raise KeyboardInterrupt
+        put(matrix, where, what)
+
+    monkeypatch.setattr("lens.mask.subnetwork._put", interrupted)
+    with pytest.raises(KeyboardInterrupt), a_mask(lm, 1).removed(lm):
+        pass
+    assert came and same(lm, before) and not lm.changed
+
+
 def test_an_interrupted_restoring_can_be_done_again(tiny, monkeypatch):
     lm = tiny("gpt2", torch.float32)
     before, mask = values(lm), a_mask(lm, 1)

@@ -18,6 +18,7 @@ from lens.kernels import update_
 from lens.model import LanguageModel
 from lens.model.devices import resident
 from lens.model.soundness import finite, not_finite
+from lens.model.weights import ended
 from lens.results.display import Grid, Shown
 
 
@@ -154,11 +155,7 @@ class Edit(Shown):
             raise
 
     def __exit__(self, *_) -> None:
-        try:
-            self._leave()
-        except KeyboardInterrupt:  # halfway: what is begun is ended, and then it counts
-            self._leave()
-            raise
+        ended(self._leave)
 
     def _leave(self) -> None:
         if written := self.lm.weights.of(self):
