@@ -77,6 +77,13 @@ def test_no_formula_reaches_a_page_as_its_source(book):
         assert re.findall(r".{0,40}(?:\$|\\[a-z]{2,}).{0,40}", text) == [], f"{name}.html"
 
 
+def test_a_table_that_a_cell_shows_is_a_table(book):
+    for name, page in book.items():
+        assert not re.findall(r"<p>\|.{0,60}", page.text), f"{name}.html"
+        if "lens.claims.table(" in re.sub("<[^>]+>", "", page.text):
+            assert re.search(r'<div class="cell_output[^"]*">\s*(<div[^>]*>\s*)*<table', page.text), f"{name}.html"
+
+
 def test_pages_load_nothing_from_the_network(book):
     for path in HTML.glob("*.html"):
         for address in Page(path).fetched():
