@@ -80,7 +80,7 @@ def test_no_formula_reaches_a_page_as_its_source(book):
 def test_a_table_that_a_cell_shows_is_a_table(book):
     for name, page in book.items():
         assert not re.findall(r"<p>\|.{0,60}", page.text), f"{name}.html"
-        if "lens.claims.table(" in re.sub("<[^>]+>", "", page.text):
+        if name in CHAPTERS and "lens.claims.table(" in re.sub("<[^>]+>", "", page.text):
             assert re.search(r'<div class="cell_output[^"]*">\s*(<div[^>]*>\s*)*<table', page.text), f"{name}.html"
 
 
