@@ -18,7 +18,6 @@ from lens.kernels import update_
 from lens.model import LanguageModel
 from lens.model.devices import resident
 from lens.model.soundness import finite, not_finite
-from lens.model.weights import ended
 from lens.results.display import Grid, Shown
 
 
@@ -155,7 +154,11 @@ class Edit(Shown):
             raise
 
     def __exit__(self, *_) -> None:
-        ended(self._leave)
+        try:
+            self._leave()
+        except KeyboardInterrupt:  # halfway: what is begun is ended, and then it counts
+            self._leave()
+            raise
 
     def _leave(self) -> None:
         if written := self.lm.weights.of(self):

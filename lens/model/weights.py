@@ -137,7 +137,11 @@ class Weights:
         try:
             yield written
         finally:
-            ended(lambda: self.close(written))
+            try:
+                self.close(written)
+            except KeyboardInterrupt:  # halfway: what is begun is ended, and then it counts
+                self.close(written)
+                raise
 
     def claim(self, written: Written, parameter: Tensor) -> None:
         """``written`` is about to overwrite (some of) ``parameter``; ``written.restore`` says how that comes back.
@@ -215,15 +219,6 @@ class Weights:
         self.wrote(written)
         if written in self._state.stack:
             self._state.stack.remove(written)
-
-
-def ended(leave: Callable[[], None]) -> None:
-    """Call ``leave``; where Ctrl-C comes halfway, what is begun is ended, and then it counts."""
-    try:
-        leave()
-    except KeyboardInterrupt:
-        leave()
-        raise
 
 
 def _mark(p: Tensor) -> tuple[int, int]:
