@@ -160,7 +160,8 @@ async def run(chapter, path, wanted, threads, model):
     manager = AsyncKernelManager(kernel_spec_manager=ThisEnvironment())
     client = Client(notebook, km=manager, timeout=SECONDS_PER_CELL, store_widget_state=False,
                     resources={"metadata": {"path": str(BOOK)}}, on_cell_executed=progress.step)
-    environment = {"OMP_NUM_THREADS": str(threads)} | os.environ
+    # Threads that wait in sleep: those that wait in a loop take the core that the others' last thread needs.
+    environment = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"} | os.environ
     try:
         with log(chapter).open("w") as said:
             await client.async_execute(cleanup_kc=True, stderr=said, env=environment)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import threading
 from contextlib import contextmanager
@@ -13,9 +14,14 @@ import pytest
 pytestmark = pytest.mark.slow
 
 HOSTILE = "<script>ran = 1</script><img src=x>"
-LONGEST = """() => { window.longest = 0; new PerformanceObserver((list) => {
-    for (const entry of list.getEntries()) longest = Math.max(longest, entry.duration);
-}).observe({ entryTypes: ["longtask"] }); }"""
+
+
+def longest_task(trace: bytes) -> float:
+    """Milliseconds of processor time: the longest task of the page's own thread while Chromium took ``trace``."""
+    events = json.loads(trace)["traceEvents"]
+    own = {(e["pid"], e["tid"]) for e in events if e["name"] == "thread_name" and e["args"]["name"] == "CrRendererMain"}
+    tasks = [e for e in events if e["name"].endswith("::RunTask") and (e["pid"], e["tid"]) in own and "tdur" in e]
+    return max(task["tdur"] for task in tasks) / 1000
 
 
 def opened(page) -> float:
@@ -27,12 +33,12 @@ def opened(page) -> float:
     return perf_counter() - start
 
 
-def test_the_first_answer_comes_soon_and_the_page_stays_awake(folder, explorers, visit):
-    """Times are the best of a few, as a suite shares its cores."""
+def test_the_first_answer_comes_soon_and_the_page_stays_awake(folder, explorers, visit, chromium):
+    """The best of a few, and of tasks their processor time, as a suite shares its cores."""
     firsts, tasks = [], []
     while len(firsts) < 5 and not (firsts and min(firsts) <= 3 and min(tasks) <= 50):
         page = visit(folder / "lens.html")
-        page.evaluate(LONGEST)
+        chromium.start_tracing(page=page, categories=["toplevel"])
         start = perf_counter()
         opened(page)
         page.get_by_label("your prompt").fill("The capital of Italy is")
@@ -40,7 +46,7 @@ def test_the_first_answer_comes_soon_and_the_page_stays_awake(folder, explorers,
         page.keyboard.press("Enter")
         page.locator("thead th", has_text="·Italy").first.wait_for()
         firsts.append(perf_counter() - start)
-        tasks.append(page.evaluate("longest"))
+        tasks.append(longest_task(chromium.stop_tracing()))
     print(f"first answer {min(firsts):.2f} s, longest task {min(tasks):.0f} ms, the best of {len(firsts)}")
     assert min(firsts) <= 3 and min(tasks) <= 50
     explorer = explorers["lens"]
