@@ -20,7 +20,8 @@ from lens.edit.contexts import prefixes
 from lens.kernels import pack, update_
 from lens.mask import Config, Subnetwork
 from lens.model.upper import UpperLayers
-from lens.model.weights import Weights, digests
+from lens.model.fingerprint import digests
+from lens.model.weights import Weights
 from lens.relearn.learners import learner
 
 REQUEST = Request("The {} is on the", "cat", "mat", "roof")

@@ -13,19 +13,17 @@ which model is this, as it was loaded (``fingerprint``) or as it is now (``curre
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
 from hashlib import sha256
 from weakref import WeakKeyDictionary, ref
 
 import torch
 from torch import Tensor, nn
 
-from lens.data import paths
-from lens.model.devices import parameters, resident
+from lens.model.devices import resident
+from lens.model.fingerprint import fingerprint
 
 
 class Written:
@@ -78,18 +76,16 @@ class Weights:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over every parameter's name, shape, dtype, 64 of its values, and its bits, by row and by column.
+        """Which model this is (``lens.model.fingerprint``): as it was loaded, also while changes lie on it.
 
-        It is that of the model as it was loaded, also while changes lie on it.  Where anyone else has written into the
-        weights since (training, a hand), it is that of the model which this has made.  See ``current_fingerprint`` for
-        writes that torch does not count.  The models of ``data/fingerprints.json``, in float32, are named by the 64
-        values alone, as the files are that came with them; one that differs from them elsewhere has another name.
+        Where anyone else has written into the weights since (training, a hand), it is that of the model which this has
+        made.  See ``current_fingerprint`` for writes that torch does not count.
         """
         state = self._state
         if state.fingerprint is None or not state.stack:
             marks = {id(p): _mark(p) for p in self._model.parameters()}
             if state.fingerprint is None or marks != state.marks:
-                state.fingerprint, state.marks = _digest(self._model), marks
+                state.fingerprint, state.marks = fingerprint(self._model), marks
         return state.fingerprint
 
     @property
@@ -224,31 +220,3 @@ class Weights:
 def _mark(p: Tensor) -> tuple[int, int]:
     """Changes when the tensor is written in place, moved or cast."""
     return p.data_ptr(), -1 if p.is_inference() else p._version
-
-
-@cache
-def _shipped() -> dict[str, str]:
-    """Of models that the book has files for: what 64 values of each parameter say → what all bits say."""
-    return json.loads((paths.root() / "fingerprints.json").read_text(encoding="utf-8"))
-
-
-def _digest(model: nn.Module) -> str:
-    some, whole = digests(model)
-    return some if _shipped().get(some) == whole else sha256(f"{some} {whole}".encode()).hexdigest()
-
-
-def digests(model: nn.Module) -> tuple[str, str]:
-    """SHA-256 of 64 values of each parameter, evenly spread, and of all its bits, as the sums of rows and columns."""
-    some, whole = sha256(model.config.model_type.encode()), sha256()
-    for name, p in parameters(model):
-        flat = p.detach().reshape(-1)
-        values = flat[:: max(1, flat.numel() // 64)][:64].to("cpu", torch.float64)
-        some.update(f"{name} {tuple(p.shape)} {p.dtype}".encode() + values.numpy().tobytes())
-        bits = flat.view({1: torch.int8, 2: torch.int16, 4: torch.int32}.get(p.element_size(), torch.int64))
-        bits = bits.view(p.shape if p.ndim > 1 else (1, len(flat))).flatten(1)
-        parts = bits.split(max(1, (1 << 22) // max(1, bits.shape[1])))
-        rows = torch.cat([part.sum(1, dtype=torch.int64) for part in parts])
-        columns = sum(part.sum(0, dtype=torch.int64) for part in parts)
-        for sums in (rows, columns):
-            whole.update(sums.cpu().numpy().tobytes())
-    return some.hexdigest(), whole.hexdigest()
