@@ -11,7 +11,7 @@ help:  ## show this list
 	@echo "              MODEL=smollm2-135m: an edition on another model, beside it"
 	@echo "make lab      set up .venv, write the chapters without solutions to notebooks/, open them in JupyterLab"
 	@echo "make pdf      the same, then print it all into book/_build/book.pdf (needs Chromium)"
-	@echo "make test     set up .venv, run the whole test suite in two processes"
+	@echo "make test     set up .venv, run the tests in two processes; CI=1: also the longest, on chapters that run anew"
 	@echo "make test-fast  the part of it to run before every commit: nothing slow, no trained model"
 	@echo "make course   set up .venv, make the folder course/: assignments for nbgrader, notebooks for Colab and for you"
 	@echo "make bundle   a folder and a zip to upload to Colab or elsewhere, where there is no public address"
@@ -41,7 +41,7 @@ pdf: book
 	@.venv/bin/python book/pdf.py
 
 test: env
-	@.venv/bin/python -m pytest -n 2 --durations=10
+	@.venv/bin/python -m pytest -n 2 --durations=10 $(if $(CI),,-m "not long")
 
 test-fast: env
 	@.venv/bin/python -m pytest -n 2 --durations=10 --fast

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from browsing import visiting
 
 # Two processes: pytest -n 2
 
@@ -30,16 +31,21 @@ def pytest_xdist_setupnodes():
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """A file's tests stay in one process and share what they made; pages, the last, go to whichever is free."""
+    """A file's tests stay in one process and share what they made; pages, the last, go one by one to who is free."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.split("::")[0]
-            return {PDF: BOOK, PAGES: nodeid}.get(file, file)
+            return {PDF: BOOK, PAGES: page_of(nodeid)}.get(file, file)
 
     config.option.loadscopereorder = False
     return ByFile(config, log)
+
+
+def page_of(nodeid: str) -> str:
+    """The page that a test of ``PAGES`` looks at, the last of its parameters."""
+    return re.split(r"[-[]", nodeid)[-1]
 
 
 def pytest_addoption(parser):
@@ -65,10 +71,11 @@ def pytest_collection_modifyitems(config, items):
     if hasattr(config, "workerinput"):
         slow = {item.path for item in items if item.get_closest_marker("slow")}
 
-        def turn(item) -> int:
+        def turn(item) -> tuple[int, str]:
             file = item.nodeid.split("::")[0]
             kinds = file in (BOOK, PDF), item.path in slow and "built" not in item.fixturenames, file != PAGES
-            return next((i for i, kind in enumerate(kinds) if kind), len(kinds))
+            place = next((i for i, kind in enumerate(kinds) if kind), len(kinds))
+            return place, page_of(item.nodeid) if file == PAGES else ""
 
         items.sort(key=turn)
 
@@ -309,40 +316,9 @@ def chromium(module_patch):
 
 @pytest.fixture
 def visit(chromium, tmp_path):
-    """``visit(html or path, width=, dark=)``: the page as a reader opens it, from a file and without a network.
-
-    At the end of the test no page may have asked for anything but files, and none may have complained.
-    """
-    contexts, asked, complaints = [], [], []
-
-    def heard(message):
-        if message.type in ("error", "warning"):
-            complaints.append(message.text)
-
-    def open_page(content, width: int = 1280, dark: bool = False):
-        path = content
-        if isinstance(content, str):
-            path = tmp_path / f"page {len(contexts)}.html"
-            path.write_text(content, encoding="utf-8")
-        context = chromium.new_context(
-            viewport={"width": width, "height": 800}, color_scheme="dark" if dark else "light", offline=True
-        )
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(10_000)
-        page.set_default_navigation_timeout(60_000)  # a machine may be busy; how long a page takes has tests of its own
-        own = ("file:", "data:", "blob:") if path is content else (path.as_uri(),)
-        page.on("request", lambda request: None if request.url.startswith(own) else asked.append(request.url))
-        page.on("console", heard)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.goto(path.as_uri())
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert not asked, f"a page asked for {asked}"
-    assert not complaints, f"a page complained: {complaints}"
+    """``visit(html or path)``, as ``visiting`` says, for one test."""
+    with visiting(chromium, tmp_path) as open_page:
+        yield open_page
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -36,6 +36,7 @@ def read(path) -> tuple[list[str], list[dict]]:
     return head, list(csv.DictReader(line for line in lines if not line.startswith("#")))
 
 
+@pytest.mark.long
 def test_every_operation_is_timed_beside_its_baselines_and_the_file_says_how(tmp_path, capsys):
     assert main(["bench", "kernels", "--device", "cpu", "--out", str(tmp_path / "cpu.csv")]) == 0
     head, rows = read(tmp_path / "cpu.csv")
@@ -59,6 +60,7 @@ def test_every_operation_is_timed_beside_its_baselines_and_the_file_says_how(tmp
     assert str(tmp_path / "cpu.csv") in capsys.readouterr().out
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name, spoil", [
     ("norms", lambda original: lambda *a: original(*a) * 1.001),
     ("mask", lambda original: lambda w, s, key: original(w, s, key._replace(site=key.site + 1))),

@@ -118,6 +118,7 @@ def test_the_setup_cell_takes_a_wheel_before_the_address_or_says_what_to_upload(
     assert asked == [f"lens-book[chapters] @ {wanted}"]
 
 
+@pytest.mark.long
 def test_a_fresh_environment_without_address_and_index_installs_the_wheel_and_opens_the_model(made, tmp_path):
     manager, own = stand_in(tmp_path, f"file://{tmp_path}/nowhere", PIP_NO_INDEX="1")
     for old in own.glob("setuptools*"):  # a new environment's, which hides the one that torch was installed with

@@ -92,6 +92,7 @@ def stand_in(tmp_path, answers: str, **settings: str):
     return AsyncKernelManager(kernel_spec_manager=Colab()), own
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("chapter", CHAPTERS if PYTHON else ["logit_lens"])
 def test_a_chapter_runs_top_to_bottom_where_only_the_notebook_is(chapter, colab, tmp_path):
     manager, own = colab

@@ -157,6 +157,7 @@ def test_without_nbgrader_one_sentence_says_what_to_do():
 
 # What students run, and what they get for it
 
+@pytest.mark.long
 def test_untouched_exercises_run_to_the_end_and_every_check_says_your_turn(made):
     paths = [str(made / "release" / name / f"{name}.ipynb") for name in GRADED]
     done = subprocess.run([sys.executable, "-c", RUN, *paths], capture_output=True, text=True, cwd=made)
@@ -188,6 +189,7 @@ def submit(made, name, who, solved, student="", change=lambda cells, place: None
         return graded.score, graded.max_score
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", GRADED if os.environ.get("LENS_GRADE_ALL") else ["low_rank", "logit_lens"])
 def test_a_correct_submission_gets_full_marks_with_facts_of_its_own(name, made):
     total = sum(exercise.points for exercise in notebooks.exercises(CHAPTERS[name]))
@@ -209,6 +211,7 @@ lens.check.Verdict.require = lambda self: None
 """
 
 
+@pytest.mark.long
 def test_a_submission_that_changes_the_checks_gets_no_point_for_it(made):
     total = sum(exercise.points for exercise in notebooks.exercises(CHAPTERS["low_rank"]))
 
@@ -247,6 +250,7 @@ def test_a_hidden_test_tells_that_the_checks_are_not_those_of_the_course(checks)
         exec(re.sub(r'"[0-9a-f]{64}"', '"0"', cell), {})
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("change", [
     lambda cells, place: cells.pop(place["by_hand-check"]),
     lambda cells, place: cells.insert(place["by_hand"], nbformat.from_dict({**cells[place["by_hand"]], "id": "again"})),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from browsing import visiting
 
 import lens
 
@@ -34,6 +35,18 @@ def open_page(visit, path, width=1280):
     page = visit(path, width=width)
     show(page, dark=False)
     return page
+
+
+@pytest.fixture(scope="module")
+def desk(request, built, chromium, tmp_path_factory):
+    """A page on a desk, opened once for the tests that look at it; what a test has changed it changes back."""
+    with visiting(chromium, tmp_path_factory.mktemp("desk")) as visit:
+        yield open_page(visit, built / f"{request.param}.html")
+
+
+def on_a_desk(names):
+    """A test of these pages, as ``desk``, each with its ``name``."""
+    return pytest.mark.parametrize("desk, name", [(name, name) for name in names], indirect=["desk"], ids=names)
 
 
 def show(page, dark: bool) -> None:
@@ -77,11 +90,8 @@ def barriers(page, dark: bool) -> list[str]:
     return [f"{v['id']}: {[node['html'][:200] for node in v['nodes']][:3]}" for v in found if v["impact"] in LOUD]
 
 
-@pytest.mark.parametrize("name", PAGES)
-@pytest.mark.parametrize("width", [1280, 360], ids=["desk", "phone"])
-def test_a_page_fits_its_screen_has_no_serious_barrier_and_asks_for_nothing(built, visit, name, width):
-    page = open_page(visit, built / f"{name}.html", width)
-    for dark in (False, True):
+def fits_and_is_in_order(page, width: int) -> None:
+    for dark in (True, False):
         show(page, dark)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         ground = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)")
@@ -95,35 +105,32 @@ def test_a_page_fits_its_screen_has_no_serious_barrier_and_asks_for_nothing(buil
     )
     assert levels[0] == 1 and levels.count(1) == 1
     assert all(after <= before + 1 for before, after in zip(levels, levels[1:])), levels
-    if width == 1280:
-        assert page.evaluate(CUT) == [], "formulas or code that only a scroll bar shows whole"
-        leave_out(page, code=name == CHAPTERS[0], rooms=name == "api")
-        for dark in (False, True):
-            show(page, dark)
-            assert not (found := barriers(page, dark)), found
 
 
-@pytest.mark.parametrize("name", CHAPTERS)
-def test_a_chapter_is_light_and_soon_ready(built, visit, name):
-    assert weight(built / f"{name}.html") < 3 * MEGABYTE
-    page = open_page(visit, built / f"{name}.html")
-    assert any(0 < ready(page) < 2 for _ in range(3)), "the fastest of three"
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_fits_a_phone_in_the_light_and_in_the_dark(built, visit, name):
+    fits_and_is_in_order(open_page(visit, built / f"{name}.html", 360), 360)
 
 
-@pytest.mark.parametrize("name", CHAPTERS)
-def test_a_chapters_explorers_answer_its_solutions_fold_and_colab_opens_the_one_without(built, visit, name):
-    page = open_page(visit, built / f"{name}.html")
-    states = page.eval_on_selector_all(
+@on_a_desk(PAGES)
+def test_a_page_fits_a_desk_in_the_light_and_in_the_dark(desk, name):
+    fits_and_is_in_order(desk, 1280)
+    assert desk.evaluate(CUT) == [], "formulas or code that only a scroll bar shows whole"
+
+
+@on_a_desk(CHAPTERS)
+def test_a_chapters_explorers_answer_its_solutions_fold_and_colab_opens_the_one_without(desk, name):
+    states = desk.eval_on_selector_all(
         '.lens-explorer-root > script[type="application/json"]', "all => all.map(s => s.textContent.length)"
     )
     assert states and sum(states) < WIDGETS
-    assert page.get_by_text("To run this cell yourself: make lab").count() == len(states)
-    (link,) = page.eval_on_selector_all('a[href*="colab.research.google.com"]', "all => all.map(a => a.href)")
+    assert desk.get_by_text("To run this cell yourself: make lab").count() == len(states)
+    (link,) = desk.eval_on_selector_all('a[href*="colab.research.google.com"]', "all => all.map(a => a.href)")
     assert link.endswith(f"/blob/notebooks/{name}.ipynb")
     for i in range(len(states)):
-        answers_without_a_kernel(page.locator(".lens-explorer-root").nth(i).locator(".lens-explorer"))
+        answers_without_a_kernel(desk.locator(".lens-explorer-root").nth(i).locator(".lens-explorer"))
     if name in lens.check.CHAPTERS:
-        folds_solutions_and_shows_checks(page)
+        folds_solutions_and_shows_checks(desk)
 
 
 def answers_without_a_kernel(explorer) -> None:
@@ -195,9 +202,9 @@ def test_the_landing_page_has_its_cover_a_working_lens_the_graph_and_a_card_for_
         assert len(card.inner_text()) > 100, "its claim"
 
 
-@pytest.mark.parametrize("name", CHAPTERS)
-def test_lecture_mode_shows_each_figure_and_asks_for_a_vote_before_a_claims_numbers(built, visit, name):
-    page = open_page(visit, built / f"{name}.html")
+@on_a_desk(CHAPTERS)
+def test_lecture_mode_shows_each_figure_and_asks_for_a_vote_before_a_claims_numbers(desk, name):
+    page = desk
     figures = page.locator(".bd-article .cell_output img").count()
     explorers = page.locator(".lens-explorer-root").count()
     claims = page.evaluate("JSON.parse(document.querySelector('script.lens-claims')?.textContent ?? '[]')")
@@ -225,3 +232,20 @@ def test_lecture_mode_shows_each_figure_and_asks_for_a_vote_before_a_claims_numb
     assert page.locator(".bd-article .lens-explorer-root .lens-explorer").count() == explorers, (
         "it is back in its place"
     )
+
+
+@on_a_desk(CHAPTERS)
+def test_a_chapter_is_light_and_soon_ready(built, desk, name):
+    assert weight(built / f"{name}.html") < 3 * MEGABYTE
+    assert any(0 < ready(desk) < 2 for _ in range(3)), "the fastest of three"
+
+
+@pytest.mark.long
+@on_a_desk(PAGES)
+def test_a_page_has_no_serious_barrier_in_the_light_and_in_the_dark(desk, name):
+    """The last to look at a page, which it takes apart."""
+    desk.wait_for_load_state()
+    leave_out(desk, code=name == CHAPTERS[0], rooms=name == "api")
+    for dark in (False, True):
+        show(desk, dark)
+        assert not (found := barriers(desk, dark)), found

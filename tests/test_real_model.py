@@ -94,6 +94,7 @@ def test_a_shipped_subnetwork_suppresses_its_topic_and_a_random_one_does_not(lm)
     assert not lm.changed and lm.weights.current_fingerprint == lm.fingerprint
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("chapter", ["logit_lens", "low_rank"])
 def test_a_chapter_runs_on_it_by_its_name_alone(lm, chapter, monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(str(BOOK))

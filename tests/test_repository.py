@@ -339,10 +339,12 @@ def test_ci_runs_the_suite_with_a_fresh_execution():
     assert os.access(script, os.X_OK) and "CI=1 exec make test\n" in script.read_text()
 
 
-def test_the_suite_runs_in_two_processes_names_its_slowest_tests_and_has_a_fast_part():
+def test_the_suite_runs_in_two_processes_names_its_slowest_tests_and_ci_alone_runs_the_longest():
     dry = ("make", "-n", "--no-print-directory")
-    whole, fast = (run(*dry, target).stdout.splitlines()[-1] for target in ("test", "test-fast"))
-    assert whole.endswith("-m pytest -n 2 --durations=10") and fast == f"{whole} --fast"
+    dry_runs = (run(*dry, *of).stdout.splitlines()[-1].strip() for of in (["test", "CI=1"], ["test", "CI="], ["test-fast"]))
+    whole, some, fast = dry_runs
+    assert whole.endswith("-m pytest -n 2 --durations=10")
+    assert some == f'{whole} -m "not long"' and fast == f"{whole} --fast"
 
 
 def test_notebook_files_are_plain_json_without_trailing_state():

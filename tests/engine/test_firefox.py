@@ -17,7 +17,11 @@ from test_mini_in_page import READ, same_ranks, same_words
 import lens
 from lens.data import paths
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not PROGRAM, reason="no Firefox: apt install firefox-esr")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.long,
+    pytest.mark.skipif(not PROGRAM, reason="no Firefox: apt install firefox-esr"),
+]
 
 LOADED = "() => performance.getEntriesByType('resource').map(({ name }) => name)"
 LINE = '//*[@class = "answered"][.//*[starts-with(., "{}")]]//*[@class = "line"][{}]'

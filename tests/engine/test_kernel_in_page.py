@@ -67,6 +67,7 @@ def asked(with_mini, mini):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:The prompt ends in a space", "ignore:The first token of a target")
 def test_hundreds_of_requests_get_pythons_cases_and_pythons_sentences(with_mini, mini, asked):
     drawn, count = requests(mini), Counter()

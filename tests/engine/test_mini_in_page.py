@@ -80,6 +80,7 @@ READ = """({ prompt, target, whole }) => {
 }"""
 
 
+@pytest.mark.long
 def test_100_prompts_give_pythons_logits_deltas_words_and_ranks(with_mini, mini, exact, error, prompts):
     worst = {"logits": 0.0, "delta": 0.0, "torch's delta": 0.0}
     for i, (prompt, target) in enumerate(prompts):

@@ -17,6 +17,7 @@ FOLDER = Path(__file__).parent
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="this is the process that the test starts")
 def test_the_kernels_pass_in_tritons_interpreter():
     pytest.importorskip("triton", reason="Triton has no build for this system; the kernels are for Linux")
