@@ -18,6 +18,8 @@ import pytest
 import torch
 from browsing import visiting
 
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test asks the hub, which is asked again and again for half a minute
+
 # Two processes: pytest -n 2
 
 BOOK, PDF, PAGES = "tests/test_book.py", "tests/test_pdf.py", "tests/test_pages.py"
