@@ -1,9 +1,26 @@
-"""Pages as their readers open them: from a file, without a network, and nobody may complain."""
+"""Pages as their readers open them: from a file, without a network, silent; and how slow a moment of a machine is."""
 
 from __future__ import annotations
 
 from contextlib import contextmanager
 from pathlib import Path
+
+LOOP = """() => {
+    const start = performance.now();
+    let sum = 0;
+    for (let i = 0; i < 4e7; i++) sum += Math.sqrt(i);
+    return sum && performance.now() - start;
+}"""
+QUIET = 60
+"""Milliseconds that the loop takes on the machine for which the bars of the tests are."""
+
+
+def slowness(ask) -> float:
+    """How many times as long as on that machine, at least once, the loop takes here and now; ``ask`` runs JavaScript.
+
+    A machine that is lent out in parts can be four times slower for minutes, and a time is divided by this.
+    """
+    return max(1.0, min(ask(LOOP) for _ in range(3)) / QUIET)
 
 
 @contextmanager
