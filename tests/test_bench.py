@@ -126,6 +126,7 @@ def test_the_gpu_script_says_in_a_sentence_where_it_cannot_run():
     assert done.returncode == 1 and "no NVIDIA GPU" in done.stderr and len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.long
 def test_the_gpu_script_rehearses_everything_on_a_cpu():
     import subprocess
     import sys

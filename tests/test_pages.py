@@ -46,7 +46,9 @@ def desk(request, built, chromium, tmp_path_factory):
 
 def on_a_desk(names):
     """A test of these pages, as ``desk``, each with its ``name``."""
-    return pytest.mark.parametrize("desk, name", [(name, name) for name in names], indirect=["desk"], ids=names)
+    return pytest.mark.parametrize(
+        "desk, name", [(name, name) for name in names], indirect=["desk"], ids=names, scope="module"
+    )
 
 
 def show(page, dark: bool) -> None:
