@@ -39,7 +39,7 @@ def open_page(visit, path, width=1280):
 
 @pytest.fixture(scope="module")
 def desk(request, built, chromium, tmp_path_factory):
-    """A page on a desk, opened once for the tests that look at it; what a test has changed it changes back."""
+    """A page on a desk, opened once for the tests that look at it, which find it as the one before left it."""
     with visiting(chromium, tmp_path_factory.mktemp("desk")) as visit:
         yield open_page(visit, built / f"{request.param}.html")
 
@@ -206,7 +206,7 @@ def test_the_landing_page_has_its_cover_a_working_lens_the_graph_and_a_card_for_
 
 @on_a_desk(CHAPTERS)
 def test_lecture_mode_shows_each_figure_and_asks_for_a_vote_before_a_claims_numbers(desk, name):
-    page = desk
+    page = desk  # which moves an explorer to the lecture and back
     figures = page.locator(".bd-article .cell_output img").count()
     explorers = page.locator(".lens-explorer-root").count()
     claims = page.evaluate("JSON.parse(document.querySelector('script.lens-claims')?.textContent ?? '[]')")
