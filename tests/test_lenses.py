@@ -190,6 +190,18 @@ def test_a_batch_is_read_end_to_end_as_its_prompts_are(tiny):
     assert torch.equal(seen.ids, torch.cat([p.ids for p in parts], dim=1))
 
 
+def test_a_trace_of_another_model_is_refused_and_of_the_same_weights_is_not(tiny, refuses):
+    lm, other, again = tiny("gpt2"), tiny("gpt2", seed=1), tiny("gpt2")
+    trace = lens.capture(lm, "A cafe is", "hut")
+    for read in (lens.backward_lens, partial(lens.plot.mlp_pass, layer=1)):
+        with refuses(ValueError, "captured on another model .*: capture it here"):
+            read(other, trace)
+        read(again, trace)
+    with torch.no_grad():
+        lm.weight(1, "ff2").mul_(1.01)  # a step by hand: the model that the trace is of, still
+    lens.backward_lens(lm, trace)
+
+
 def test_each_row_of_a_batch_can_be_ranked_by_a_target_of_its_own(tiny, refuses):
     lm = tiny("gpt2")
     trace = lens.capture(lm, [PROMPT, [7, 8]], [[44], [51]])

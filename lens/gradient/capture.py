@@ -12,7 +12,7 @@ The loss of one prompt is ``ℓ = −log p(target | prompt)``, the mean over the
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -34,7 +34,7 @@ class Trace(Shown):
 
     A trace of B prompts holds N = n₁ + … + n_B token rows, without padding; ``trace[i]`` is the trace of one prompt
     (no copy), and iterating gives them all.  ``loss`` [B]; ``ids`` the N token ids; ``tokens`` their words;
-    ``targets`` the target ids of each prompt; ``lengths`` n₁ … n_B.
+    ``targets`` the target ids of each prompt; ``lengths`` n₁ … n_B; ``lm`` the model.
     """
 
     ids: Tensor
@@ -44,8 +44,8 @@ class Trace(Shown):
     loss: Tensor
     layers: tuple[int, ...]
     sites: tuple[str, ...]
-    _factors: dict[tuple[int, str], dict[str, Tensor]] = field(repr=False)
-    _depth: int = 0
+    lm: LanguageModel
+    _factors: dict[tuple[int, str], dict[str, Tensor]]
 
     def __repr__(self) -> str:
         loss = ", ".join(f"{x:.3g}" for x in self.loss[:3].tolist()) + (", …" if len(self) > 3 else "")
@@ -82,7 +82,7 @@ class Trace(Shown):
         ``layer`` may count from the end.
         """
         seen = self._seen(layer, site)
-        return FactoredGradient(seen["x"], seen["delta"], layer=layer % self._depth, site=site)
+        return FactoredGradient(seen["x"], seen["delta"], layer=layer % len(self.lm.layers), site=site)
 
     def stack(self, site: str, factor: str = "delta") -> Tensor:
         """One factor of a site in every captured layer, [layers, N, d]; ``factor`` is ``"x"`` or ``"delta"``.
@@ -96,8 +96,16 @@ class Trace(Shown):
         rows = [next(one[name] for name in names if name in one) for one in seen]
         return torch.stack([r.to(rows[-1].device) for r in rows])
 
+    def check(self, lm: LanguageModel) -> None:
+        """``ValueError`` where ``lm`` is another model than the one that it was captured on."""
+        if lm.model is not self.lm.model and lm.fingerprint != self.lm.fingerprint:
+            raise ValueError(
+                f"This trace was captured on another model ({self.lm!r}) than this one ({lm!r}): capture it here."
+            )
+
     def _seen(self, layer: int, site: str) -> dict[str, Tensor]:
-        key = (layer % self._depth if -self._depth <= layer < self._depth else layer, site)
+        depth = len(self.lm.layers)
+        key = (layer % depth if -depth <= layer < depth else layer, site)
         if key not in self._factors:
             raise ValueError(
                 f"This trace holds no layer {layer}, site {site!r}: it was captured for layers "
@@ -182,7 +190,7 @@ def capture(
                 factors[layer, site]["residual"] = compact(deltas[layer, behind[site]])
     ids = batch.ids[batch.real]
     tokens = tuple(lm.words(ids))
-    return Trace(ids, tokens, tuple(map(tuple, targets)), batch.lengths, losses, layers, sites, factors, depth)
+    return Trace(ids, tokens, tuple(map(tuple, targets)), batch.lengths, losses, layers, sites, lm, factors)
 
 
 def _pair(lm: LanguageModel, prompt, target) -> tuple[list[list[int]], list[list[int]]]:

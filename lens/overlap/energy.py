@@ -91,8 +91,8 @@ def energy(
     for the energy of W ∘ D, what a gradient says about removing weights.
 
     Raises ``ValueError`` for a change that is zero in all masked sites or not finite there, for one of other shapes or
-    of a layer that is no number from 0, for an edit or ``weights`` of another model than the subnetwork's, and for
-    subnetworks of different sites.
+    of a layer that is no number from 0, for a trace, an edit or ``weights`` of another model than the subnetwork's, and
+    for subnetworks of different sites.
 
     >>> import lens
     >>> lm = lens.load("mini")
@@ -107,7 +107,8 @@ def energy(
     if not masks or not given:
         raise ValueError("Energy needs at least one subnetwork and one change, and got an empty list.")
     changes = [_by_site(one, masks) for one in given]
-    _fit(masks, changes, weights)
+    models = [one.lm for one in given if isinstance(one, (Trace, Edit))]
+    _fit(masks, changes, models if weights is None else [*models, weights])
     keys = tuple(masks[0].bits)
     sums = torch.zeros(4, len(changes), len(masks), len(keys), dtype=torch.float64)
     for k, key in enumerate(keys):
@@ -145,9 +146,6 @@ def _by_site(change: Write, masks: Sequence[Subnetwork]) -> dict[SiteKey, list]:
         for key, matrix in change.items():
             found[key].append((None, matrix))
     elif isinstance(change, (Edit, FactoredGradient, Change)):
-        if isinstance(change, Edit):
-            for mask in masks:
-                mask.check(change.lm)
         for one in change.changes if isinstance(change, Edit) else [change]:
             found[one.layer, one.site].append((one.x, one.delta))
     else:
@@ -158,17 +156,17 @@ def _by_site(change: Write, masks: Sequence[Subnetwork]) -> dict[SiteKey, list]:
     return {key: parts for key, parts in found.items() if key in masks[0].bits}
 
 
-def _fit(masks: Sequence[Subnetwork], changes: Sequence[dict], weights: LanguageModel | None) -> None:
+def _fit(masks: Sequence[Subnetwork], changes: Sequence[dict], models: Sequence[LanguageModel]) -> None:
     """``ValueError`` where these do not belong to one model."""
     first = masks[0]
     for mask in masks:
-        if weights is not None:
-            mask.check(weights)
         alike = [(m.fingerprint, m.shapes, {key: b.shape for key, b in m.bits.items()}) for m in (first, mask)]
         if alike[0] != alike[1]:
             raise ValueError(
                 "These subnetworks are not of one model, the same sites and one granularity: measure them apart."
             )
+    for lm in models:
+        first.check(lm)
     for one in changes:
         for key, parts in one.items():
             for x, delta in parts:

@@ -37,10 +37,11 @@ def mlp_pass(
     [d_m, d].  The lower row holds the same corner of the updates −xᵀδ, each beside the two vectors it is the outer
     product of, and the words they write: the top of LL(x), the bottom of LL(δ).  The corner is the first ``cells``
     coordinates of the stream and the ``cells`` neurons of largest ``|aδ|``.  ``trace`` is of one prompt, with ``ff1``
-    and ``ff2`` of this layer.  Returns the axes.  Raises ``ValueError`` in a family with a norm behind FF2.
+    and ``ff2`` of this layer.  Returns the axes.  Raises ``ValueError`` in a family with a norm behind FF2, and for
+    a trace of another model.
     """
     check_adds(lm, "ff2", "This picture", WORDLESS)
-    x, delta, a, vjp = _factors(trace, layer, token)
+    x, delta, a, vjp = _factors(lm, trace, layer, token)
     out = lm.site(layer, "ff2")(a)
     neurons = (a * delta).abs().topk(min(cells, len(a))).indices
     ff1, ff2 = lm.weight(layer, "ff1")[:cells, neurons], lm.weight(layer, "ff2")[neurons, :cells]
@@ -89,13 +90,13 @@ def imprint_and_shift(
     For either matrix these are the neurons that receive the copy with the largest positive and the largest negative
     factor: −ηδ[j] of x [d], and ηa[j] of −δ [d].  Pre-activations are those before the step and, by Lemma 5.2, after
     it.  ``outcome`` gives one or two words and their probabilities before and after a step, for the bars on the right;
-    more raise ``ValueError``, as does a family with a norm behind FF2.  ``trace`` is of one prompt, with ``ff1`` and
-    ``ff2`` of this layer.  Returns the axes.
+    more raise ``ValueError``, as do a family with a norm behind FF2 and a trace of another model.  ``trace`` is of one
+    prompt, with ``ff1`` and ``ff2`` of this layer.  Returns the axes.
     """
     check_adds(lm, "ff2", "This picture", WORDLESS)
     if len(outcome) > 2:
         raise ValueError(f"There is room for two words and their probabilities, and outcome has {len(outcome)}.")
-    x, delta, a, vjp = _factors(trace, layer, token)
+    x, delta, a, vjp = _factors(lm, trace, layer, token)
     pre = lm.site(layer, "ff1")(x)
     after = pre - eta * x.dot(x) * delta
     keys, values = lm.weight(layer, "ff1"), lm.weight(layer, "ff2")
@@ -133,8 +134,9 @@ def imprint_and_shift(
     return ax
 
 
-def _factors(trace: Trace, layer: int, token: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _factors(lm: LanguageModel, trace: Trace, layer: int, token: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """FF1's input and VJP at the token, then FF2's."""
+    trace.check(lm)
     ff1, ff2 = trace.gradient(layer, "ff1"), trace.gradient(layer, "ff2")
     return ff1.x[token], ff1.delta[token], ff2.x[token], ff2.delta[token]
 

@@ -121,7 +121,7 @@ def backward_lens(
     of one prompt, or of several end to end; ``target`` (one, or an array with one id per token row) defaults to each
     prompt's own first target token.
 
-    Raises ``ValueError`` where ``k`` is not between 1 and V.
+    Raises ``ValueError`` where ``k`` is not between 1 and V, and for a trace of another model.
 
     >>> import lens
     >>> lm = lens.load("mini")
@@ -130,6 +130,7 @@ def backward_lens(
     ['·Rome']
     """
     check_k(lm, k)
+    trace.check(lm)
     writes = site in ("ff2", "attn_out")
     largest = (not writes) if largest is None else largest
     vectors = trace.stack(site, "residual" if writes else "x")

@@ -157,6 +157,8 @@ def test_what_does_not_belong_together_is_refused(tiny, subnetwork, refuses):
     with refuses(ValueError, "another model"):
         energy(sub, edit)
     with refuses(ValueError, "another model"):
+        energy(sub, capture(other, "A cafe is", "hut"))
+    with refuses(ValueError, "another model"):
         energy(sub, trace, weights=other)
     with refuses(ValueError, "not of one model"):
         energy([sub, subnetwork(other)], trace)
