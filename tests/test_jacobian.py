@@ -73,7 +73,7 @@ def test_it_is_the_mean_over_texts_of_any_length_and_leaves_the_model_alone(tiny
 
 def test_wrong_texts_are_refused_in_one_sentence(tiny, refuses):
     lm = tiny("gpt2")
-    for texts in ([], "one text"):
+    for texts in ([], "one text", lm.encode("one text"), torch.tensor([5, 6])):
         with refuses(ValueError, "give a list of some"):
             mean_jacobian(lm, texts)
     with refuses(ValueError, "at most 64"):

@@ -197,6 +197,10 @@ def test_a_trace_of_another_model_is_refused_and_of_the_same_weights_is_not(tiny
         with refuses(ValueError, "captured on another model .*: capture it here"):
             read(other, trace)
         read(again, trace)
+    both = lens.capture(lm, ["A cafe is", "A cat is"], ["hut", "mat"])
+    for wrong, words in ((dict(trace=both), "the trace holds 2"), (dict(token=len(trace.ids)), "counted from 0")):
+        with refuses(ValueError, words):
+            lens.plot.mlp_pass(lm, **{"trace": trace, "layer": 1} | wrong)
     with torch.no_grad():
         lm.weight(1, "ff2").mul_(1.01)  # a step by hand: the model that the trace is of, still
     lens.backward_lens(lm, trace)

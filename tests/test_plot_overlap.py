@@ -12,6 +12,7 @@ import matplotlib.pyplot as plt
 import pytest
 import torch
 
+import lens
 from lens import plot
 from lens.kernels import pack
 from lens.mask import Config, Subnetwork
@@ -70,8 +71,6 @@ def test_bars_are_the_largest_regions_over_a_matrix_of_their_names(names, most, 
     drawn = sorted(bars.patches, key=lambda bar: bar.get_x())
     assert [bar.get_height() for bar in drawn] == [counts[s] for s in largest]
     chance = [line.get_ydata()[0] for line in bars.lines]
-    want = [found.exactly(*(n for i, n in enumerate(names) if s >> i & 1)).expected for s in largest]
-    assert chance == pytest.approx(want)
     assert (
         bars.get_title("left") == "any"
         and bars.get_ylabel() == "weights"
@@ -82,6 +81,24 @@ def test_bars_are_the_largest_regions_over_a_matrix_of_their_names(names, most, 
     assert matrix.yaxis_inverted()  # the first name on top
     shown = [sum(1 << i for i in range(len(names)) if (x, i) in dots) for x in range(len(largest))]
     assert len(set(shown)) == len(largest) and counts[shown].tolist() == counts[largest].tolist()
+    want = [found.exactly(*(n for i, n in enumerate(names) if s >> i & 1)).expected for s in shown]
+    assert chance == pytest.approx(want)
+
+
+def test_regions_of_one_size_have_each_its_own_chance():
+    """The library has an order of its own among equal bars."""
+    pytest.importorskip("marsilea")
+    of = {"change": range(3), "magnitude": range(2)}
+    masks = {f"{name} {s}": lens.mask.shipped(name, s, "neuron") for name, seeds in of.items() for s in seeds}
+    found = lens.overlap.compare(masks)
+    bars, matrix = plot.upset(found)
+    full = [c for c in matrix.collections if len(c.get_facecolors()) and c.get_facecolors()[0, 3] == 1]
+    dots = {tuple(xy) for c in full for xy in c.get_offsets().astype(int).tolist()}
+    heights = [bar.get_height() for bar in sorted(bars.patches, key=lambda bar: bar.get_x())]
+    columns = [[n for i, n in enumerate(found.names) if (x, i) in dots] for x in range(len(heights))]
+    assert len(set(heights)) < len(heights)
+    assert heights == [found.exactly(*some).observed for some in columns]
+    assert [line.get_ydata()[0] for line in bars.lines] == [found.exactly(*some).expected for some in columns]
 
 
 def test_a_matrix_has_iou_below_and_chance_above_the_diagonal():

@@ -233,3 +233,19 @@ def test_a_half_precision_model_says_float32_logits_everywhere(tiny, kind, dtype
     best = lens.project(lm, vectors.to(dtype), k=V)
     assert error(best.logits, want.gather(1, best.ids)) < 1e-6
     assert lens.token_rank(lm, vectors.to(dtype), 7).tolist() == (want > want[:, 7:8]).sum(1).tolist()
+
+
+def test_several_tokens_in_a_list_are_refused_and_in_a_tensor_one_for_each_vector(lm, vectors, refuses):
+    with refuses(ValueError, "Got 2 tokens in a list: give text, one id, or a tensor"):
+        lens.token_rank(lm, vectors[:2], [7, 9])
+    assert lens.token_rank(lm, vectors[:2], [7]).tolist() == lens.token_rank(lm, vectors[:2], 7).tolist()
+
+
+def test_a_vector_that_half_precision_loses_is_refused_and_any_length_is_normalized(tiny, refuses):
+    half, single = tiny("gpt2", torch.float16), tiny("gpt2", torch.float32)
+    v = torch.randn(2, D, generator=torch.Generator().manual_seed(0))
+    with refuses(ValueError, "1 of 2 vectors are too small for torch.float16: read them with normalize=True"):
+        lens.project(half, v * torch.tensor([[1e-9], [1.0]]))
+    want = lens.token_rank(single, v, 7, normalize=True)
+    for scale in (1e-30, 1e-9, 1e25, 1e37):  # of whose squares some are no numbers
+        assert torch.equal(lens.token_rank(single, v * scale, 7, normalize=True), want)

@@ -11,6 +11,7 @@ from lens import evaluate
 from lens.data import load_records, load_texts
 from lens.data.records import SPLITS
 from lens.evaluate.perplexity import sample
+from lens.evaluate.prompts import MEASURES
 from lens.evaluate.tuning import as_table
 from lens.model import loading
 from lens.results.csv_text import as_csv
@@ -85,21 +86,29 @@ def counterfact(args) -> int:
 
 def sequential(args) -> int:
     given, chosen = _records(args.records, args.limit), _settings(args)
+    replaceable(args.out)
     lm = loading.load(args.model, device=args.device)
     records = given(lm)
     with alone(args.out):
         steps = evaluate.sequential(lm, records, args.editor, args.at, settings=chosen)
+        if args.out:
+            rows = [{"editor": args.editor, **step} for step in steps]
+            write_text(args.out, as_csv(rows, *comments(lm.device, f"{lm.name} {lm.fingerprint}")))
     for step in steps:
         print(f"{step['edits']:4d} edits: " + _line(step))
-    if args.out:
-        rows = [{"editor": args.editor, **step} for step in steps]
-        write_text(args.out, as_csv(rows, *comments(lm.device, f"{lm.name} {lm.fingerprint}")))
     return 0
 
 
 def _line(step: dict) -> str:
-    shares = (f"{m} {100 * step[f'{m}_accuracy']:.1f} %" for m in ("efficacy", "paraphrase", "neighborhood"))
-    return f"{', '.join(shares)} (accuracy), perplexity {step['perplexity']:.3g}"
+    shares = {m: step[f"{m}_accuracy"] for m in MEASURES}
+    said = (f"{m} " + ("-" if share is None else f"{100 * share:.1f} %") for m, share in shares.items())
+    return f"{', '.join(said)} (accuracy), perplexity {step['perplexity']:.3g}"
+
+
+def replaceable(out: Path | None) -> None:
+    """``ValueError`` for an existing file that no command wrote as a table."""
+    if out and out.is_file() and out.stat().st_size and not out.read_bytes().startswith(b"# "):
+        raise ValueError(f"{out} is there and is no table of this command: give another --out, or remove that file.")
 
 
 def tuning(args) -> int:
@@ -108,6 +117,7 @@ def tuning(args) -> int:
             write_text(args.out, as_csv(results, *comments(lm.device, f"{lm.name} {lm.fingerprint}")))
 
     given, chosen = _records("validation", args.limit), _settings(args)
+    replaceable(args.out)
     lm = loading.load(args.model, device=args.device)
     records = given(lm)
     with alone(args.out):

@@ -6,11 +6,12 @@ import argparse
 import json
 import sys
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 from lens import data, mask
 from lens import evaluate as evaluation
-from lens.commands.evaluate import settings
+from lens.commands.evaluate import replaceable, settings
 from lens.data import manifest, paths
 from lens.model import loading
 from lens.results.csv_text import as_csv
@@ -81,7 +82,8 @@ def train(args) -> int:
         out = args.out or paths.root() / "runs" / args.model
         out = out / name if len(runs) > 1 or args.out is None or out.is_dir() else out
         config = mask.config_for(lm, args.granularity, **{"seed": seed} | chosen)
-        if not args.again and _is_done(out, lm, config):
+        about = {"target": target, "wording": args.wording, "facts": _facts(kg)}
+        if not args.again and _is_done(out, lm, config, about):
             print(f"{out} is there already: --again trains it anew.")
             continue
         checkpoint = args.checkpoint or out.with_name(f".{out.name}.checkpoint")
@@ -89,7 +91,7 @@ def train(args) -> int:
         try:
             with alone(out):
                 found = mask.train(lm, kg.target, kg.control, kg.text, config, checkpoint=checkpoint)
-                mask.save(replace(found, about=found.about | {"target": target, "wording": args.wording}), out)
+                mask.save(replace(found, about=found.about | about), out)
                 checkpoint.unlink(missing_ok=True)
         except KeyboardInterrupt:
             print(f"lens: interrupted; the same command goes on with {out}.", file=sys.stderr)
@@ -100,7 +102,7 @@ def train(args) -> int:
     return 0
 
 
-def _is_done(out: Path, lm, config) -> bool:
+def _is_done(out: Path, lm, config, about: dict) -> bool:
     """Does ``out`` hold what the run would write?  ``ValueError`` where it holds another subnetwork."""
     try:
         found = mask.load(out, lm)
@@ -108,7 +110,19 @@ def _is_done(out: Path, lm, config) -> bool:
         return False
     if found.config != config:
         raise ValueError(f"The subnetwork in {out} was found with other settings: give another --out, or --again.")
+    for name, value in about.items():
+        if found.about.get(name, value) != value:
+            raise ValueError(
+                f"The subnetwork in {out} is of another {name} ({found.about[name]!r}, and now it is {value!r}): give "
+                "another --out, or --again."
+            )
     return True
+
+
+def _facts(kg) -> str:
+    """A digest of what a run is made of: prompts with their targets, and texts."""
+    asked = [[(p.text, p.target) for p in some] for some in (kg.target, kg.control)]
+    return sha256(json.dumps([asked, list(kg.text)]).encode()).hexdigest()
 
 
 def evaluate(args) -> int:
@@ -116,9 +130,12 @@ def evaluate(args) -> int:
         raise ValueError(f"--out {args.out}: give a file that ends in .csv or .json.")
     if args.random < 0:
         raise ValueError(f"--random is {args.random}: give 0 or more.")
+    if args.out and args.out.suffix == ".csv":
+        replaceable(args.out)
     subnetworks = [mask.load(path) for path in args.files]
     rows: list[dict] = []
     models: dict = {}
+    fingerprints: dict[str, str] = {}
     for path, subnetwork in zip(args.files, subnetworks):
         target = args.target or subnetwork.about.get("target")
         if target is None:
@@ -131,15 +148,17 @@ def evaluate(args) -> int:
         kg = evaluation.knowledge_for(models[name], target, model=args.wording or subnetwork.about.get("wording"))
         result = evaluation.knowledge(models[name], kg, subnetwork, random=args.random, alone=args.alone)
         rows += [{"file": path.name} | row for row in result.rows()]
+        fingerprints[models[name].name] = models[name].fingerprint
         if args.out:  # after each file: what was measured is kept
-            _write(args.out, rows, models[name])
+            _write(args.out, rows, fingerprints, models[name].device)
         print(f"{path}\n\n{result}\n")
     return 0
 
 
-def _write(out: Path, rows: list[dict], lm) -> None:
+def _write(out: Path, rows: list[dict], fingerprints: dict[str, str], device) -> None:
     if out.suffix == ".json":
-        made = provenance(lm.device) | {"fingerprint": lm.fingerprint, "rows": rows}
+        (first, *more) = fingerprints.values()
+        made = provenance(device) | {"fingerprint": fingerprints if more else first, "rows": rows}
         write_text(out, json.dumps(made, indent=1, ensure_ascii=False) + "\n")
     else:
-        write_text(out, as_csv(rows, *comments(lm.device, f"{lm.name} {lm.fingerprint}")))
+        write_text(out, as_csv(rows, *comments(device, "; ".join(map(" ".join, fingerprints.items())))))

@@ -66,11 +66,15 @@ def show(_args) -> None:
 
 def known(args) -> None:
     facts = None if args.records else _facts(args.source)  # what is wrong with it is said before the model opens
+    if args.name not in paths.FETCHED:
+        raise ValueError(f"Answers are kept of fetched models, and {args.name!r} is none: give {paths.FETCHED[0]}.")
     lm = loading.load(args.name)
     if facts is None:
         file, rows, about = answered.file_of(lm.name), answered.table(lm, data.records()), answered.about(lm)
     else:
-        file, rows, about = phrasings.file_of(lm.name), phrasings.table(lm, facts), (f"{lm.name} {lm.fingerprint}",)
+        file, about = phrasings.file_of(lm.name), (f"{lm.name} {lm.fingerprint}",)
+        both = *phrasings.rows(lm.name, lm.fingerprint), *phrasings.table(lm, facts)
+        rows = list({(row["head"], row["relation"], row["tail"]): row for row in both}.values())
     command, _, machine = comments(lm.device, "")
     write_text(file, as_csv(rows, command, *about, machine))
     manifest.written(file)

@@ -61,10 +61,11 @@ def _relearn(args) -> int:
     if wrong := [method for method in args.method if method not in learning.METHODS]:
         raise ValueError(f"There is no method {wrong[0]!r}: choose of {', '.join(learning.METHODS)}.")
     targets = list(dict.fromkeys(t for given in args.target for t in (data.target_kgs() if given == ALL else [given])))
+    methods, variants, seeds = (list(dict.fromkeys(some)) for some in (args.method, args.variant, args.seed))
     kgs = {target: data.knowledge(target) for target in targets}
-    if args.masks and {*args.variant} - {"original"}:  # one that is missing is told before any work
-        for kg, seed in product(kgs.values(), args.seed):
-            mask.load(_mask_file(args, kg.name, seed))
+    if args.masks and {*variants} - {"original"}:  # one that is missing is told before any work
+        for kg, seed in product(kgs.values(), seeds):
+            _subnetwork(args, kg.name, seed)
     lm = loading.load(args.model, device=args.device)
     kgs = {target: evaluate.knowledge_for(lm, target) for target in targets}  # asks for facts that this model knows
     settings = {"steps": args.steps, "every": args.every, "batch": args.batch, "readout": args.readout}
@@ -72,15 +73,19 @@ def _relearn(args) -> int:
     head, rows = _head(lm, args, settings), []
     if args.out.exists():
         rows = _read(args.out, head)
+    for target, seed in product(targets, seeds):
+        made = {r["mask"] for r in rows if (r["target_kg"], r["seed"]) == (target, str(seed)) and r.get("mask")}
+        if made and made != {_name(_subnetwork(args, kgs[target].name, seed, lm))}:
+            raise ValueError(f"{args.out} has rows of {target}, seed {seed}, with another mask: give another --out.")
     done = {tuple(row[key] for key in KEY) for row in rows}
-    trained = [(variant, "both") for variant in args.variant]
-    trained += [("remaining" if "remaining" in args.variant else "original", "others")] if args.without else []
+    trained = [(variant, "both") for variant in variants]
+    trained += [("remaining" if "remaining" in variants else "original", "others")] if args.without else []
     jobs = [
         (target, seed, variant, asked, method)
-        for seed in args.seed
+        for seed in seeds
         for target in targets
         for variant, asked in trained
-        for method in args.method
+        for method in methods
         if (target, variant, method, asked, str(seed)) not in done
     ]
     found: dict = {}
@@ -92,8 +97,7 @@ def _relearn(args) -> int:
                 task = learning.commonsense_qa(kgs[target])
             masks = {"original": None}
             if {variant for variant, _ in trained} - {"original"}:
-                kg = kgs[target].name
-                sub = mask.load(_mask_file(args, kg, seed), lm) if args.masks else mask.shipped(kg, seed, model=lm.name)
+                sub = _subnetwork(args, kgs[target].name, seed, lm)
                 masks |= {"remaining": sub, "random": mask.random_like(sub, seed)}
             also = {"blind": learning.blind(task.test, seed)} if args.on == "test" else {}
             found = {(target, seed): (task.train, getattr(task, args.on), masks, also)}
@@ -106,6 +110,7 @@ def _relearn(args) -> int:
             "facts_filtered": sum(facts.values()),
             "facts_rest": len(facts) - sum(facts.values()),
             "seconds": round(tuned.seconds, 2),
+            "mask": "" if variant == "original" else _name(masks["remaining"]),
         }
         for row in tuned.curve:
             last = row is tuned.curve[-1]
@@ -118,8 +123,19 @@ def _relearn(args) -> int:
     return 0
 
 
-def _mask_file(args, name: str, seed: int) -> Path:
-    return args.masks / f"{name}-weight-{seed}.safetensors"
+def _subnetwork(args, name: str, seed: int, lm=None) -> mask.Subnetwork:
+    """The mask of a target: of the folder that was given, or shipped; ``ValueError`` for another target's."""
+    if not args.masks:
+        return mask.shipped(name, seed, model=lm.name)
+    file = args.masks / f"{name}-weight-{seed}.safetensors"
+    found = mask.load(file, lm)
+    if Path(found.about.get("target", name)).stem != name:
+        raise ValueError(f"{file} holds the subnetwork of {found.about['target']!r}: give that of {name!r} this name.")
+    return found
+
+
+def _name(subnetwork: mask.Subnetwork) -> str:
+    return subnetwork.digest()[:16]
 
 
 def _head(lm, args, settings: dict) -> str:

@@ -11,10 +11,12 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from unicodedata import normalize
 
+import torch
 from tqdm.auto import tqdm
 
 from lens.data.records import check_records
@@ -26,7 +28,7 @@ from lens.evaluate.perplexity import Perplexity, sample
 from lens.evaluate.prompts import Case, shares
 from lens.evaluate.report import Report
 from lens.evaluate.rows import Row
-from lens.evaluate.run_file import FORMAT, RunFile
+from lens.evaluate.run_file import FORMAT, RunFile, digest
 from lens.given import door
 from lens.kernels import Key
 from lens.model import LanguageModel
@@ -68,10 +70,10 @@ def counterfact(
     batch (default: up to 64, as fit the memory that ``KEPT`` allows); it changes results by no more than rounding.
 
     ``out``: a file that rows are added to as they are made.  Run again with the same file, the records in it are
-    skipped; it is refused with ``ValueError`` where it was made with another model, editor, seed or other settings,
-    and so is a lambda, which has no name to be known by.  What goes wrong with one record (a subject that is not in
-    its prompt, say) is its row's ``error``; memory running out and Ctrl-C end the run.  The model's weights are
-    afterwards what they were, bit for bit.
+    skipped, but for those that failed; it is refused with ``ValueError`` where it was made with another model, editor,
+    seed, other settings or records, and so is a lambda, which has no name to be known by.  What goes wrong with one
+    record (a subject that is not in its prompt, say) is its row's ``error``; memory running out and Ctrl-C end the run.
+    The model's weights are afterwards what they were, bit for bit.
 
     >>> import lens
     >>> lm = lens.load("mini")
@@ -98,7 +100,7 @@ def counterfact(
         "settings": json.loads(json.dumps(chosen, default=_named)),
         **source,
         "seed": seed,
-        "options": {"entropy": entropy, "perplexity": sha256("\n".join(texts).encode()).hexdigest() if texts else None},
+        "options": {"entropy": entropy, "perplexity": digest(texts) if texts else None},
         "together": together,
         "dtype": str(lm.dtype),
         "device": str(lm.device),
@@ -106,9 +108,10 @@ def counterfact(
     }
     measure = _Measure(lm, make, Perplexity(lm, texts) if perplexity else None, entropy, seed)
     run = RunFile(out, header) if out is not None else None
-    rows = dict(run.rows) if run else {}
+    rows = run.rows if run else {}
     for record in records:
-        _same_request(rows.get(record["case_id"]), record, out)
+        _same(rows.get(record["case_id"]), record, out)
+    rows = {case: row for case, row in rows.items() if not row.error}
     with tqdm(total=len(records), unit="record", desc=name, disable=not progress) as bar:
         for start in range(0, len(records), together):
             group = records[start : start + together]
@@ -159,7 +162,7 @@ class _Measure:
         for record, case, edit in group:  # one of them spoiled it for all: each alone
             with _noted(record, rows):
                 rows[case.case_id] = self._evaluate([case], [edit], True)[0]
-        return [rows[record["case_id"]] for record in records]
+        return [replace(rows[record["case_id"]], record=_asks(record)) for record in records]
 
     def _evaluate(self, cases: list[Case], edits: list[Edit], branching: bool) -> list[Row]:
         """Rows of cases whose edits run as branches, or of one whose edit is in the weights."""
@@ -211,8 +214,17 @@ def _noted(record: Mapping, rows: dict[int, Row]) -> Iterator[None]:
         rows[record["case_id"]] = Row(*_identity(record), error=sentence(error))
 
 
-def _named(value: object) -> str:
-    """What a setting is in words, where JSON has none, without its place in memory, which differs between processes."""
+def _named(value: object) -> object:
+    """What a setting is, where JSON has none: its fields, a digest of its numbers, or words, without its place in
+    memory, which differs between processes."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in fields(value)}
+    if hasattr(value, "__array__"):
+        held = torch.as_tensor(value).detach().cpu()
+        if held.ndim == 0:
+            return held.item()
+        numbers = sha256(held.reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
+        return f"{held.dtype} {list(held.shape)} {numbers.hexdigest()}"
     return re.sub(r" at 0x[0-9a-f]+", "", str(value))
 
 
@@ -221,11 +233,21 @@ def _identity(record: Mapping) -> tuple[int, str, str]:
     return record["case_id"], *(normalize("NFC", text) for text in (rewrite["subject"], rewrite["target_new"]["str"]))
 
 
-def _same_request(row: Row | None, record: Mapping, out) -> None:
+def _asks(record: Mapping) -> str:
+    """A digest of all that a record asks."""
+    return sha256(json.dumps({**record, "case_id": None}, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _same(row: Row | None, record: Mapping, out) -> None:
     """``ValueError`` where a row in the file has this record's case_id and is about something else."""
     case, subject, target = _identity(record)
     if row is not None and (row.subject, row.target_new) != (subject, target):
         raise ValueError(
             f"Case {case} in {out} is {row.subject!r} → {row.target_new!r}, and now it is {subject!r} → {target!r}: "
             "the run was made with other records, so give another file."
+        )
+    if row is not None and row.record not in (None, _asks(record)):
+        raise ValueError(
+            f"Case {case} in {out}, {subject!r} → {target!r}, was asked with other prompts or another true answer: the "
+            "run was made with other records, so give another file."
         )

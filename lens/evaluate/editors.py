@@ -5,11 +5,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from functools import cache, partial
-from hashlib import sha256
 
 import lens.edit
 import lens.given
 from lens.edit.edit import Edit
+from lens.evaluate.run_file import digest
 from lens.model import LanguageModel
 
 NONE = "none"
@@ -50,7 +50,15 @@ def resolve(
         while isinstance(named, partial):
             named, shown = named.func, named.keywords | shown
         name = getattr(named, "__name__", type(named).__name__)
-        return name, shown, lambda request, **more: editor(lm, request, **given, **more)
+
+        def make(request, **more) -> Edit:
+            edit = editor(lm, request, **given, **more)
+            if isinstance(edit, Edit) and edit.applied:
+                edit.undo()
+                raise ValueError(f"The editor {name} has applied its edit: let it return the edit as it was made.")
+            return edit
+
+        return name, shown, make
     if editor == NONE:
         if given:
             raise ValueError(f"The unedited model has no settings, and got {', '.join(given)}: leave them out.")
@@ -70,7 +78,7 @@ def resolve(
         texts, layers = given.pop("texts", None), tabled.get("layers", tabled.get("layer"))
         if texts is not None:
             texts = [texts] if isinstance(texts, str) else list(texts)
-            shown["texts"] = sha256("\n".join(texts).encode("utf-8", "surrogatepass")).hexdigest()
+            shown["texts"] = digest(texts)
         given.pop("statistics", None)
         taken = cache(lambda: {"statistics": lens.edit.covariance(lm, layers, texts)})
     return editor, shown | tabled, lambda r, **more: function(lm, r, **taken(), **given, **more)

@@ -11,11 +11,13 @@ from __future__ import annotations
 import csv
 from collections.abc import Sequence
 from functools import cache
+from math import isnan
 from pathlib import Path
 
 from lens.data import Fact, Prompt, facts, paths, prompts
 from lens.evaluate.scoring import score
 from lens.model import LanguageModel
+from lens.model.soundness import not_finite
 
 DIGITS = 6
 """Of a kept number, behind the point."""
@@ -32,6 +34,8 @@ def surprise(lm: LanguageModel, some: Sequence[Prompt]) -> list[float]:
     held = _table(lm.name, lm.weights.current_fingerprint) if lm.name in paths.FETCHED else {}
     asked = [p for p in some if (p.text, p.target) not in held]
     found = score(lm, [p.text for p in asked], [p.target for p in asked]).nll.tolist() if asked else []
+    if any(map(isnan, found)):
+        raise not_finite(lm, "What the model says is NaN")
     new = {(p.text, p.target): value for p, value in zip(asked, found)}
     return [(held | new)[p.text, p.target] for p in some]
 
@@ -53,17 +57,21 @@ def file_of(model: str) -> Path:
     return paths.root() / "known" / f"{model}.csv"
 
 
-@cache
-def _table(model: str, fingerprint: str) -> dict[tuple[str, str], float]:
-    """(text, tail) → −log p a token; empty where there is no table of these weights."""
+def rows(model: str, fingerprint: str) -> list[dict]:
+    """The rows of the table that is kept of these weights; none where there is no table."""
     try:
         lines = file_of(model).read_text(encoding="utf-8").splitlines()
     except OSError:
-        return {}
+        return []
     if f"# {model} {fingerprint}" not in lines[:3]:
-        return {}
-    rows = csv.DictReader(line for line in lines if not line.startswith("#"))
-    kept = {(row["head"], row["relation"], row["tail"]): row["nll"].split() for row in rows}
+        return []
+    return list(csv.DictReader(line for line in lines if not line.startswith("#")))
+
+
+@cache
+def _table(model: str, fingerprint: str) -> dict[tuple[str, str], float]:
+    """(text, tail) → −log p a token; empty where there is no table of these weights."""
+    kept = {(row["head"], row["relation"], row["tail"]): row["nll"].split() for row in rows(model, fingerprint)}
     return {
         (p.text, p.target): float(value)
         for fact in facts()

@@ -13,7 +13,8 @@ class Row:
     """One record's outcome: the six shares (0 to 1), ``entropy`` (hundredths of a bit), ``perplexity`` of the sample
     text, the ``seconds`` the edit took, the editor's ``note``; where the record failed, only ``error``, a sentence.
 
-    A measure is None where it was not asked for or the record has no prompt for it.
+    A measure is None where it was not asked for or the record has no prompt for it.  ``record``: a digest of all that
+    the record asks, None in a file from before there was one.
     """
 
     case_id: int
@@ -30,6 +31,7 @@ class Row:
     seconds: float | None = None
     note: str | None = None
     error: str | None = None
+    record: str | None = None
 
 
 KINDS = {"int": int, "str": str, "str | None": (str, type(None)), "float | None": (float, int, type(None))}

@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
+from hashlib import sha256
 from pathlib import Path
 
 from lens.evaluate.rows import Row, row_from
@@ -27,6 +28,14 @@ IDENTITY = {
     "options": "other options",
 }
 """What must agree for a run to go on; versions, paths and batch sizes may differ."""
+
+
+def digest(texts: Sequence[str]) -> str:
+    """SHA-256 of texts, as a header names them: of all lines, and of JSON where a text has several."""
+    several = any("\n" in text for text in texts)
+    return sha256(
+        (json.dumps(list(texts)) if several else "\n".join(texts)).encode("utf-8", "surrogatepass")
+    ).hexdigest()
 
 
 def read(path: str | Path) -> tuple[dict, list[Row], int]:
@@ -48,7 +57,7 @@ def read(path: str | Path) -> tuple[dict, list[Row], int]:
     for number, line in enumerate(lines[1:], 2):
         with damaged(path, "run file", f"remove its line {number}, and that record is done again"):
             row = row_from(line)
-        rows.setdefault(row.case_id, row)
+        rows[row.case_id] = row  # of one that had failed, what came out last
     return header, list(rows.values()), whole
 
 

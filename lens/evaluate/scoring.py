@@ -52,8 +52,8 @@ def score(
     """Score ``targets[i]`` behind ``prompts[i]``, N pairs.
 
     ``edits`` and ``rows`` [N] run pair i as if ``edits[rows[i]]`` were applied (see ``lens.edit.branches``).
-    ``tokens`` bounds the size of a batch.  Raises ``ValueError`` where the lists differ in length or a prompt or target
-    does not fit the model.
+    One edit alone needs no ``rows``.  ``tokens`` bounds the size of a batch.  Raises ``ValueError`` where the lists
+    differ in length or a prompt or target does not fit the model.
 
     >>> import lens
     >>> lm = lens.load("mini")
@@ -70,6 +70,8 @@ def score(
         raise ValueError(
             f"Got {len(prompts)} prompts and {len(rows)} rows: give the number of an edit for each prompt."
         )
+    if edits is None if rows is not None else len(edits or ()) > 1:
+        raise ValueError("Give edits and rows together: which edits there are, and which of them each pair carries.")
     pairs = [(tuple(lm.encode(p)), tuple(lm.target_ids(t))) for p, t in zip(prompts, targets)]
     carried = [0] * len(pairs) if rows is None else list(rows)
     # One row per distinct (edit, tokens that run); a prompt too long with its target is refused by encode.

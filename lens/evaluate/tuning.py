@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from lens.data import paths
 from lens.evaluate.counterfact import counterfact
-from lens.evaluate.prompts import SHARES
+from lens.evaluate.prompts import MEASURES, SHARES
 from lens.given import door
 from lens.model import LanguageModel
 from lens.results import markdown
@@ -53,7 +53,8 @@ def grid_search(
 ) -> list[dict]:
     """Evaluate every combination of ``values`` (default: ``grid``) and give one dict each, in the grid's order.
 
-    A dict holds the combination, the means of the six shares, ``score``, and ``cases`` and ``errors``.  ``settings``
+    A dict holds the combination, the means of the six shares, ``score`` (None where a mean of the three is missing),
+    and ``cases`` and ``errors``.  ``settings``
     are the same for all; ``options`` go to ``counterfact``; ``each`` is called with the results so far after each.
     Raises ``ValueError`` for a setting that the grid varies.
 
@@ -86,7 +87,8 @@ def grid_search(
         summary = report.summary()
         means = {name: summary[name].mean if name in summary else None for name in SHARES}
         counts = {key: summary[key] for key in ("cases", "errors")}
-        results.append(chosen | means | {"score": report.harmonic_mean()} | counts)
+        score = None if any(means[f"{m}_accuracy"] is None for m in MEASURES) else report.harmonic_mean()
+        results.append(chosen | means | {"score": score} | counts)
         if each:
             each(results)
     return results
@@ -96,15 +98,28 @@ def grid_search(
 def best(results: Sequence[Mapping], floor: float = 0.0) -> Mapping | None:
     """The result of the largest score among those whose efficacy accuracy is at least ``floor``; None where none is.
 
+    Records that failed count as 0 in both.  Raises ``ValueError`` where no result has a score.
+
     >>> best([{"efficacy_accuracy": 0.9, "score": 0.8}, {"efficacy_accuracy": 1.0, "score": 0.7}], floor=0.95)["score"]
     0.7
     """
-    enough = [r for r in results if (r["efficacy_accuracy"] or 0.0) >= floor]
-    return max(enough, key=lambda r: r["score"], default=None)
+
+    def of_all(result: Mapping, name: str) -> float:
+        return result[name] * (1 - result["errors"] / result["cases"] if result.get("cases") else 1)
+
+    scored = [result for result in results if result["score"] is not None]
+    if results and not scored:
+        raise ValueError(
+            "No setting has a score: every record failed, or none has prompts of all three kinds; see 'errors'."
+        )
+    enough = [result for result in scored if of_all(result, "efficacy_accuracy") >= floor]
+    return max(enough, key=lambda result: of_all(result, "score"), default=None)
 
 
 def as_table(results: Sequence[Mapping]) -> str:
     """The results as a Markdown table."""
-    cells = [[f"{v:.4g}" if isinstance(v, float) else str(v) for v in r.values()] for r in results]
+    cells = [
+        [f"{v:.4g}" if isinstance(v, float) else "-" if v is None else str(v) for v in r.values()] for r in results
+    ]
     lines = [[key.replace("_", " ") for key in results[0]], *cells]
     return markdown.table(lines)

@@ -20,6 +20,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from lens.model import LanguageModel, Tokens
+from lens.model.tokens import is_one
 from lens.model.watching import as_a_function, watch
 
 ROWS = 192
@@ -35,7 +36,7 @@ def mean_jacobian(lm: LanguageModel, texts: Sequence[Tokens]) -> Tensor:
     >>> mean_jacobian(lens.load("mini"), ["The capital of France is"]).shape
     torch.Size([8, 192, 192])
     """
-    if isinstance(texts, str) or not len(texts):
+    if is_one(texts) or not len(texts):
         raise ValueError(f"The Jacobian is averaged over several texts, and got {texts!r}: give a list of some.")
     total = 0
     for text in tqdm(texts, desc="Jacobian", unit="text", leave=False, disable=len(texts) < 10):

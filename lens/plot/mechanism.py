@@ -137,6 +137,14 @@ def imprint_and_shift(
 def _factors(lm: LanguageModel, trace: Trace, layer: int, token: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """FF1's input and VJP at the token, then FF2's."""
     trace.check(lm)
+    if len(trace) != 1:
+        raise ValueError(
+            f"This picture is of one prompt, and the trace holds {len(trace)}: give one of them, trace[0]."
+        )
+    if not -len(trace.ids) <= token < len(trace.ids):
+        raise ValueError(
+            f"token is {token}: the prompt has {len(trace.ids)} tokens, counted from 0, or from -1 backwards."
+        )
     ff1, ff2 = trace.gradient(layer, "ff1"), trace.gradient(layer, "ff2")
     return ff1.x[token], ff1.delta[token], ff2.x[token], ff2.delta[token]
 

@@ -92,8 +92,10 @@ def upset(
         heights = library.Numbers(heights, color=color, show_value=few, fmt="{:,.0f}", props={"fontsize": 8})
         board.add_top(heights, size=1.8, pad=0.1, name="bars")
         board.render()
+        columns = board.sets_table.index.to_frame().to_numpy().astype(bool).tolist()  # the library's own order of ties
     bars, matrix = board.get_ax("bars"), board.get_main_ax()
-    for bar, m in zip(sorted(bars.patches, key=lambda bar: bar.get_x()), found.values()):
+    drawn = [found[tuple(name for name, inside in zip(overlap.names, some) if inside)] for some in columns]
+    for bar, m in zip(sorted(bars.patches, key=lambda bar: bar.get_x()), drawn):
         ends = bar.get_x() - 0.04, bar.get_x() + bar.get_width() + 0.04
         bars.plot(ends, [m.expected] * 2, color=style.INK, linewidth=1.8, solid_capstyle="butt")
     if log:

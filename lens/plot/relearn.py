@@ -29,7 +29,7 @@ def learning_curves(
 
     ``runs``: label → a training, or several with checks at the same steps: then the line is their mean and the band
     goes from the least to the largest.  ``columns``: of ``Tuned.curve``; accuracies are drawn from 0 to 1.  Raises
-    ``ValueError`` for a column that a curve does not have, and where there are no runs.
+    ``ValueError`` for a column that a curve does not have, for checks at different steps, and where there are no runs.
     """
     if not runs:
         raise ValueError("There are no trainings to draw: give at least one under a name.")
@@ -43,6 +43,8 @@ def learning_curves(
                     f"There is no column {column!r} in {label!r}: choose of {', '.join(some[0].curve[0])}."
                 )
             steps = [row["step"] for row in some[0].curve]
+            if any([row["step"] for row in tuned.curve] != steps for tuned in some):
+                raise ValueError(f"The trainings of {label!r} were checked at different steps: give each a name.")
             values = np.array([[row[column] for row in tuned.curve] for tuned in some], dtype=float)
             line = style.series(i)
             ax.plot(steps, values.mean(0), markersize=4, label=label.replace("$", r"\$"), **line)

@@ -110,13 +110,21 @@ def read(
     if normalize:
         # Scaled in the vector's own precision: a half-precision VJP may be too small for its squares.
         flat = flat.float() if flat.dtype in (torch.float16, torch.bfloat16) else flat
+        # By a power of two first, which rounds nothing: squares of large and of small entries are no numbers.
+        flat = torch.ldexp(flat, -flat.abs().amax(-1, keepdim=True).frexp().exponent.clamp(-126, 126))
         flat = flat / flat.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(flat.dtype).tiny)
-    flat = flat.to(unembedding.dtype)
+    wide, flat = flat, flat.to(unembedding.dtype)
+    if wide.dtype != flat.dtype and bool((lost := (flat == 0).all(-1) & (wide != 0).any(-1)).any()):
+        raise ValueError(
+            f"{int(lost.sum())} of {len(lost)} vectors are too small for {flat.dtype}: read them with normalize=True."
+        )
     if tokens is not None:
         if hasattr(tokens, "__array__") and not isinstance(tokens, str):
             tokens = torch.as_tensor(tokens)
             if tokens.is_floating_point() or tokens.dtype == torch.bool:
                 raise ValueError(f"Token ids are whole numbers, and these are {tokens.dtype}: give int64.")
+        elif isinstance(tokens, (list, tuple)) and len(tokens) > 1:
+            raise ValueError(f"Got {len(tokens)} tokens in a {type(tokens).__name__}: give text, one id, or a tensor.")
         else:
             tokens = torch.tensor(first_token(lm.tokenizer, lm.target_ids(tokens)))
         try:

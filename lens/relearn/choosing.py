@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from statistics import fmean
 
 import torch
@@ -20,6 +21,7 @@ from lens.data import Question
 from lens.given import door
 from lens.model import LanguageModel
 from lens.model.batch import pad
+from lens.model.soundness import not_finite
 from lens.model.watching import as_a_function
 
 READOUTS = ("likelihood", "classifier")
@@ -181,7 +183,7 @@ def means(questions: Sequence[Question], values: Sequence[float]) -> dict[str, f
 def zero_shot(lm: LanguageModel, questions: Sequence[Question]) -> dict[str, float]:
     """The accuracy of ``lm`` as it is, of all, filtered and the rest: the choice of the highest log-probability.
 
-    Raises ``ValueError`` for questions without an answer or that do not fit the model.
+    Raises ``ValueError`` for questions without an answer or that do not fit the model, and for scores that are NaN.
 
     >>> import lens
     >>> lm = lens.load("mini")
@@ -190,5 +192,7 @@ def zero_shot(lm: LanguageModel, questions: Sequence[Question]) -> dict[str, flo
     """
     asked = Encoded(lm, questions)
     with as_a_function(lm.model):
-        right, _ = answered(Scorer(lm, "likelihood"), asked)
+        right, scored = answered(Scorer(lm, "likelihood"), asked)
+    if not all(map(isfinite, scored)):
+        raise not_finite(lm, "Scores of choices are NaN or infinite")
     return means(asked.questions, right)

@@ -110,3 +110,20 @@ def test_tune_prints_every_setting_and_the_best_and_writes_the_csv(capsys, monke
     monkeypatch.setattr(tuning, "grid", lambda *_: {"eta": [0.0]})
     assert main(["tune", "--limit", "3", "--floor", "0.9", "--device", "cpu"]) == 1
     assert "No setting of the grid has an efficacy of 90%" in capsys.readouterr().err
+
+
+def test_a_measure_that_no_record_has_is_a_dash_and_the_file_is_written(capsys, tmp_path):
+    records, out = tmp_path / "records.json", tmp_path / "steps.csv"
+    some = [r | {"neighborhood_prompts": []} for r in lens.data.records("validation")[:2]]
+    records.write_text(json.dumps(some), encoding="utf-8")
+    assert main(["sequential", "--records", str(records), "--at", "2", "--out", str(out), "--device", "cpu"]) == 0
+    assert "neighborhood - (accuracy)" in capsys.readouterr().out and out.read_text(encoding="utf-8").count("\n") == 6
+
+
+@pytest.mark.parametrize("command", [["sequential", "--at", "1"], ["tune"], ["mask", "evaluate", "x.safetensors"]])
+def test_a_file_that_is_no_table_is_not_replaced(capsys, tmp_path, monkeypatch, command):
+    out = tmp_path / "run.csv"
+    out.write_text('{"format": "lens-counterfact-1"}\n')
+    monkeypatch.setattr("lens.model.loading.load", lambda *_, **__: pytest.fail("a model was opened"))
+    assert main([*command, "--out", str(out)]) == 1
+    assert "is no table of this command" in capsys.readouterr().err and out.read_text().startswith("{")

@@ -196,3 +196,19 @@ def test_no_records_are_refused(tiny, run, refuses):
 def test_the_bar_counts_records(tiny, few, capsys):
     lens.evaluate.counterfact(tiny("gpt2"), few, "none", perplexity=False, entropy=False)
     assert re.search(r"none: 100%.*5/5", capsys.readouterr().err)
+
+
+def test_an_editor_that_applies_its_edit_is_told_so_and_leaves_the_model(tiny, run, few, rank_one, refuses):
+    lm = tiny("gpt2")
+    before = lm.weights.current_fingerprint
+
+    def hasty(lm, request):
+        return rank_one(lm, request).apply()
+
+    report = run(lm, few, hasty)
+    assert {row.error for row in report.rows} == {
+        "The editor hasty has applied its edit: let it return the edit as it was made."
+    }
+    with refuses(ValueError, "hasty has applied its edit"):
+        lens.evaluate.sequential(lm, few, hasty, at=[1], perplexity=False, progress=False)
+    assert lm.weights.current_fingerprint == before and not lm.changed

@@ -6,6 +6,7 @@ from dataclasses import replace
 from math import exp, log
 
 import pytest
+import torch
 
 import lens
 from lens.__main__ import main
@@ -145,3 +146,25 @@ def test_prompts_of_a_set_are_replaced_and_never_written_into(mini):
     before = replace(kg)
     known(mini, kg.target)
     assert kg == before
+
+
+def test_what_a_ruined_model_says_is_no_answer(tiny, refuses):
+    lm = tiny("gpt2")
+    asked = [p for p in knowledge("building").target[:4] if len(lm.encode(p.text)) < 50]
+    with torch.no_grad():
+        lm.weight(1, "ff2").fill_(1e300)
+    with refuses(ValueError, "What the model says is NaN"):
+        known(lm, asked)
+
+
+def test_new_answers_are_added_to_the_table_of_the_same_weights(stranger, monkeypatch, tmp_path, capsys):
+    some = [fact for fact in facts() if fact.role == "target"][:3]
+    monkeypatch.setattr(phrasings.paths, "root", lambda: tmp_path)
+    monkeypatch.setattr(phrasings.paths, "FETCHED", (stranger.name,))
+    monkeypatch.setattr("lens.model.loading.load", lambda name, device=None: stranger)
+    for asked in (some[:2], some[1:]):
+        monkeypatch.setattr("lens.commands.model._facts", lambda _, asked=asked: asked)
+        assert main(["model", "known", stranger.name]) == 0
+    assert [row["head"] for row in phrasings.rows(stranger.name, stranger.fingerprint)] == [f.head for f in some]
+    assert main(["model", "known", str(tmp_path / "mine"), "--records"]) == 1
+    assert "Answers are kept of fetched models" in capsys.readouterr().err

@@ -88,6 +88,9 @@ def test_rows_are_counted_and_the_default_dtype_does_not_matter(tiny, refuses):
     lm = tiny("gpt2", torch.float32)
     with refuses(ValueError, "Got 1 prompts and 2 rows: give the number of an edit for each prompt"):
         score(lm, ["a"], ["b"], edits=[()], rows=[0, 0])
+    for given in ({"rows": [0]}, {"edits": [(), ()]}):  # neither is ignored
+        with refuses(ValueError, "Give edits and rows together"):
+            score(lm, ["a"], ["b"], **given)
     want = score(lm, ["a"], ["b"]).nll
     torch.set_default_dtype(torch.float64)
     try:

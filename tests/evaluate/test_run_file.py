@@ -8,12 +8,13 @@ import random
 import subprocess
 import sys
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import lens
 from lens.evaluate import Report
@@ -243,3 +244,55 @@ def test_keeping_rows_costs_milliseconds_each_at_most(tmp_path):
     again = RunFile(tmp_path / "run.jsonl", header)
     assert (time.process_time() - start) / 2000 < 1e-3
     assert list(again.rows.values()) == rows and asdict(rows[0])["note"] == "n"
+
+
+def test_the_same_request_in_other_words_is_another_record(tiny, run, few, tmp_path, refuses):
+    out = tmp_path / "run.jsonl"
+    rows = run(tiny("gpt2"), few, "none", out=out).rows
+    few[1]["neighborhood_prompts"] = ["Genoa is"]
+    with refuses(ValueError, "Case 7 .* was asked with other prompts"):
+        run(tiny("gpt2"), few, "none", out=out)
+    old = [line.replace(f', "record": "{row.record}"', "") for line, row in zip(out.read_text().splitlines()[1:], rows)]
+    out.write_text("\n".join([out.read_text().splitlines()[0], *old, ""]))  # as files were before
+    assert [row.record for row in run(tiny("gpt2"), few, "none", out=out).rows] == [None] * 5
+
+
+def test_texts_that_are_cut_elsewhere_are_others(tiny, run, few, tmp_path, refuses):
+    out = tmp_path / "run.jsonl"
+    run(tiny("gpt2"), few, "none", out=out, texts=["Rain fell.", "A ship."])
+    with refuses(ValueError, "other options"):
+        run(tiny("gpt2"), few, "none", out=out, texts=["Rain fell.\nA ship."])
+
+
+def test_a_record_that_failed_is_done_again(tiny, run, few, rank_one, tmp_path):
+    out, works = tmp_path / "run.jsonl", False
+
+    def flaky(lm, request):
+        if not works and request.subject == "Oslo":
+            raise OSError("the network is down: try again")
+        return rank_one(lm, request)
+
+    lm = tiny("gpt2")
+    first = run(lm, few, flaky, out=out)
+    works = True
+    second = run(lm, few, flaky, out=out)
+    assert [row.case_id for row in first.errors] == [7] and not second.errors and second.rows[0] == first.rows[0]
+    assert timeless(Report.read(out).rows) == timeless(second.rows)
+
+
+def test_numbers_among_the_settings_are_all_compared(tiny, run, few, rank_one, tmp_path, refuses):
+    @dataclass
+    class Held:
+        by: torch.Tensor
+
+    def weighed(lm, request, by):
+        return rank_one(lm, request)
+
+    for kind in (torch.as_tensor, lambda t: t.numpy(), Held):
+        one, other = torch.zeros(2000), torch.zeros(2000)
+        other[500] = 1e-3
+        out = tmp_path / f"{kind}.jsonl"
+        run(tiny("gpt2"), few, partial(weighed, by=kind(one)), out=out)
+        run(tiny("gpt2"), few, partial(weighed, by=kind(one.clone())), out=out)
+        with refuses(ValueError, "other settings"):
+            run(tiny("gpt2"), few, partial(weighed, by=kind(other)), out=out)

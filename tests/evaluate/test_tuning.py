@@ -34,6 +34,20 @@ def test_the_best_has_the_largest_score_above_the_floor():
     assert best(results, floor=1.0) is results[3] and best(results[:1], floor=0.95) is None
 
 
+def test_a_setting_is_not_judged_by_the_records_that_it_survived(refuses):
+    one = {"efficacy_accuracy": 1.0, "score": 0.9, "cases": 100, "errors": 99}
+    other = {"efficacy_accuracy": 0.9, "score": 0.8, "cases": 100, "errors": 0}
+    assert best([one, other]) is other and best([one], floor=0.5) is None
+    with refuses(ValueError, "No setting has a score"):
+        best([{"efficacy_accuracy": None, "score": None, "cases": 2, "errors": 2}])
+
+
+def test_records_without_one_kind_of_prompt_have_no_score(tiny, few):
+    some = [record | {"neighborhood_prompts": []} for record in few]
+    results = grid_search(tiny("gpt2"), some, "shift", values={"eta": [0.1, 4.0]}, progress=False)
+    assert [result["score"] for result in results] == [None, None] and as_table(results).count("| -") == 6
+
+
 def test_the_shipped_grid_of_shift_on_mini_is_the_books(mini):
     assert grid(mini, "shift") == {"layer": [4, 5, 6, 7], "eta": [0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.6]}
 

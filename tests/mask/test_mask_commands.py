@@ -91,6 +91,8 @@ def test_what_is_done_is_skipped_unless_again_and_a_damaged_file_is_made_anew(ca
     capsys.readouterr()
     assert train("--out", out, "--set", "lr=0.1") == 1  # nothing is overwritten by other settings
     assert "other settings" in capsys.readouterr().err and bits(out) == first
+    assert train("--out", out, "--target", "fruit") == 1
+    assert "is of another target ('building', and now it is 'fruit')" in capsys.readouterr().err and bits(out) == first
 
 
 def test_several_targets_seeds_and_neurons_go_to_the_data_folder_under_their_names(data):

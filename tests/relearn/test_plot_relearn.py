@@ -29,5 +29,8 @@ def test_a_line_is_the_curve_and_a_band_what_several_trainings_reach(tiny, asked
     assert axes[0].get_ylim() == (-0.03, 1.03)
     with refuses(ValueError, "no column 'color'"):
         lens.plot.learning_curves({"one": some[0]}, ("color",))
+    longer = relearn.tune(lm, asked, asked, steps=4, every=2)
+    with refuses(ValueError, "'both' were checked at different steps"):
+        lens.plot.learning_curves({"both": [some[0], longer]})
     with refuses(ValueError, "no trainings"):
         lens.plot.learning_curves({})

@@ -108,6 +108,20 @@ def test_a_file_of_other_settings_is_kept_and_what_is_wrong_is_said(tmp_path, ca
     assert out.read_text() == text
 
 
+def test_rows_of_another_mask_are_not_mixed_and_each_run_is_made_once(tmp_path, model, some_removed, capsys):
+    out, masks = tmp_path / "table.csv", tmp_path / "masks"
+    one = replace(some_removed(model), about={"target": "building"})
+    lens.mask.save(one, masks / "building-weight-0.safetensors")
+    command = [*FAST, "--seed", "0", "0", "--masks", str(masks), "--out", str(out)]
+    assert main([*command, "--variant", "remaining", "remaining"]) == 0 and len(table(out)) == 3
+    lens.mask.save(lens.mask.shrunk(one, 0.5), masks / "building-weight-0.safetensors")
+    assert main([*command, "--variant", "remaining", "random"]) == 1
+    assert "has rows of building, seed 0, with another mask" in capsys.readouterr().err and len(table(out)) == 3
+    lens.mask.save(replace(one, about={"target": "fruit"}), masks / "building-weight-0.safetensors")
+    assert main([*command, "--variant", "remaining", "random"]) == 1
+    assert "holds the subnetwork of 'fruit'" in capsys.readouterr().err
+
+
 def test_rates_are_compared_on_validation_questions_that_no_test_asks(tmp_path, model):
     for rate in ("0.001", "0.01"):
         out = tmp_path / f"{rate}.csv"

@@ -277,3 +277,11 @@ def test_what_does_not_fit_is_refused(tiny, asked, some_removed, refuses):
             with refuses(ValueError, words):
                 relearn.tune(lm, train, test)
     assert snapshot(lm) == before
+
+
+def test_the_choices_of_a_ruined_model_are_no_answers(tiny, asked, refuses):
+    lm = tiny("gpt2")
+    with torch.no_grad():
+        lm.weight(1, "ff2").fill_(1e300)
+    with refuses(ValueError, "Scores of choices are NaN or infinite"):
+        relearn.zero_shot(lm, asked)

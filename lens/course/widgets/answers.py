@@ -100,7 +100,7 @@ def answers(
         hoped[where], said[where] = part.hoped, part.said
     longer = [i for i, target in enumerate(due) if len(target) > 1]
     if longer:
-        of = [rows[i] for i in longer] if rows is not None else None
+        of = [rows[i] for i in longer] if edits and rows is not None else None
         scores = score(lm, [prompts[i] for i in longer], [due[i] for i in longer], edits=edits, rows=of)
         hoped[longer], said[longer] = (-scores.nll).exp().cpu(), scores.correct.cpu()
     return Answers(ids, probabilities, hoped, said)
