@@ -28,12 +28,12 @@ def mask_cases(size: Size, device, dtype) -> list[Workload]:
 
     def both(method, path=None):
         def run():
-            for s in scores:
-                s.grad = None
             masked, arriving = forward(method, path)(), list(upstream)
             with kernels.use(path):
                 while masked:  # as in training, a masked weight is given up once its gradient has come
                     torch.autograd.backward(masked.pop(), arriving.pop())
+            for s in scores:  # or the next run would begin with them
+                s.grad = None
 
         return run
 
