@@ -8,7 +8,11 @@
 
 All is made in `course.new/` first and then moved into place, file by file. What a teacher has in `course/` beside
 these files (submissions, grades, feedback, assignments of their own, an edited nbgrader_config.py) is never touched.
+What a teacher has changed in `source/` and README.md goes to `course/yours/`: `.written.json` holds the SHA-256 of each
+file as it was written.
 """
+import hashlib
+import json
 import logging
 import os
 import re
@@ -20,6 +24,7 @@ from pathlib import Path
 import nbformat
 import yaml
 from address import AddressError, read_address
+from execute import write
 from notebooks import TURN, NotebookError, assignment, exercises, instructor, read, short_title, student
 from program import end
 from traitlets.config import Config
@@ -53,7 +58,7 @@ c.Autograde.sanitize_preprocessors = [ClearOutput, LastCopy, OverwriteKernelspec
 README = """# The course
 
 Made by `make course` from the chapters' notebooks; run it again after changing one. Your submissions, grades and
-settings in this folder stay. All commands below run in this folder and in the book's environment
+settings in this folder stay; what you changed in `source/` or in this file is moved to `yours/`. All commands below run in this folder and in the book's environment
 (`. ../.venv/bin/activate`).
 
 | folder | for | what |
@@ -137,11 +142,25 @@ def make(course=COURSE, book=BOOK):
     _release(new, course / "gradebook.db", graded)
     if not (course / "nbgrader_config.py").exists():
         (new / "nbgrader_config.py").write_text(CONFIG, encoding="utf-8")
+    record = course / ".written.json"
+    written = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
     for path in sorted(path for path in new.rglob("*") if path.is_file()):
-        (course / path.relative_to(new)).parent.mkdir(parents=True, exist_ok=True)
-        os.replace(path, course / path.relative_to(new))
+        name = path.relative_to(new).as_posix()
+        place, theirs = course / name, course / "yours" / name
+        if place.exists() and name.startswith(("source/", "README")) and written.get(name, _sum(place)) != _sum(place):
+            theirs.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(place, theirs)
+            print(f"{name} was changed by you: your version is now {theirs}.")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        written[name] = _sum(path)
+        os.replace(path, place)
+        write(record, json.dumps(written, indent=1))
     shutil.rmtree(new)
     return graded
+
+
+def _sum(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _write(path, notebook):

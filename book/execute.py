@@ -63,6 +63,9 @@ class Client(NotebookClient):
 
 def key(notebook, model=MINI):
     digest = hashlib.sha256(b"" if model == MINI else model.encode())
+    if (folder := Path(model).expanduser()).is_dir():  # its weights may be other ones tomorrow
+        held = sorted((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in folder.iterdir())
+        digest.update(repr(held).encode())
     inputs = [notebook, *sorted(path for path in (ROOT / "lens").glob("**/*") if path.suffix in CODE)]
     inputs += [ROOT / "data" / "MANIFEST.json", BOOK / "requirements.txt"]
     for path in filter(Path.exists, inputs):
@@ -171,6 +174,8 @@ async def run(chapter, path, wanted, threads, model):
         raise BuildError(failure(chapter, path, notebook)) from error
     finally:
         progress.close()
+    if not os.environ.get("LENS_AGAIN") and key(path, model) != wanted:
+        raise BuildError(f"chapter {chapter}: its text, lens or the data changed while it ran: build once more")
     notebook.metadata.lens_book = {"key": wanted, "model": model, "seconds": round(progress.seconds(), 1), "cells": cells,
                                    "executed": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")}
     write(executed_copy(chapter, model), nbformat.writes(notebook))

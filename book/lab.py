@@ -35,7 +35,7 @@ def prepare(folder=NOTEBOOKS, book=BOOK):
         else:
             write(path, text)
             written[name] = _sum(text.encode())
-    write(record, json.dumps(written, indent=1))
+            write(record, json.dumps(written, indent=1))  # at once: what is stopped here was changed by no reader
     return kept
 
 

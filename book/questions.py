@@ -13,7 +13,7 @@ So a notebook shows folded answers wherever it is read. `_static/questions.js` c
 import re
 from dataclasses import dataclass
 
-QUESTION = re.compile(r"(?ms)^\*\*\d+\. (?P<text>.+?)\*\*$(?P<options>.*?)(?=^\*\*\d+\. |\Z)")
+QUESTION = re.compile(r"(?ms)^\*\*\d+\. (?P<text>(?:(?!\*\*|\n\n).)+)\*\*[ \t]*$(?P<options>.*?)(?=^\*\*\d+\. |\Z)")
 OPTION = re.compile(r"(?s)<details><summary>(.+?)</summary>\n\n\*\*(Right|No)\.\*\* (.+?)\n\n</details>")
 
 
@@ -40,6 +40,10 @@ def parse(source):
         if sum(right for _, right, _ in options) != 1 or len(options) < 2:
             raise ValueError(f"the question {match['text']!r} needs two options or more, of which one is **Right.**")
         found.append(Question(" ".join(match["text"].split()), options))
+    read = sum(len(question.options) for question in found)
+    if not found or read != source.count("<details"):
+        raise ValueError(f"{source.count('<details') - read} options belong to no question: write **1. The question?** "
+                         "alone on its line, with a full stop behind its number.")
     return found
 
 

@@ -296,6 +296,15 @@ def test_what_a_teacher_has_in_the_folder_survives_a_second_make(made):
     assert (made / "colab" / "low_rank.ipynb").exists() and not made.with_name("course.new").exists()
 
 
+def test_an_assignment_that_a_teacher_changed_is_put_aside_and_said(made, capsys):
+    theirs = made / "source" / "low_rank" / "low_rank.ipynb"
+    theirs.write_text("my version", encoding="utf-8")
+    course.make(made)
+    assert (made / "yours" / "source" / "low_rank" / "low_rank.ipynb").read_text(encoding="utf-8") == "my version"
+    assert "nbformat" in theirs.read_text(encoding="utf-8")
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["source/low_rank/low_rank.ipynb"]
+
+
 def test_exercises_that_vanish_under_students_who_handed_in_are_refused_and_nothing_is_lost(made, monkeypatch):
     def files():
         return {path: path.read_bytes() for path in made.rglob("*") if path.is_file() and path.suffix != ".db"}

@@ -110,3 +110,15 @@ def test_a_signal_keeps_what_is_finished_and_leaves_no_kernel(begin, tmp_path, n
     assert executed(tmp_path) == {"good"}
     finished, _ = begin(good=["1"], long=["1"]).communicate(timeout=100)
     assert re.search("good +unchanged", finished) and executed(tmp_path) == {"good", "long"}
+
+
+def test_a_chapter_that_changes_while_it_runs_is_not_kept(begin, tmp_path):
+    process = begin(draft=["from pathlib import Path", WAIT.format(str(tmp_path / "go"))])
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "build" / "kernels" / "draft.log").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    path = tmp_path / "draft.ipynb"
+    path.write_text(path.read_text().replace("from pathlib", "import os\\nfrom pathlib"))
+    (tmp_path / "go").touch()
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 1 and "changed while it ran: build once more" in said and not executed(tmp_path)

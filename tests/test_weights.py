@@ -165,6 +165,19 @@ def test_the_end_of_a_masks_block_takes_back_what_was_left_in_it(tiny, inner):
     assert same(lm, before) and not left.applied
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_training_under_an_edit_is_told_that_it_is_lost_there(tiny):
+    lm = tiny("gpt2")
+    change = Edit("one", (REQUEST,), (Change(1, "ff2", None, torch.ones_like(lm.weight(1, "ff2"))),), {}, 0, lm)
+    with change, change.lm.weights.block("another"):
+        pass
+    before = lm.weight(1, "ff2").clone()
+    with pytest.warns(UserWarning, match="While Edit.* lay on the weights, somebody else wrote into the same ones"):
+        with change, torch.no_grad():
+            lm.weight(1, "ff2").mul_(0.5)
+    assert torch.equal(lm.weight(1, "ff2"), before)
+
+
 def test_a_model_with_an_edit_left_on_it_is_freed(tiny):
     lm = tiny("gpt2")
     model = weakref.ref(lm.model)

@@ -221,11 +221,15 @@ def _texts(text: Sequence[str] | None, held_out: Sequence[str] | None) -> tuple[
     for name, given in (("text", text), ("text_held_out", held_out)):
         if isinstance(given, str):
             raise ValueError(f"{name} is one text: give a list of paragraphs.")
-    if text is None:
-        return _prose(), _unread() if held_out is None else held_out
-    if held_out is not None:
-        return text, held_out
-    return [t for i, t in enumerate(text) if i % HELD_OUT], text[::HELD_OUT]
+    if text is not None:
+        text = list(dict.fromkeys(several("text", list(text), "a text", lambda t: isinstance(t, str))))
+        held_out = text[::HELD_OUT] if held_out is None else held_out
+        text = [t for t in text if t not in set(held_out)]
+    text, held_out = _prose() if text is None else text, _unread() if held_out is None else held_out
+    for name, given in (("text", text), ("text_held_out", held_out)):
+        if not given:
+            raise ValueError(f"{name} remains empty: give at least two different paragraphs, or leave both out.")
+    return text, held_out
 
 
 @cache

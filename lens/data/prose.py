@@ -25,6 +25,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lens.data.articles import indefinite
+from lens.data.manifest import whole
 from lens.data.paths import world
 
 SENTENCES = range(3, 8)
@@ -217,7 +218,7 @@ def paragraphs(seed: int, count: int) -> Iterator[str]:
     >>> first == next(paragraphs(seed=0, count=1))
     True
     """
-    told, rng = World(world() / "prose.json"), random.Random(seed)
+    told, rng = World(whole(world() / "prose.json")), random.Random(seed)
     while count > 0:
         scene = told.scenes[int(rng.random() * len(told.scenes))]
         text = Story(told, rng).tell(scene)

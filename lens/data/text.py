@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lens.data import paths
+from lens.data import manifest, paths
 from lens.data.opening import paragraphs
 
 
@@ -35,8 +35,8 @@ def english(split: str = "train") -> tuple[str, ...]:
     """
     if split not in ("train", "held_out"):
         raise ValueError(f"The split {split!r} is unknown: choose 'train' or 'held_out'.")
-    return paragraphs((paths.root() / "english" / f"{split}.txt").read_text(encoding="utf-8"))
+    return paragraphs(manifest.whole(paths.root() / "english" / f"{split}.txt").read_text(encoding="utf-8"))
 
 
 def _paragraphs(name: str) -> tuple[str, ...]:
-    return paragraphs((paths.world() / name).read_text(encoding="utf-8"))
+    return paragraphs(manifest.whole(paths.world() / name).read_text(encoding="utf-8"))

@@ -57,7 +57,17 @@ def branches(
             if key not in found:
                 found[key] = [[] for _ in edits]
             found[key][i].append(change)
+
+    def as_many(_module, args, kwargs) -> None:
+        batch = args[0] if args else kwargs["hidden_states"]  # [B, T, d] before a family may flatten it
+        if len(batch) != len(rows):
+            raise ValueError(
+                f"The batch has {len(batch)} rows, and rows gives the edits of {len(rows)}: give one for each."
+            )
+
     with ExitStack() as hooks:
+        for layer in {layer for layer, _ in found} if rows is not None else ():
+            hooks.callback(lm.layers[layer].register_forward_pre_hook(as_many, with_kwargs=True).remove)
         for (layer, site), carried in found.items():
             xs, deltas = (_side_by_side(carried, name) for name in ("x", "delta"))
             hook = lm.site(layer, site).register_forward_hook(_branch(xs, deltas, rows))
@@ -72,10 +82,6 @@ def _branch(xs: Tensor, deltas: Tensor, rows: Tensor | None):
 
     def hook(_module, args, z):
         a = args[0].to(xs.dtype)  # [B, T, d_in], or [B·T, d_in] where a family flattens it
-        if rows is not None and a.ndim == 3 and len(a) != len(rows):
-            raise ValueError(
-                f"The batch has {len(a)} rows, and rows gives the edits of {len(rows)}: give one for each."
-            )
         flat = a.reshape(len(xs), -1, a.shape[-1])
         more = torch.baddbmm(z.to(xs.dtype).reshape(len(flat), -1, z.shape[-1]), flat @ xs.mT, deltas)
         return more.reshape(z.shape).to(z.dtype)

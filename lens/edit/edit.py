@@ -8,7 +8,7 @@ Every editor of this folder returns an ``Edit`` and leaves the model alone; ``wi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from torch import Tensor
@@ -75,7 +75,8 @@ class Edit(Shown):
     """An edit of one model: ``changes`` at some sites, to be applied and undone.
 
     ``editor`` is the method's name, ``requests`` what it was asked, ``settings`` the hyperparameters it used, and
-    ``seconds`` the wall time it took; ``note`` says in a sentence where it did nothing.
+    ``seconds`` the wall time it took; ``note`` says in a sentence where it did nothing.  ``fingerprint`` is the model's
+    when the edit was made.
 
     ``with edit: …`` changes the weights inside the block; ``apply()`` and ``undo()`` do the same by hand.  Undoing puts
     back every weight bit for bit.  Edits and masks may lie on top of each other: the end of a ``with`` block also takes
@@ -98,11 +99,20 @@ class Edit(Shown):
     seconds: float
     lm: LanguageModel = field(repr=False)
     note: str | None = None
+    fingerprint: str = field(default="", repr=False)
 
     def __post_init__(self):
+        own = {"fingerprint": self.fingerprint or self.lm.fingerprint}
+        own |= {"changes": tuple(self._from_zero(c) for c in self.changes)}
+        for name, value in own.items():
+            object.__setattr__(self, name, value)
         for c in self.changes:
             if not all(finite(t) for t in (c.x, c.delta) if t is not None):
                 raise not_finite(self.lm, f"What {self.editor} adds to layer {c.layer} {c.site} is NaN or infinite")
+
+    def _from_zero(self, c: Change) -> Change:
+        """The change, its layer counted from the first."""
+        return replace(c, layer=c.layer + len(self.lm.layers)) if c.layer < 0 else c
 
     def __repr__(self) -> str:
         what = ", ".join(f"{r.subject} → {r.target_new}" for r in self.requests[:2])

@@ -17,6 +17,7 @@ and α.  An edit then costs one forward and half a backward pass and a few thin 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from functools import lru_cache
 from pathlib import Path
 from time import perf_counter
@@ -172,7 +173,7 @@ def load_network(lm: LanguageModel, weights: str | Path | None) -> tuple[MendNet
             f"{about['fingerprint'][:12]}) than this one ({lm.name!r}, {lm.fingerprint[:12]}): train one with "
             f"'{command}'."
         )
-    return network.to(lm.device, torch.promote_types(lm.dtype, torch.float32)), about
+    return network.to(lm.device, torch.promote_types(lm.dtype, torch.float32)), deepcopy(about)
 
 
 @lru_cache(maxsize=4)

@@ -128,7 +128,7 @@ def _read(lm: LanguageModel, edits: list[list[Change]], rows: list[Reading], ori
     found: dict[int, list[Tensor]] = {}
     for start in range(0, len(order), BATCH):
         part = order[start : start + BATCH]
-        upper = UpperLayers(lm, pad([rows[r].ids for r in part])[0], edits[0][0].layer)
+        upper = UpperLayers(lm, pad([rows[r].ids for r in part])[0], min(change.layer for change in edits[0]))
         with branches(lm, edits, [rows[r].edit for r in part]):
             runs = [upper()]
         if original:

@@ -103,4 +103,10 @@ def of_layers(
                 f"There are no statistics of layer {layer} for FF2's {width} inputs among those given: take them with "
                 f"lens.edit.covariance(lm, {layers})."
             )
+        name, fingerprint = known[layer].model  # those of the same model in another precision are as good
+        if known[layer].layer != layer or (name not in ("", lm.name) and fingerprint != lm.fingerprint):
+            raise ValueError(
+                f"The statistics given for layer {layer} are those of layer {known[layer].layer}, or of another model: "
+                f"take them with lens.edit.covariance(lm, {layers})."
+            )
     return known

@@ -49,12 +49,22 @@ TOKENS = 4096
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
-    """C [d_m, d_m] float32 of one layer, taken over ``count`` tokens; ``corpus`` is the digest of these tokens."""
+    """C [d_m, d_m] float32 of one layer, taken over ``count`` tokens; ``corpus`` is the digest of these tokens, and
+    ``model`` the model's name and fingerprint ("" where they are not known)."""
 
     layer: int
     C: Tensor
     count: int
     corpus: str
+    model: tuple[str, str] = ("", "")
+
+    def __post_init__(self):
+        object.__setattr__(self, "_written", _writes(self.C))
+
+    @property
+    def intact(self) -> bool:
+        """Has nobody written into C since?"""
+        return _writes(self.C) == self._written
 
     @cached_property
     def cholesky(self) -> Tensor:
@@ -119,10 +129,10 @@ def covariance(
 
     ``texts``: any strings, endless or not, each read on its own from its first token; by default the text that the
     built-in models were trained on, and for fetched models English prose (``lens.data.english``).  For another model
-    give text of the kind it was trained on, Wikipedia for GPT-2; the built-in text is used with a warning.
-    Statistics that are in memory, shipped or in the cache folder are not taken again.  Raises ``IndexError`` for an
-    unknown layer, ``ValueError`` where there is no text, and ``RuntimeError`` where they must be taken while an edit or
-    a mask lies on the weights: they are those of the model as it was loaded.
+    give text of the kind it was trained on, Wikipedia for GPT-2; the built-in text is used with a warning.  Statistics
+    that are in memory, shipped or in the cache folder are not taken again, unless C was written into.  Raises
+    ``IndexError`` for an unknown layer, ``ValueError`` where there is no text, and ``RuntimeError`` where they must be
+    taken while an edit or a mask lies on the weights: they are those of the model as it was loaded.
 
     >>> import lens
     >>> covariance(lens.load("mini"), 2)[2].C.shape
@@ -143,8 +153,10 @@ def covariance(
                     stacklevel=3,
                 )
     for layer in layers:
+        if (layer, digest) in known and not known[layer, digest].intact:
+            del known[layer, digest]
         if (layer, digest) not in known and (found := fetch(lm, layer, digest)):
-            known[layer, digest] = Statistics(layer, *found, digest)
+            known[layer, digest] = Statistics(layer, *found, digest, (lm.name, model))
     if missing := [layer for layer in layers if (layer, digest) not in known]:
         for one in measure(lm, missing, pieces or _read(lm, texts, count)[0], digest):
             known[one.layer, digest] = one
@@ -196,7 +208,7 @@ def measure(lm: LanguageModel, layers: list[int], pieces: list[list[int]], corpu
                 sums[layer] += k.T @ k
             bar.update(int(real.sum()))
     upper = {layer: (sums[layer] / total).float().triu() for layer in layers}  # a product's two halves may round apart
-    return [Statistics(layer, C + C.triu(1).T, total, corpus) for layer, C in upper.items()]
+    return [Statistics(layer, C + C.triu(1).T, total, corpus, (lm.name, lm.fingerprint)) for layer, C in upper.items()]
 
 
 def _checked(lm: LanguageModel, layers: Iterable[int]) -> list[int]:
@@ -230,6 +242,11 @@ def _read(lm: LanguageModel, texts: Iterable[str] | None, count: int) -> tuple[l
     if not pieces:
         raise ValueError("The texts for the statistics have no tokens: give at least one that is not empty.")
     return pieces, digest.hexdigest()
+
+
+def _writes(t: Tensor) -> int:
+    """How often torch has seen somebody write into a tensor."""
+    return -1 if t.is_inference() else t._version
 
 
 def _widest(device: torch.device) -> torch.dtype:

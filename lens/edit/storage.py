@@ -52,7 +52,7 @@ def save(edit: Edit, path: str | Path) -> Path:
     about = {
         "format": FORMAT,
         "model": edit.lm.name,
-        "fingerprint": edit.lm.fingerprint,
+        "fingerprint": edit.fingerprint,
         "editor": edit.editor,
         "requests": [asdict(r) for r in edit.requests],
         "settings": edit.settings,

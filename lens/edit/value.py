@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import log
 
 import torch
 from torch import Tensor, nn
@@ -101,8 +102,11 @@ def find_value(
 
 def unmoved(request: Request, chosen: Mapping) -> str:
     """The note of an edit of which no search moved anything."""
-    why = f"The model says {request.target_new!r} already" if chosen["steps"] else "The search has no steps"
-    return f"{why}, so nothing is changed."
+    still = next((f"The search has {name} 0" for name in ("steps", "clamp", "lr") if not chosen.get(name, 1)), None)
+    why = f"The model says {request.target_new!r} already"
+    if chosen["stop"] > log(2):  # a probability below one half may be another word's
+        why = f"The loss for {request.target_new!r} is below {chosen['stop']:g} from the start, where the search stops"
+    return f"{still or why}, so nothing is changed."
 
 
 def at_places(t: Tensor | tuple, places: Sequence[int]) -> Tensor:

@@ -65,7 +65,7 @@ class AllMasks:
 
     def draw(self, key: Key, *, tau: float = 1.0, part: str = "remaining") -> list[Tensor]:
         """W ∘ (1 − m), or W ∘ m for ``part="subnetwork"``, of every matrix, m drawn under ``key``; no gradient."""
-        key = key.check()
+        key = _checked(key, tau, part)
         every = range(len(self.weights))
         out = self._empty(self.weights[0].dtype, every)
         self._fill(out, "hard", None, key, tau, *PARTS[part], 0.0, every)
@@ -75,8 +75,16 @@ class AllMasks:
         self, grads: list[Tensor], key: Key, *, tau: float = 1.0, part: str = "remaining", sparsity: float = 0.0
     ) -> None:
         """Add to the views' gradients what ``grads``, those of the matrices drawn under ``key``, say of the scores, and
-        the slope of ``sparsity`` · Σ σ(l).  ``grads`` is empty then: each is let go as soon as it was read."""
-        key = key.check()
+        the slope of ``sparsity`` · Σ σ(l).  ``grads`` is empty then: each is let go as soon as it was read.
+
+        Raises ``ValueError`` where they are not one for each matrix, of its shape.
+        """
+        key = _checked(key, tau, part)
+        if [g.shape for g in grads] != [w.shape for w in self.weights]:
+            raise ValueError(
+                f"The way back takes a gradient for each of {len(self.weights)} matrices, of its shape, and got "
+                f"{[list(g.shape) for g in grads]!r:.200}: give those of the matrices that were drawn."
+            )
         for some in self._groups():
             own, grads[: len(some)] = grads[: len(some)], []
             found = self._empty(self.scores.dtype, some)
@@ -115,10 +123,19 @@ class AllMasks:
             self._launch = self._launch or Launch(self)
             self._launch.fill(out, entry, grads, key, tau, base, sign, sparsity, some)
             return
-        for i, target, grad in zip(some, out, grads or [None] * len(some)):
+        for i, target, grad in zip(some, out, [None] * len(some) if grads is None else grads):
             own = key._replace(site=key.site + self.sites[i])
             fill_entries(target, entry, self.weights[i], grad, self.views[i], own, tau, base, sign)
             if sparsity:
                 for slope, scores in zip(target.view(-1).split(CHUNK), self.views[i].view(-1).split(CHUNK)):
                     s = scores.sigmoid()
                     slope.addcmul_(s, 1 - s, value=sparsity)
+
+
+def _checked(key: Key, tau: float, part: str) -> Key:
+    """The key; ``ValueError`` where it, the temperature or the part is none."""
+    if not tau > 0:
+        raise ValueError(f"The temperature τ is {tau}: give a positive number.")
+    if part not in PARTS:
+        raise ValueError(f"There is no part {part!r}: choose one of {', '.join(PARTS)}.")
+    return key.check()

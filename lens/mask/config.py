@@ -107,7 +107,8 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[object], bool], str], ...] = (
     (("position",), lambda v: v in ("tail", "after"), "'tail' or 'after'"),
     (("layers",), lambda v: _several(v, whole, -inf), "a tuple of at least one layer's number, or None"),
     (("sites",), lambda v: _several(v, words), "a tuple of at least one site's name, or None"),
-    ((*LOSSES, "warmup"), _number, "a number, 0 or larger"),
+    (LOSSES, _number, "a number, 0 or larger"),
+    (("warmup",), lambda v: _number(v) and v <= 1, "a share of the steps, from 0 to 1"),
     (("tau", "lr"), lambda v: _number(v) and v > 0, "a positive number"),
     (
         ("steps", "targets", "controls", "texts", "check"),

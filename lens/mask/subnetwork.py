@@ -168,7 +168,18 @@ class Subnetwork(Shown):
             )
 
     def with_bits(self, bits: Mapping[SiteKey, Bits], note: str) -> Subnetwork:
-        """Another set of weights of the same sites, such as a union; ``note`` says in ``about`` what it is."""
+        """Another set of weights of the same sites, such as a union; ``note`` says in ``about`` what it is.
+
+        Raises ``ValueError`` for other sites, and for bits of another shape than the site's, or its rows'.
+        """
+        for key in bits.keys() | self.shapes.keys():
+            shape = self.shapes.get(key, ())
+            if key not in bits or tuple(bits[key].shape) not in (shape, (*shape[:1], 1)):
+                got = f"bits {list(bits[key].shape)}" if key in bits else "no bits"
+                raise ValueError(
+                    f"Site {key} of this subnetwork has the shape {list(shape)}, and there are {got} for it: give bits "
+                    "[d_in, d_out], or [d_in, 1], for every site and no other."
+                )
         return replace(self, bits=bits, history=(), about={"note": note})
 
 

@@ -157,7 +157,10 @@ def train(
         state["step"], state["seconds"] = step + 1, before + time.perf_counter() - begun
         row = {"step": step + 1, "seconds": round(state["seconds"], 3), "sampled": means, "hard": hard}
         state["history"].append(row)
-        state["done"] = bool(config.stop) and all(hard[name] <= goal for name, goal in config.stop.items())
+        held = (
+            bool(config.stop) and hard["density"] > 0
+        )  # a mask of no weights has met all goals but one from the start
+        state["done"] = held and all(hard[name] <= goal for name, goal in config.stop.items())
         if checkpoint:
             store(checkpoint, state | {"run": run, "scores": scores.values, "optimizer": optimizer.state_dict()})
         good = found()

@@ -13,6 +13,9 @@ from lens.mask.subnetwork import SiteKey, Subnetwork
 def random_like(subnetwork: Subnetwork, seed: int = 0) -> Subnetwork:
     """As many weights (or neurons) of each site as the subnetwork has there, drawn at random: the negative control.
 
+    Draws of one seed lie in each other, whatever subnetworks they are like: give each a seed of its own where they are
+    compared.
+
     >>> import lens
     >>> found = lens.mask.shipped("building")
     >>> lens.mask.random_like(found).density("module") == found.density("module")

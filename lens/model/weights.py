@@ -13,6 +13,7 @@ which model is this, as it was loaded (``fingerprint``) or as it is now (``curre
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -34,7 +35,7 @@ class Written:
     """
 
     def __init__(self, what: str, by: object | None = None):
-        self.what, self.open, self.untouched = what, False, True
+        self.what, self.open, self.untouched, self.whole = what, False, True, False
         self.by = ref(by) if by is not None else lambda: None
         self.parameters: dict[int, Tensor] = {}
         self.places: dict[int, int] = {}  # where each parameter's memory was
@@ -153,6 +154,7 @@ class Weights:
 
     def wrote(self, written: Written) -> None:
         """The writer of this change has finished: unless others wrote too, the fingerprint stays true."""
+        written.whole = True
         if written.untouched:
             self._state.marks |= {i: _mark(p) for i, p in written.parameters.items()}
 
@@ -207,7 +209,14 @@ class Weights:
                 f"The weights were moved or cast while a change lay on them ({written.what}), and cannot be put back: "
                 "open the model again."
             )
-        written.untouched &= all(self._state.marks.get(i) == _mark(p) for i, p in written.parameters.items())
+        alone = all(self._state.marks.get(i) == _mark(p) for i, p in written.parameters.items())
+        if written.whole and written.untouched and not alone:
+            warnings.warn(
+                f"While {written.what} lay on the weights, somebody else wrote into the same ones (a training?). They "
+                "are put back as they were before it: train before, or a copy of the model.",
+                stacklevel=4,
+            )
+        written.untouched &= alone
         with torch.no_grad():
             while written.restore:  # the last first; one that is interrupted is done again
                 written.restore[-1]()

@@ -91,8 +91,8 @@ def energy(
     for the energy of W ∘ D, what a gradient says about removing weights.
 
     Raises ``ValueError`` for a change that is zero in all masked sites or not finite there, for one of other shapes or
-    of a layer that is no number from 0, for a trace, an edit or ``weights`` of another model than the subnetwork's, and
-    for subnetworks of different sites.
+    of a layer that is no number from 0, for a trace, an edit or ``weights`` of another model than the subnetwork's, for
+    ``weights`` that an edit or a mask lies on, and for subnetworks of different sites.
 
     >>> import lens
     >>> lm = lens.load("mini")
@@ -107,6 +107,8 @@ def energy(
     if not masks or not given:
         raise ValueError("Energy needs at least one subnetwork and one change, and got an empty list.")
     changes = [_by_site(one, masks) for one in given]
+    if weights is not None and weights.changed:
+        raise ValueError(f"The weights are changed now ({weights.changed[-1]}): undo that first.")
     models = [one.lm for one in given if isinstance(one, (Trace, Edit))]
     _fit(masks, changes, models if weights is None else [*models, weights])
     keys = tuple(masks[0].bits)

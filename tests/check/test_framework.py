@@ -127,6 +127,7 @@ def test_the_same_student_has_the_same_facts_and_another_has_others():
 def test_a_student_is_a_text_and_cannot_choose_more_than_there_is(refuses):
     with refuses(TypeError, "'ada'"):
         student(7)
+    assert student("Zo\u00eb") == student("Zoe\u0308") and student("STRASSE") == student("stra\u00dfe")
     with refuses(ValueError, "at most 3"):
         student("ada").choose("abc", 4)
 
@@ -134,6 +135,34 @@ def test_a_student_is_a_text_and_cannot_choose_more_than_there_is(refuses):
 def test_an_unknown_chapter_is_named_with_those_there_are():
     with pytest.raises(AttributeError, match="low_rank"):
         lens.check.chapter_of_wonders
+
+
+def test_numbers_may_stand_in_lists_of_lists_of_tensors_and_in_sparse_ones():
+    want = torch.tensor([[1.0, 0.0], [0.0, 4.0]])
+    rows = [[value.clone().requires_grad_() for value in row] for row in want]
+    assert same(rows, want) and same(want.to_sparse(), want) and not same([[rows[0][0]]], want)
+
+
+def test_a_parameter_in_the_place_of_another_is_seen_and_taken_out(mini):
+    def honest(lm):
+        return float(lm.weight(0, "ff2").sum())
+
+    def careless(lm):
+        found, module = honest(lm), lm.site(0, "ff2")
+        module.weight = torch.nn.Parameter(2 * module.weight.detach())
+        return found
+
+    def swaps(lm):
+        found = honest(lm)
+        lm.layers[0].mlp = torch.nn.Identity()
+        return found
+
+    own, module = mini.site(0, "ff2").weight, mini.layers[0].mlp
+    check = Function(honest, lambda: [(mini,)], {}, "Right.")
+    assert check(honest).message == "Right."
+    for answer in (careless, swaps):
+        assert "stayed in the weights" in check(answer).message
+        assert mini.site(0, "ff2").weight is own and mini.layers[0].mlp is module
 
 
 def test_a_matrix_that_was_not_given_back_is_seen(mini):

@@ -174,3 +174,10 @@ def test_sets_that_cannot_be_are_refused(refuses):
         knowledge(verbalize(OWN), control=verbalize(OWN))
     with refuses(ValueError, "text is one text"):
         knowledge("building", text="All of it.")
+    for text in ([], ["One."], ["One.", "One."]):
+        with refuses(ValueError, "remains empty: give at least two different paragraphs"):
+            knowledge("building", text=text)
+    with refuses(ValueError, "an item of text"):
+        knowledge("building", text=["One.", 2])
+    twice = knowledge("building", text=["A ship came in.", "It rained."] * 4)
+    assert not set(twice.text) & set(twice.text_held_out)

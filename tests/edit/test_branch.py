@@ -71,6 +71,14 @@ def test_without_rows_the_first_of_several_edits_counts_and_other_rows_than_give
         logits(lm, ids)
 
 
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_a_batch_of_another_size_is_refused_by_every_family(tiny, kind, refuses):
+    lm = tiny(kind)
+    ids, carried = torch.tensor([lm.encode(REQUESTS[0].text)] * 4), [e.changes for e in edits_of(lm)[:2]]
+    with branches(lm, carried, [0, 1]), refuses(ValueError, "batch has 4 rows, and rows gives the edits of 2: give"):
+        logits(lm, ids)
+
+
 def test_branches_leave_the_model_as_it_was_also_after_an_exception(tiny, state):
     lm = tiny("llama")
     carried = [e.changes for e in edits_of(lm)]

@@ -202,6 +202,17 @@ def test_an_edit_is_refused_by_another_model(tiny, tmp_path, refuses):
         edit.load(one, path)
 
 
+def test_an_edit_belongs_to_the_model_that_it_was_made_for(tiny, tmp_path, refuses):
+    lm = tiny("gpt2")
+    e = Edit("one", (Request("The {} is", "cat", "mat"),), (Change(-1, "ff2", None, 0 * lm.weight(-1, "ff2")),), {}, 0, lm)
+    with torch.no_grad():
+        lm.weight(1, "ff2").mul_(3)  # trained since
+    path = edit.save(e, tmp_path / "e.safetensors")
+    assert edit.load(tiny("gpt2"), path).changes[0].layer == len(lm.layers) - 1
+    with refuses(ValueError, "made for another model"):
+        edit.load(lm, path)
+
+
 def test_an_edit_is_known_by_the_model_as_it_was_loaded(tiny, tmp_path):
     lm = tiny("gpt2", torch.float32)
     below, above = make(lm, seed=1), make(lm, seed=2)

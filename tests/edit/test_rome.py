@@ -168,10 +168,10 @@ def test_the_search_stops_where_the_loss_is_small_enough(tiny):
     assert again == losses[: len(again)] and again[-1] < stop <= min(again[:-1])
 
 
-def test_what_the_model_says_already_is_left_alone(tiny):
+def test_what_is_said_surely_enough_is_left_alone(tiny):
     lm = tiny("gpt2")
     e = edit.rome(lm, REQUEST, layer=LAYER, stop=1e9, statistics=statistics(lm))
-    assert e.changes == () and "says 'mat' already" in e.note and len(e.settings["losses"][0]) == 1
+    assert e.changes == () and "for 'mat' is below 1e+09 from the start" in e.note and len(e.settings["losses"][0]) == 1
 
 
 # --- the contexts
@@ -288,3 +288,10 @@ def test_rome_edits_the_built_in_model_and_spares_the_neighbors(mini):
         after = score(mini, prompts, targets, edits=[e.changes], rows=[0] * len(prompts))
         assert after.correct[0] and not before.correct[0]
         assert after.correct[1:].sum() >= before.correct[1:].sum() / 2
+
+
+def test_a_search_that_cannot_move_says_why(tiny):
+    lm, request = tiny("gpt2"), Request("The {} is on the", "cat", "mat")
+    for wrong, words in ((dict(clamp=0), "has clamp 0"), (dict(lr=0), "has lr 0"), (dict(stop=50), "is below 50")):
+        note = edit.rome(lm, request, layer=1, statistics=None, texts=["a b c d " * 60] * 9, **wrong).note
+        assert words in note and note.endswith("so nothing is changed.")

@@ -324,6 +324,26 @@ def test_wrong_questions_are_refused_in_one_sentence(tiny, refuses):
         edit.covariance(lm, 0, TEXTS, count=0)
 
 
+@pytest.mark.parametrize("editor", ["rome", "memit", "alphaedit"])
+def test_statistics_of_another_layer_or_model_are_refused(tiny, refuses, editor):
+    lm, other = tiny("gpt2"), tiny("gpt2", seed=1)
+    other = lens.LanguageModel(other.model, other.tokenizer, "another")
+    request, own = Request("The {} is on the", "cat", "mat"), edit.covariance(lm, [0, 1], TEXTS)
+    where = {"layer": 0} if editor == "rome" else {"layers": [0]}
+    for wrong in ({0: own[1]}, edit.covariance(other, 0, TEXTS)):
+        with refuses(ValueError, "The statistics given for layer 0 are those of layer"):
+            getattr(edit, editor)(lm, request, statistics=wrong, **where)
+
+
+def test_statistics_that_were_written_into_are_taken_again(tiny):
+    lm = tiny("gpt2")
+    taken = edit.covariance(lm, 0, TEXTS)[0]
+    kept = taken.C.clone()
+    assert edit.covariance(lm, 0, TEXTS)[0] is taken
+    taken.C.add_(1.0)
+    assert torch.equal(edit.covariance(lm, 0, TEXTS)[0].C, kept)
+
+
 def test_an_edited_models_statistics_are_not_kept_as_the_models(tiny, refuses):
     lm = tiny("gpt2")
     with edit.shift(lm, Request("The {} is on the", "cat", "mat"), layer=0, eta=0.1):

@@ -147,3 +147,18 @@ def test_matrices_that_do_not_go_together_are_refused_in_a_sentence(refuses):
     for weights in ([], [torch.ones(3)], [torch.ones(2, 2), torch.ones(2, 2, dtype=torch.float64)]):
         with refuses(ValueError, "matrices of one dtype on one device"):
             AllMasks(weights)
+
+
+def test_a_way_back_without_a_gradient_for_each_matrix_is_refused(refuses):
+    masks, key = AllMasks([torch.ones(2, 3), torch.ones(4, 4)]), Key(seed=0)
+    masks.scores.fill_(0.5)
+    grads = masks.draw(key)
+    masks.back_(grads, key)
+    before = [view.grad.clone() for view in masks.views]
+    for wrong in (grads, [torch.ones(2, 3)], [torch.ones(2, 3), torch.ones(4, 3)], [torch.ones(2, 3)] * 3):
+        with refuses(ValueError, "takes a gradient for each of 2 matrices"):
+            masks.back_(wrong, key)
+    for wrong, words in (({"tau": -1.0}, "temperature"), ({"part": "rest"}, "no part 'rest'")):
+        with refuses(ValueError, words):
+            masks.draw(key, **wrong)
+    assert all(map(torch.equal, before, (view.grad for view in masks.views)))

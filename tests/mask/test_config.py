@@ -14,6 +14,7 @@ from lens.mask import Config, config_for
 
 BAD = [
     *[(n, v) for n in ("suppress", "maintain_kg", "maintain_lm", "express", "warmup") for v in (-1, nan, inf)],
+    ("warmup", 1.5),
     *[(name, value) for name in ("tau", "lr") for value in (0, -1, nan, inf, "much")],
     *[(n, v) for n in ("steps", "targets", "controls", "texts", "tokens", "check") for v in (0, -1, 1.5, nan, "many")],
     *[("start", value) for value in (0, 1, -0.1, nan)],

@@ -191,3 +191,12 @@ def test_other_weights_of_the_same_sites_keep_where_they_come_from(tiny, random_
     assert union.density() == 1 and union.history == () and union.about == {"note": "everything"}
     assert (union.config, union.fingerprint, union.shapes) == (sub.config, sub.fingerprint, sub.shapes)
     assert "2 layers" not in repr(sub) and "12 sites" in repr(sub) and "sparsity 0.00 %" in repr(union)
+
+
+def test_bits_of_other_sites_or_shapes_are_refused(tiny, random_subnetwork, refuses):
+    sub = random_subnetwork(tiny("gpt2"))
+    key = next(key for key, shape in sub.shapes.items() if shape[0] != shape[1])
+    turned = {**sub.bits, key: pack(sub.mask(*key).T.contiguous())}
+    for wrong in ({key: sub.bits[key]}, {**sub.bits, (0, "ff2"): sub.bits[key]}, turned):
+        with refuses(ValueError, "give bits .d_in, d_out., or .d_in, 1., for every site and no other"):
+            sub.with_bits(wrong, "wrong")

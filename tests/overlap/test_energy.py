@@ -160,6 +160,8 @@ def test_what_does_not_belong_together_is_refused(tiny, subnetwork, refuses):
         energy(sub, capture(other, "A cafe is", "hut"))
     with refuses(ValueError, "another model"):
         energy(sub, trace, weights=other)
+    with sub.removed(lm), refuses(ValueError, "The weights are changed now"):
+        energy(sub, trace, weights=lm)
     with refuses(ValueError, "not of one model"):
         energy([sub, subnetwork(other)], trace)
     with refuses(ValueError, "one granularity"):

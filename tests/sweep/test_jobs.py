@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import sweep_jobs
+import torch
 
 import lens
 from lens.scale.sweep import Job, counterfact_jobs, mask_jobs, opened, reports, run
@@ -219,6 +220,37 @@ def test_a_mask_job_gives_what_train_and_evaluate_give(masks, model, tmp_path):
     assert [{key: row[key] for key in rows[0]} for row in done.table()] == rows
     assert done.table()[0]["seed"] == 1 and done.table()[0]["steps"] == 2
     assert sorted(p.name for p in (tmp_path / job.name).iterdir()) == [f"{job.name}.safetensors"]
+
+
+def test_a_mask_of_other_facts_is_not_taken_up(model, tmp_path):
+    def jobs(*facts):
+        file = tmp_path / "mine.json"
+        given = [{"head": h, "tail": t, "best_gpt2_input": f"A {h} is a", "best_gpt2_label": t} for h, t in facts]
+        file.write_text(json.dumps(given))
+        return mask_jobs(model, [file], settings={"steps": 2}, random=0)
+
+    (job,), out = jobs(("cafe", "restaurant")), tmp_path / "out"
+    run([job], out, progress=False)
+    (out / f"{job.name}.json").unlink()  # stopped while it measured
+    file = out / job.name / f"{job.name}.safetensors"
+    first = file.stat().st_mtime_ns
+    run([job], out, progress=False)
+    assert file.stat().st_mtime_ns == first
+    (out / f"{job.name}.json").unlink()
+    (other,) = jobs(("piano", "instrument"))
+    run([other], out, progress=False)
+    assert file.stat().st_mtime_ns > first and lens.mask.load(file).about["digest"] == other.arguments["digest"]
+
+
+def test_a_folder_that_was_written_anew_is_opened_anew(model, tmp_path):
+    with opened(model) as lm:
+        first = lm.fingerprint
+    changed = lens.load(model)
+    with torch.no_grad():
+        changed.weight(0, "ff2").mul_(1.5)
+    changed.model.save_pretrained(model)
+    with opened(model) as lm:
+        assert lm.fingerprint == changed.fingerprint != first
 
 
 FEW = dict(records="validation", limit=5, entropy=False, perplexity=False)

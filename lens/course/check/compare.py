@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils._pytree import tree_leaves
 
 TOLERANCE = 1e-4
 
@@ -19,8 +20,8 @@ TOLERANCE = 1e-4
 def numbers(value: Any) -> torch.Tensor | None:
     """``value`` as a float64 tensor, or ``None`` where it is not made of real numbers of one shape."""
     if isinstance(value, torch.Tensor):
-        return None if value.is_complex() else value.detach().cpu().double()
-    if isinstance(value, (list, tuple)) and any(isinstance(v, torch.Tensor) for v in value):
+        return None if value.is_complex() else value.detach().cpu().to_dense().double()
+    if isinstance(value, (list, tuple)) and any(isinstance(v, torch.Tensor) for v in tree_leaves(value)):
         parts = [numbers(v) for v in value]
         same = all(p is not None and p.shape == parts[0].shape for p in parts)
         return torch.stack(parts) if same and parts[0] is not None else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import log, sqrt
+from numbers import Integral
 
 import torch
 
@@ -208,7 +209,7 @@ lies = Claims(
             _each(lambda lie, q: set(lie.choices) == set(q.choices))
         ),
         "An answer is the index of a choice, from 0 on: one of yours is outside, or is a word.": (
-            _each(lambda lie, _: isinstance(lie.answer, int) and 0 <= lie.answer < len(lie.choices))
+            _each(lambda lie, _: isinstance(lie.answer, Integral) and 0 <= lie.answer < len(lie.choices))
         ),
         "Every question still marks its right choice: if the choices moved, so did what the index means.": (
             lambda answer, mine: any(map(_differs, answer, mine))

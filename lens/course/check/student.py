@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
+from lens.data.spelling import one_name
 from lens.given import spelled
 
 
@@ -52,4 +53,4 @@ class Student:
 
 def student(name: str = "") -> Student:
     """The student called ``name``, whose exercises use facts of their own."""
-    return Student(name.strip().lower() if isinstance(name, str) else name)
+    return Student(one_name(" ".join(name.split())) if isinstance(name, str) else name)

@@ -16,7 +16,7 @@ from lens.model.upper import UpperLayers
 
 
 class Untouched:
-    """The weights and the hooks of the models among some arguments, noted before an answer is called.
+    """The modules, the weights and the hooks of the models among some arguments, noted before an answer is called.
 
     The answer finds gradients of ones in the parameters, as an earlier step may have left them: who calls
     ``backward()`` and does not clear them is seen.
@@ -32,6 +32,12 @@ class Untouched:
             for name, hooks in vars(module).items()
             if name.endswith("_hooks") and isinstance(hooks, dict)
         ]
+        self.parts = [
+            (held, dict(held))
+            for model in models
+            for module in model.modules()
+            for held in (module._parameters, module._modules)
+        ]
         for p, *_ in self.weights:
             p.grad = torch.ones_like(p)
 
@@ -39,6 +45,10 @@ class Untouched:
     def put_back(self) -> str:
         """Everything is as it was again; returned is what was not, in words."""
         said = ""
+        for held, kept in self.parts:  # another parameter or module in the place of one
+            if [*held] != [*kept] or any(held[name] is not kept[name] for name in kept):
+                said = CHANGED
+                held.clear(), held.update(kept)
         for p, kept, p.grad in self.weights:
             if not torch.equal(p, kept):
                 large = float((p - kept).abs().max()) > 1e-5 * float(kept.abs().max())
@@ -57,7 +67,10 @@ HOOKED = "a hook of yours is still on the model: remove it, also after an error.
 
 
 class Room(TorchDispatchMode):
-    """``with Room() as made``: ``made.largest`` is the number of entries of the largest tensor made meanwhile."""
+    """``with Room() as made``: ``made.largest`` is the number of entries of the largest tensor made meanwhile.
+
+    Arrays of NumPy are not seen.
+    """
 
     def __init__(self, watching: bool = True):
         super().__init__()

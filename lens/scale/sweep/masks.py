@@ -81,8 +81,10 @@ def train_and_evaluate(folder: Path, *, target, wording, digest, config, random,
         try:  # an attempt that came as far as this is taken up from here
             found = mask.load(file, lm)
         except OSError:
+            found = None
+        if found is None or (found.config, found.about.get("digest", digest)) != (config, digest):
             found = mask.train(lm, kg.target, kg.control, kg.text, config, checkpoint=checkpoint, progress=False)
-            found = replace(found, about=found.about | {"target": target, "wording": wording})
+            found = replace(found, about=found.about | {"target": target, "wording": wording, "digest": digest})
             mask.save(found, file)
             checkpoint.unlink()
         rows = evaluate.knowledge(lm, kg, found, random=random, progress=False).rows()

@@ -34,7 +34,7 @@ def opened(
     ...     second is first
     True
     """
-    key = model, device, dtype
+    key = model, device, dtype, _written(model)
     with _one_at_a_time:
         lm, loaded = _kept.get(key, (None, None))
         if lm is None or lm.weights.current_fingerprint != loaded:  # a job left an edit on it, or trained it
@@ -52,6 +52,13 @@ def opened(
         except BaseException:
             _kept.pop(key, None)
             raise
+
+
+def _written(model: str) -> tuple:
+    """When the files of a model's folder were written, and their sizes; nothing of one that is not in a folder."""
+    path = Path(model).expanduser()
+    held = path.iterdir() if path.is_dir() else [path] if path.is_file() else []
+    return tuple(sorted((file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in held))
 
 
 def place_of(name: str | Path) -> str:
