@@ -27,6 +27,9 @@ def digests(model: nn.Module) -> tuple[str, str]:
     """SHA-256 of 64 values of each parameter, evenly spread, and of all its bits, as the sums of rows and columns."""
     some, whole = sha256(model.config.model_type.encode()), sha256()
     for name, p in parameters(model):
+        if p.is_meta:  # shapes and no numbers, as the calculator's
+            some.update(f"{name} {tuple(p.shape)} {p.dtype}".encode())
+            continue
         flat = p.detach().reshape(-1)
         values = flat[:: max(1, flat.numel() // 64)][:64].to("cpu", torch.float64)
         some.update(f"{name} {tuple(p.shape)} {p.dtype}".encode() + values.numpy().tobytes())
