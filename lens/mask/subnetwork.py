@@ -172,13 +172,12 @@ class Subnetwork(Shown):
 
         Raises ``ValueError`` for other sites, and for bits of another shape than the site's, or its rows'.
         """
-        for key in bits.keys() | self.shapes.keys():
+        for key, own in bits.items():
             shape = self.shapes.get(key, ())
-            if key not in bits or tuple(bits[key].shape) not in (shape, (*shape[:1], 1)):
-                got = f"bits {list(bits[key].shape)}" if key in bits else "no bits"
+            if tuple(own.shape) not in (shape, (*shape[:1], 1)):
                 raise ValueError(
-                    f"Site {key} of this subnetwork has the shape {list(shape)}, and there are {got} for it: give bits "
-                    "[d_in, d_out], or [d_in, 1], for every site and no other."
+                    f"Site {key} of this subnetwork has the shape {list(shape)}, and its bits {list(own.shape)}: give "
+                    "bits [d_in, d_out], or [d_in, 1], for its own sites."
                 )
         return replace(self, bits=bits, history=(), about={"note": note})
 

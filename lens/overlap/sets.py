@@ -89,6 +89,11 @@ def named(subnetworks: Some) -> dict[Hashable, Subnetwork]:
                 f"{first!r} and {name!r} do not mask the same sites (layer {layer} {where} differs): compare "
                 "subnetworks that do."
             )
+        if one.bits.keys() != like.bits.keys():
+            layer, where = min(one.bits.keys() ^ like.bits.keys())
+            raise ValueError(
+                f"Of {first!r} and {name!r} only one has bits for layer {layer} {where}: compare whole subnetworks."
+            )
     return some
 
 

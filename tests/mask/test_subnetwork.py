@@ -13,6 +13,7 @@ from lens.edit import Change, Edit
 from lens.kernels import pack
 from lens.mask import Config, Subnetwork
 from lens.model.families import FAMILIES
+from lens.overlap import union
 
 
 @pytest.fixture
@@ -197,6 +198,9 @@ def test_bits_of_other_sites_or_shapes_are_refused(tiny, random_subnetwork, refu
     sub = random_subnetwork(tiny("gpt2"))
     key = next(key for key, shape in sub.shapes.items() if shape[0] != shape[1])
     turned = {**sub.bits, key: pack(sub.mask(*key).T.contiguous())}
-    for wrong in ({key: sub.bits[key]}, {**sub.bits, (0, "ff2"): sub.bits[key]}, turned):
-        with refuses(ValueError, "give bits .d_in, d_out., or .d_in, 1., for every site and no other"):
+    for wrong in ({**sub.bits, (0, "ff2"): sub.bits[key]}, turned):
+        with refuses(ValueError, "give bits .d_in, d_out., or .d_in, 1., for its own sites"):
             sub.with_bits(wrong, "wrong")
+    part = sub.with_bits({key: sub.bits[key]}, "a part")
+    with refuses(ValueError, "Of 0 and 1 only one has bits for layer"):
+        union([part, sub])
