@@ -89,8 +89,8 @@ def named(subnetworks: Some) -> dict[Hashable, Subnetwork]:
                 f"{first!r} and {name!r} do not mask the same sites (layer {layer} {where} differs): compare "
                 "subnetworks that do."
             )
-        if one.bits.keys() != like.bits.keys():
-            layer, where = min(one.bits.keys() ^ like.bits.keys())
+        if set(one.bits) != set(like.bits):  # not the views of keys, which would read every mask of a file
+            layer, where = min(set(one.bits) ^ set(like.bits))
             raise ValueError(
                 f"Of {first!r} and {name!r} only one has bits for layer {layer} {where}: compare whole subnetworks."
             )
