@@ -102,7 +102,8 @@ def find_value(
 
 def unmoved(request: Request, chosen: Mapping) -> str:
     """The note of an edit of which no search moved anything."""
-    still = next((f"The search has {name} 0" for name in ("steps", "clamp", "lr") if not chosen.get(name, 1)), None)
+    words = {"steps": "no steps", "clamp": "a clamp of 0", "lr": "a learning rate of 0"}
+    still = next((f"The search has {said}" for name, said in words.items() if not chosen.get(name, 1)), None)
     why = f"The model says {request.target_new!r} already"
     if chosen["stop"] > log(2):  # a probability below one half may be another word's
         why = f"The loss for {request.target_new!r} is below {chosen['stop']:g} from the start, where the search stops"

@@ -292,6 +292,6 @@ def test_rome_edits_the_built_in_model_and_spares_the_neighbors(mini):
 
 def test_a_search_that_cannot_move_says_why(tiny):
     lm, request = tiny("gpt2"), Request("The {} is on the", "cat", "mat")
-    for wrong, words in ((dict(clamp=0), "has clamp 0"), (dict(lr=0), "has lr 0"), (dict(stop=50), "is below 50")):
+    for wrong, words in ((dict(clamp=0), "a clamp of 0"), (dict(lr=0), "a learning rate of 0"), (dict(stop=50), "is below 50")):
         note = edit.rome(lm, request, layer=1, statistics=None, texts=["a b c d " * 60] * 9, **wrong).note
         assert words in note and note.endswith("so nothing is changed.")
