@@ -176,6 +176,9 @@ def test_a_training_under_an_edit_is_told_that_it_is_lost_there(tiny):
         with change, torch.no_grad():
             lm.weight(1, "ff2").mul_(0.5)
     assert torch.equal(lm.weight(1, "ff2"), before)
+    with pytest.raises(UserWarning, match="somebody else wrote"), change, torch.no_grad():  # here an error
+        lm.weight(1, "ff2").mul_(0.5)
+    assert torch.equal(lm.weight(1, "ff2"), before) and not lm.changed
 
 
 def test_a_model_with_an_edit_left_on_it_is_freed(tiny):

@@ -210,12 +210,7 @@ class Weights:
                 "open the model again."
             )
         alone = all(self._state.marks.get(i) == _mark(p) for i, p in written.parameters.items())
-        if written.whole and written.untouched and not alone:
-            warnings.warn(
-                f"While {written.what} lay on the weights, somebody else wrote into the same ones (a training?). They "
-                "are put back as they were before it: train before, or a copy of the model.",
-                stacklevel=4,
-            )
+        lost = written.whole and written.untouched and not alone
         written.untouched &= alone
         with torch.no_grad():
             while written.restore:  # the last first; one that is interrupted is done again
@@ -224,6 +219,12 @@ class Weights:
         self.wrote(written)
         if written in self._state.stack:
             self._state.stack.remove(written)
+        if lost:  # last: where warnings are errors, all is put back
+            warnings.warn(
+                f"While {written.what} lay on the weights, somebody else wrote into the same ones (a training?). They "
+                "are put back as they were before it: train before, or a copy of the model.",
+                stacklevel=4,
+            )
 
 
 def _mark(p: Tensor) -> tuple[int, int]:
