@@ -51,6 +51,7 @@ def test_a_claim_reads_the_same_on_every_model_and_what_differs_stands_beside_it
     assert one.keys() == other.keys()
     for key, mine in one.items():
         assert (mine.says, mine.measure) == (other[key].says, other[key].measure), key
+        assert mine.control is None or "control" in mine.measure, f"{key}: its measure does not say what its control is"
     made = claims.claim("a", "b", "It is so.", **GIVEN, at="layer 6")
     assert "share of prompts (layer 6): 50%" in made._repr_mimebundle_()["text/plain"]
     assert "50% [40%, 60%]; control 10% (layer 6): **holds**" in str(claims.Table({"mini": {("a", "b"): made}}))
