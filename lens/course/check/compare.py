@@ -24,7 +24,7 @@ def numbers(value: Any) -> torch.Tensor | None:
     if isinstance(value, (list, tuple)) and any(isinstance(v, torch.Tensor) for v in tree_leaves(value)):
         parts = [numbers(v) for v in value]
         same = all(p is not None and p.shape == parts[0].shape for p in parts)
-        return torch.stack(parts) if same and parts[0] is not None else None
+        return torch.stack(parts) if same else None
     if isinstance(value, (str, bytes, Mapping, set, frozenset)) or value is None:
         return None
     try:
@@ -44,18 +44,14 @@ def same(got: Any, want: Any, tolerance: float = TOLERANCE) -> bool:
     if isinstance(want, (set, frozenset)):
         return isinstance(got, (set, frozenset, list, tuple)) and {spaced(g) for g in got} == {spaced(w) for w in want}
     if isinstance(want, Mapping):
-        return (
-            isinstance(got, Mapping) and set(got) == set(want) and all(same(got[k], want[k], tolerance) for k in want)
-        )
+        alike = isinstance(got, Mapping) and set(got) == set(want)
+        return alike and all(same(got[k], want[k], tolerance) for k in want)
     a, b = numbers(got), numbers(want)
     if b is not None:
         return a is not None and a.shape == b.shape and close(a, b, tolerance)
     if isinstance(want, (list, tuple)):
-        return (
-            isinstance(got, (list, tuple))
-            and len(got) == len(want)
-            and all(same(g, w, tolerance) for g, w in zip(got, want))
-        )
+        alike = isinstance(got, (list, tuple)) and len(got) == len(want)
+        return alike and all(same(g, w, tolerance) for g, w in zip(got, want))
     return bool(got == want)
 
 
@@ -124,14 +120,11 @@ def _words(got: Any, want: str) -> str:
 
 def _kinds(got: Any, want: Any) -> str:
     if isinstance(want, Mapping) and isinstance(got, Mapping):
-        missing = [k for k in want if k not in got]
-        if missing:
+        if missing := [k for k in want if k not in got]:
             return f"There is no entry for {missing[0]!r}."
-        return (
-            next(f"At {k!r}: {difference(got[k], v)}" for k, v in want.items() if not same(got[k], v))
-            if set(got) == set(want)
-            else "There are entries that were not asked for."
-        )
+        if set(got) != set(want):
+            return "There are entries that were not asked for."
+        return next(f"At {k!r}: {difference(got[k], v)}" for k, v in want.items() if not same(got[k], v))
     if isinstance(want, (list, tuple)) and isinstance(got, (list, tuple)):
         if len(got) != len(want):
             return f"{len(want)} things are asked for, and there are {len(got)}."

@@ -12,6 +12,7 @@ said where it does not hold.  Nothing here says what the right answer is.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,14 +33,19 @@ def blank(answer: Any) -> bool:
     return answer is None or answer is ... or (isinstance(answer, str) and not answer.strip())
 
 
+def written(result: Any) -> Any:
+    """What a reader's function returned, for a claim about it; nothing yet counts as not begun."""
+    if blank(result):
+        raise NotImplementedError
+    return result
+
+
 def _first_match(mistakes: Mapping[str, Callable], matches: Callable[[Callable], bool]) -> str | None:
     """The sentence of the first mistake whose result matches; a mistake that cannot be computed here does not."""
     for message, wrong in mistakes.items():
-        try:
+        with suppress(ArithmeticError, IndexError, RuntimeError, TypeError, ValueError):
             if matches(wrong):
                 return message
-        except (ArithmeticError, IndexError, RuntimeError, TypeError, ValueError):
-            continue
     return None
 
 
@@ -90,7 +96,7 @@ class Function:
         want = self.reference(*_clone(arguments))
         given, before = _clone(arguments), Untouched(arguments)
         try:
-            with Room(self.room is not None) as made:
+            with Room() if self.room else nullcontext() as made:
                 got = answer(*given)
         except NotImplementedError:
             return your_turn("write the function, then run this cell again.")
@@ -104,15 +110,14 @@ class Function:
         if not same(got, want, self.tolerance):
             everywhere = cases if counted(want) else [arguments]  # small whole numbers agree by accident
             known = _first_match(self.mistakes, lambda wrong: self._alike(answer, wrong, got, arguments, everywhere))
-            plain = all(map(_plain, arguments))
-            where = f"On {', '.join(map(repr, arguments))}: " if plain else ""
             known = known or (self.last if arguments is cases[-1] else "")
+            where = f"On {', '.join(map(repr, arguments))}: " if all(map(_plain, arguments)) else ""
             return Verdict(False, known or where + difference(got, want, self.tolerance))
         if not _unchanged(given, arguments):
             return Verdict(False, BUT + "your function changed its argument in place: work on a copy.")
         if changed:
             return Verdict(False, BUT + changed)
-        if self.room is not None and made.largest > self.room(*arguments):
+        if self.room and made.largest > self.room(*arguments):
             return Verdict(False, BUT + self.too_large)
         unmet = next((sentence for sentence, holds in self.also.items() if not holds(got, *given)), None)
         return Verdict(False, BUT + unmet) if unmet else None
@@ -146,7 +151,7 @@ class Value:
     def __call__(self, answer: Any, *context: Any) -> Verdict:
         if blank(answer):
             return your_turn("put your answer in place of None.")
-        if callable(answer) and not isinstance(answer, torch.Tensor):
+        if callable(answer):
             return Verdict(False, "A value is asked for, and this is a function: give what it returns.")
         want = self.reference(*context)
         if same(answer, want, self.tolerance):

@@ -25,19 +25,10 @@ class Untouched:
     def __init__(self, arguments: Sequence[Any]):
         models = [a.model for a in arguments if isinstance(a, LanguageModel)]
         self.weights = [(p, p.detach().clone(), p.grad) for model in models for p in model.parameters()]
-        self.hooks = [
-            (hooks, dict(hooks))
-            for model in models
-            for module in model.modules()
-            for name, hooks in vars(module).items()
-            if name.endswith("_hooks") and isinstance(hooks, dict)
-        ]
-        self.parts = [
-            (held, dict(held))
-            for model in models
-            for module in model.modules()
-            for held in (module._parameters, module._modules)
-        ]
+        modules = [module for model in models for module in model.modules()]
+        hooks = [h for module in modules for name, h in vars(module).items() if name.endswith("_hooks")]
+        self.hooks = [(held, dict(held)) for held in hooks if isinstance(held, dict)]
+        self.parts = [(held, dict(held)) for module in modules for held in (module._parameters, module._modules)]
         for p, *_ in self.weights:
             p.grad = torch.ones_like(p)
 
@@ -72,15 +63,7 @@ class Room(TorchDispatchMode):
     Arrays of NumPy are not seen.
     """
 
-    def __init__(self, watching: bool = True):
-        super().__init__()
-        self.watching, self.largest = watching, 0
-
-    def __enter__(self):
-        return super().__enter__() if self.watching else self
-
-    def __exit__(self, *error):
-        return super().__exit__(*error) if self.watching else None
+    largest = 0
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         out = function(*args, **(kwargs or {}))
