@@ -7,15 +7,16 @@ from math import sqrt
 import torch
 
 from lens.course.check.exercise import Claims, Function, Value
-from lens.course.check.mistakes import NEGATED, Then
+from lens.course.check.mistakes import COMPLEMENT, NEGATED, Then
+from lens.course.check.seeded import seeded
 from lens.kernels import iou
 from lens.mask import Subnetwork
 
 WEIGHTS, INSIDE, DENSITY = 10_000, 1_300, 0.1
-OWN = INSIDE / WEIGHTS
+OWN, VARIANCE = INSIDE / WEIGHTS, DENSITY * (1 - DENSITY) / WEIGHTS
 
 
-def _surprise(excess=OWN - DENSITY, variance=DENSITY * (1 - DENSITY) / WEIGHTS):
+def _surprise(excess=OWN - DENSITY, variance=VARIANCE):
     return excess / sqrt(variance)
 
 
@@ -25,9 +26,7 @@ surprise = Value(
         "The module's own density is in the formula; under the even spread it has the density of the whole.": (
             dict(variance=OWN * (1 - OWN) / WEIGHTS)
         ),
-        "The variance was taken for the standard deviation: its square root is missing.": (
-            dict(variance=(DENSITY * (1 - DENSITY) / WEIGHTS) ** 2)
-        ),
+        "The variance was taken for the standard deviation: its square root is missing.": dict(variance=VARIANCE**2),
         "Is the standard deviation of *one* weight in there? That of a mean over N weights is smaller, by √N.": (
             dict(variance=DENSITY * (1 - DENSITY))
         ),
@@ -35,9 +34,7 @@ surprise = Value(
             dict(excess=INSIDE - DENSITY * WEIGHTS)
         ),
         "This is the relative density; its distance from 1 is asked for, in deviations.": lambda: OWN / DENSITY,
-        "This is the standard deviation itself: by how many of them does the module miss?": (
-            lambda: sqrt(DENSITY * (1 - DENSITY) / WEIGHTS)
-        ),
+        "This is the standard deviation itself: by how many of them does the module miss?": lambda: sqrt(VARIANCE),
         "The 1 − d was left out: a weight that is nearly always in, or nearly always out, varies little.": (
             dict(variance=DENSITY / WEIGHTS)
         ),
@@ -50,11 +47,10 @@ surprise = Value(
 
 def _joint() -> list[tuple]:
     """Joint masks whose heads all differ in density; widths and numbers of heads that divide in more than one way."""
-    generator = torch.Generator().manual_seed(0)
-    found = []
+    draw, found = seeded(torch.rand), []
     for rows, heads, width in ((10, 4, 6), (7, 2, 3)):
-        share = torch.rand(3, heads, 1, generator=generator).expand(3, heads, width).flatten()
-        found.append((torch.rand(rows, len(share), generator=generator) < share, heads))
+        share = draw(3, heads, 1).expand(3, heads, width).flatten()
+        found.append((draw(rows, len(share)) < share, heads))
     return found
 
 
@@ -79,13 +75,9 @@ heads = Function(
         "These are sums; a density is the mean over the head's weights.": (
             lambda m, heads: _heads(m, heads) * m.numel() / (3 * heads)
         ),
-        "These are sparsities, the shares that are not in the mask; a density is the share that is.": (
-            Then(lambda densities: 1 - densities)
-        ),
+        "These are sparsities, the shares that are not in the mask; a density is the share that is.": COMPLEMENT,
         "The rows are still there: a head has all inputs, so take the mean over them too.": dict(mean=3),
-        "This divides by the density of the whole; the density itself is asked for.": (
-            Then(lambda densities: densities / densities.mean())
-        ),
+        "This divides by the density of the whole; the density itself is asked for.": Then(lambda d: d / d.mean()),
     },
     "A head's own columns: as density('head') has it.",
 )
@@ -93,11 +85,9 @@ heads = Function(
 
 def _modules() -> list[tuple]:
     """Modules whose weights and slopes differ in size, with both signs; no two values are equal."""
-    generator = torch.Generator().manual_seed(0)
-    found = []
+    draw, found = seeded(), []
     for count, scales in ((25, ((3.0, 0.1), (1.0, 1.0), (0.3, 6.0))), (40, ((1.0, 2.0), (2.0, 0.4)))):
-        shapes = [(6 + 3 * i, 8 - i) for i in range(len(scales))]
-        drawn = [[size * torch.randn(s, generator=generator) for size in pair] for pair, s in zip(scales, shapes)]
+        drawn = [[size * draw(6 + 3 * i, 8 - i) for size in pair] for i, pair in enumerate(scales)]
         found.append((*zip(*drawn), count))
     return found
 
@@ -123,22 +113,18 @@ chosen = Function(
     _modules,
     {
         "The same share of each module was chosen: then every density is equal, and the map shows the method.": (
-            _each_module(lambda share, n, count: round(share * count))
+            _each_module(lambda share, n, k: round(share * k))
         ),
         "Each module gave equally many: one threshold for all of them lets the values decide.": (
-            _each_module(lambda share, n, count: count // n)
+            _each_module(lambda share, n, k: k // n)
         ),
-        "Each module gave `count` weights; `count` is for all of them together.": (
-            _each_module(lambda share, n, count: count)
-        ),
-        "These are the largest |W|; the slope belongs to it.": dict(size=lambda w, slope: w.abs()),
-        "These are the steepest slopes |g|; the weight belongs to it: |W g|.": dict(size=lambda w, slope: slope.abs()),
+        "Each module gave `count` weights; `count` is for all of them together.": _each_module(lambda share, n, k: k),
+        "These are the largest |W|; the slope belongs to it.": dict(size=lambda w, g: w.abs()),
+        "These are the steepest slopes |g|; the weight belongs to it: |W g|.": dict(size=lambda w, g: g.abs()),
         "The sign was kept: a large negative W g moves the loss too, so take |W g|.": dict(size=torch.mul),
-        "The sign was reversed, or kept on one side: take |W g|.": dict(size=lambda w, slope: -w * slope),
-        "These are the smallest.": dict(size=lambda w, slope: -(w * slope).abs()),
-        "|W| and |g| were added; the change of the loss is their product.": (
-            dict(size=lambda w, slope: w.abs() + slope.abs())
-        ),
+        "The sign was reversed, or kept on one side: take |W g|.": dict(size=lambda w, g: -w * g),
+        "These are the smallest.": dict(size=lambda w, g: -(w * g).abs()),
+        "|W| and |g| were added; the change of the loss is their product.": dict(size=lambda w, g: w.abs() + g.abs()),
         "These are the values; a mask is asked for, True where a weight is chosen.": (
             lambda W, g, count: [(w * slope).abs() for w, slope in zip(W, g)]
         ),

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 
 from lens.course.check.exercise import Claims, Function, Value
 from lens.course.check.mistakes import NEGATED, TRANSPOSED, Then
+from lens.course.check.seeded import seeded
 from lens.edit import Change, Edit, Request
 from lens.evaluate import score
 
@@ -32,18 +31,16 @@ two_judges = Value(
     _judged,
     {
         "The two conventions are exchanged: accuracy asks for the first place, success for the better of the two.": (
-            Then(lambda shares: shares.flip(0))
+            Then(lambda rows: rows.flip(0))
         ),
         "The neighbors were scored by the new word: for them the right answer is the true one.": dict(true_for=()),
         "The rewrite and the paraphrases were scored by the true word: for them the right answer is the new one.": (
             dict(true_for=tuple(PROBABILITIES))
         ),
         "Both rows are success: for accuracy the right answer has to beat every other word, not only its rival.": (
-            Then(lambda shares: shares[[1, 1]])
+            Then(lambda rows: rows[[1, 1]])
         ),
-        "Both rows are accuracy: for success it is enough to be ahead of the rival.": (
-            Then(lambda shares: shares[[0, 0]])
-        ),
+        "Both rows are accuracy: for success it is enough to be ahead of the rival.": Then(lambda rows: rows[[0, 0]]),
         "These are counts: divide each by the number of its prompts.": dict(of=torch.sum),
         "These are percents: shares between 0 and 1 are asked for.": Then(lambda shares: 100 * shares),
         "Right but transposed: one row for accuracy, one for success.": TRANSPOSED,
@@ -54,7 +51,7 @@ two_judges = Value(
 
 def _memories() -> list[tuple]:
     """Weights, second moments, keys and values of lopsided shapes, in float64."""
-    draw = partial(torch.randn, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    draw = seeded(dtype=torch.float64)
     cases = []
     for wide, thin in ((6, 3), (4, 5)):
         keys = draw(5 * wide, wide) @ draw(wide, wide) + 0.5
@@ -92,7 +89,7 @@ insert = Function(
 
 def _lists() -> list[tuple]:
     """Shares of two editors on the same records, most of which are hard for both or easy for both."""
-    draw = partial(torch.rand, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    draw = seeded(torch.rand, dtype=torch.float64)
     hard = [draw(n) for n in (12, 40)]
     return [(0.8 * h + 0.2 * draw(len(h)), 0.7 * h + 0.2 * draw(len(h))) for h in hard]
 

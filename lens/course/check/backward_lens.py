@@ -8,7 +8,8 @@ import torch
 
 from lens import data
 from lens.course.check.exercise import Function, Value
-from lens.course.check.mistakes import NEGATED, NO_SPACE, SWAPPED, Then
+from lens.course.check.mistakes import COMPLEMENT, NEGATED, NO_SPACE, SWAPPED, Then
+from lens.course.check.seeded import seeded
 from lens.course.check.student import Student
 from lens.edit import Request
 from lens.gradient import capture
@@ -20,30 +21,24 @@ G = torch.tensor([-3.0, 4.0, -2.0, -2.0])  # (γ ∘ δ̂) Eᵀ
 B = torch.tensor([0.0, 0.0, 3.0, -2.0])  # β Eᵀ
 
 
-def _words(*logits: torch.Tensor) -> list[str]:
+def _ends(first=-(G + B), second=B - G, third=-G) -> list[str]:
     """The word with the largest of each of these logits."""
-    return [WORDS[int(row.argmax())] for row in logits]
+    return [WORDS[int(logits.argmax())] for logits in (first, second, third)]
 
 
 ends = Value(
-    lambda: _words(-(G + B), -G + B, -G),
+    _ends,
     {
         "The wrong ends: a step subtracts δ, so what it adds is at the bottom of LL(δ), with the smallest logits.": (
-            lambda: _words(G + B, -(-G + B), G)
+            lambda: _ends(G + B, G - B, G)
         ),
-        "The first two are exchanged: −δ changes the sign of g, and b stays as it is.": (
-            lambda: _words(-G + B, -(G + B), -G)
-        ),
+        "The first two are exchanged: −δ changes the sign of g, and b stays as it is.": lambda: _ends(B - G, -(G + B)),
         "For LL(−δ) the bias was turned round too: b belongs to ln_f, and does not depend on the vector.": (
-            lambda: _words(-(G + B), -(G + B), -G)
+            dict(second=-(G + B))
         ),
-        "b was left out: both readings contain it, and that is why they are not the same.": lambda: _words(-G, -G, -G),
-        "The third word has the wrong sign: g is subtracted by the step, so the smallest g gains most.": (
-            lambda: _words(-(G + B), -G + B, G)
-        ),
-        "The third word still has b in it: b is there before the step and after it.": (
-            lambda: _words(-(G + B), -G + B, -(G + B))
-        ),
+        "b was left out: both readings contain it, and that is why they are not the same.": dict(first=-G, second=-G),
+        "The third word has the wrong sign: g is subtracted by the step, so the smallest g gains most.": dict(third=G),
+        "The third word still has b in it: b is there before the step and after it.": dict(third=-(G + B)),
     },
     "One word is rare, one is common, one is meant: only g tells them apart.",
 )
@@ -54,9 +49,9 @@ def _read(lm, vectors, norm=True) -> torch.Tensor:
         return lm.head(lm.norm(vectors) if norm else vectors).float()
 
 
-def _shift(lm, prompt, target, factor=("ff2", "delta"), sign=1, norm=True, space=True, tokens=slice(1), at=None):
+def _shift(lm, prompt, target, factor=("ff2", "delta"), sign=1, norm=True, space=True, tokens=1, at=None):
     """What the lens reads, in every layer, from a site's factor at a token (the prompt's last): [layers, V]."""
-    trace = capture(lm, prompt, (lm.target_ids if space else lm.encode)(target)[tokens])
+    trace = capture(lm, prompt, (lm.target_ids if space else lm.encode)(target)[:tokens])
     at = len(lm.encode(prompt)) - 1 if at is None else at
     return _read(lm, sign * trace.stack(*factor)[:, at], norm)
 
@@ -89,9 +84,9 @@ shift = Function(
             Then(lambda logits: logits.softmax(-1))
         ),
         "This reads the first token's δ: the loss is at the last.": dict(at=0),
-        "The loss is that of all of the target's tokens: the first alone is asked for.": dict(tokens=slice(None)),
+        "The loss is that of all of the target's tokens: the first alone is asked for.": dict(tokens=None),
         "The loss is that of all of the target's tokens, and the last of these is read: stop at the prompt's last.": (
-            dict(tokens=slice(None), at=-1)
+            dict(tokens=None, at=-1)
         ),
         "All tokens are there, and only the last is asked for: [layers, V].": dict(at=slice(None)),
     },
@@ -102,11 +97,8 @@ shift = Function(
 
 def _vectors() -> list[tuple]:
     """VJPs from long to far too short, off center and narrow: each way to measure their length gives another number."""
-    generator = torch.Generator().manual_seed(0)
-    return [
-        ((torch.randn(n, d, generator=generator) + 1) * torch.logspace(0, -4, n)[:, None], eps)
-        for n, d, eps in ((5, 4, 1e-5), (3, 7, 1e-3))
-    ]
+    draw, sizes = seeded(), ((5, 4, 1e-5), (3, 7, 1e-3))
+    return [((draw(n, d) + 1) * torch.logspace(0, -4, n)[:, None], eps) for n, d, eps in sizes]
 
 
 def _variance(v, correction=0):
@@ -135,7 +127,7 @@ left = Function(
             dict(share=lambda size, eps: size.sqrt() / (size.sqrt() + eps))
         ),
         "Upside down: what is left is a share of what there was, at most one.": Then(torch.reciprocal),
-        "This is what is lost: what is left is asked for.": Then(lambda left: 1 - left),
+        "This is what is lost: what is left is asked for.": COMPLEMENT,
     },
     "So where the variance equals ε, about seven tenths of g are left, and far below it next to nothing.",
 )

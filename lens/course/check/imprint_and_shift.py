@@ -6,6 +6,7 @@ import torch
 
 from lens.course.check.exercise import Claims, Function, Value
 from lens.course.check.mistakes import NEGATED, Then
+from lens.course.check.seeded import seeded
 from lens.edit import Change, Request, branches
 from lens.gradient import capture
 
@@ -41,15 +42,8 @@ by_hand = Value(
 
 def _tops() -> list[tuple]:
     """Normalized vectors, unembeddings and what a teacher says: probabilities of all words."""
-    generator = torch.Generator().manual_seed(0)
-    return [
-        (
-            torch.randn(d, generator=generator),
-            torch.randn(words, d, generator=generator) + 0.5,
-            (2 * torch.randn(words, generator=generator)).softmax(0),
-        )
-        for d, words in ((3, 7), (5, 4))
-    ]
+    draw = seeded()
+    return [(draw(d), draw(words, d) + 0.5, (2 * draw(words)).softmax(0)) for d, words in ((3, 7), (5, 4))]
 
 
 def _derivative(v, E, p0, coefficient=lambda p, p0: p - p0):
@@ -101,16 +95,14 @@ def _polyak(loss, square):
     return loss / square
 
 
-def _after(
-    lm, prompt, target, layer, sites="ff2", rate=_polyak, rows=slice(None), space=True, tokens=slice(1), logits=False
-):
+def _after(lm, prompt, target, layer, sites="ff2", rate=_polyak, rows=0, space=True, tokens=1, logits=False):
     """log p of all words after one step in sites of one layer, of size ``rate(ℓ, ‖G‖²)``, beside the weights."""
     sites = [site for site in lm.sites if site.startswith(sites)]
-    target = (lm.target_ids if space else lm.encode)(target)[tokens]
+    target = (lm.target_ids if space else lm.encode)(target)[:tokens]
     trace = capture(lm, prompt, target, layers=[layer], sites=sites)
     gradients = {site: trace.gradient(layer, site) for site in sites}
     eta = rate(float(trace.loss), sum(float(g.norm()) ** 2 for g in gradients.values()))
-    changes = [Change(layer, site, g.x[rows], -eta * g.delta[rows]) for site, g in gradients.items()]
+    changes = [Change(layer, site, g.x[rows:], -eta * g.delta[rows:]) for site, g in gradients.items()]
     with torch.no_grad(), branches(lm, [changes]):
         said = lm.model(torch.tensor([lm.encode(prompt)], device=lm.device)).logits[0, -1].float()
     return said if logits else said.log_softmax(-1)
@@ -130,9 +122,7 @@ step = Function(
         ),
         "The step has size η = 1: Polyak's rule gives each its own.": dict(rate=lambda loss, square: 1),
         "The loss is missing in η.": dict(rate=lambda loss, square: 1 / square),
-        "Only the last token's outer product was subtracted: G is the sum over all tokens.": (
-            dict(rows=slice(-1, None))
-        ),
+        "Only the last token's outer product was subtracted: G is the sum over all tokens.": dict(rows=-1),
         "The step was taken in both matrices; asked for is FF2 alone.": dict(sites=("ff1", "ff2")),
         "The step was taken in FF1, the imprint; asked for is FF2.": dict(sites="ff1"),
         "The target's leading space is missing: the step teaches another token; lm.target_ids adds the space.": (
@@ -140,7 +130,7 @@ step = Function(
         ),
         "These are probabilities: their logarithms are asked for.": Then(torch.exp),
         "These are logits: log p is their log_softmax.": dict(logits=True),
-        "The loss is that of all of the target's tokens: the first alone is asked for.": dict(tokens=slice(None)),
+        "The loss is that of all of the target's tokens: the first alone is asked for.": dict(tokens=None),
     },
     "One step, one matrix, the promised size, and the model is as it was.",
     tolerance=1e-3,

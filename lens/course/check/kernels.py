@@ -11,6 +11,7 @@ from lens import kernels
 from lens.course.check.compare import truths
 from lens.course.check.exercise import Claims, Function
 from lens.course.check.mistakes import Then
+from lens.course.check.seeded import seeded
 from lens.course.check.student import Student
 from lens.kernels import Key, naive
 from lens.kernels.masking import exp_minus
@@ -20,10 +21,10 @@ STEPS, SITES = 2000, 12
 FIRST_FOUR = slice(1), slice(4)
 
 
-def _floor(n, d, v, b, r, of=max, width=4, operations=2, result=True, again=False, giga=1e6):
+def _floor(n, d, v, b, r, of=max, width=4, ops=2, write=True, again=False, giga=1e6):
     """Of two times, in ms: that of reading [n, d] and [v, d] and writing [n, v], and that of the arithmetic."""
-    numbers = n * d + (n if again else 1) * v * d + result * n * v
-    return of((width * numbers / b / giga, operations * n * d * v / r / giga))
+    numbers = n * d + (n if again else 1) * v * d + write * n * v
+    return of((width * numbers / b / giga, ops * n * d * v / r / giga))
 
 
 floor = Function(
@@ -40,12 +41,8 @@ floor = Function(
         "This is the time of the bytes where the arithmetic takes longer: the slower of the two sets the floor.": (
             dict(of=lambda times: times[0])
         ),
-        "The result is missing from the bytes: the logits are written, and there are n · V of them.": (
-            dict(result=False)
-        ),
-        "Each term of a product is counted as one operation: it is two, a multiplication and an addition.": (
-            dict(operations=1)
-        ),
+        "The result is missing from the bytes: the logits are written, and there are n · V of them.": dict(write=False),
+        "Each term of a product is counted as one operation: it is two, a multiplication and an addition.": dict(ops=1),
         "Numbers were counted, not bytes: a float32 has four.": dict(width=1),
         "This is in seconds, and milliseconds are asked for.": dict(giga=1e9),
         "E was counted once for each vector: it is read once, and all vectors meet it while it is there.": (
@@ -58,9 +55,9 @@ floor = Function(
 
 def _tiles() -> list[tuple]:
     """Corners of larger matrices, at places that are no multiple of four, under keys whose parts all differ."""
-    generator = torch.Generator().manual_seed(0)
+    draw = seeded()
     places = ((5, 7, 0, 0, Key(3, 1, 2)), (6, 9, 37, 18, Key(2026, 5, 7)), (8, 10, 1000, 41, Key(2**33 + 5, 70, 4)))
-    tiles = [(torch.randn(rows, cols, generator=generator), key, r, c) for rows, cols, r, c, key in places]
+    tiles = [(draw(rows, cols), key, r, c) for rows, cols, r, c, key in places]
     return [*tiles, _tied(*tiles[1])]
 
 
@@ -158,8 +155,7 @@ tile = Function(
 
 def _blocks() -> list[tuple]:
     """Logits in blocks of unequal width; then such that exp overflows, and such that it underflows."""
-    generator = torch.Generator().manual_seed(0)
-    z = 3 * torch.randn(4, 23, generator=generator) + torch.linspace(-1, 2, 23)
+    z = 3 * seeded()(4, 23) + torch.linspace(-1, 2, 23)
     return [(z.split([10, 4, 9], 1),), ((z[:, :7] + 900).split([2, 5], 1),), ((z[:3] - 900).split([16, 7], 1),)]
 
 

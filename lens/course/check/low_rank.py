@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 
 from lens.course.check.exercise import Claims, Function, Value
 from lens.course.check.mistakes import NEGATED, NO_SPACE, SWAPPED, TRANSPOSED, Then
+from lens.course.check.seeded import seeded
 from lens.edit import Request
 from lens.gradient import capture
 
@@ -36,7 +35,7 @@ by_hand = Value(
 
 def _factors() -> list[tuple]:
     """Factors of two gradients of one matrix, in a few shapes, the same at every call; no tokens are orthogonal."""
-    draw = partial(torch.randn, generator=torch.Generator().manual_seed(0))
+    draw = seeded()
     shapes = (2, 3, 12, 15), (4, 2, 16, 12), (1, 3, 14, 14)
     return [(draw(n, a) + 1, draw(n, b) - 0.5, draw(m, a) + 1, draw(m, b) - 0.5) for n, m, a, b in shapes]
 
@@ -83,12 +82,12 @@ def _prompts(lm) -> list[tuple]:
     return [(lm, "The capital of France is", "Rome", middle), (lm, "The language of Spain is", "Greek", 0)]
 
 
-def _dense(lm, prompt, target, layer, space=True, rows=slice(None), x=("ff2", "x")):
-    """FF2's gradient xᵀδ; ``x``: the site and the factor that stand in place of its input."""
+def _dense(lm, prompt, target, layer, space=True, rows=0, x=("ff2", "x")):
+    """FF2's gradient xᵀδ, of tokens from ``rows`` on; ``x``: the site and the factor in place of its input."""
     target = target if space else lm.encode(target)[:1]
     trace = capture(lm, prompt, target, layers=[layer], sites=["ff1", "ff2"])
     inputs = getattr(trace.gradient(layer, x[0]), x[1])
-    return inputs[rows].T @ trace.gradient(layer, "ff2").delta[rows]
+    return inputs[rows:].T @ trace.gradient(layer, "ff2").delta[rows:]
 
 
 gradient = Function(
@@ -99,9 +98,7 @@ gradient = Function(
             NEGATED
         ),
         NO_SPACE: dict(space=False),
-        "Only the last token's outer product is there: earlier tokens reach the loss through attention.": (
-            dict(rows=slice(-1, None))
-        ),
+        "Only the last token's outer product is there: earlier tokens reach the loss through attention.": dict(rows=-1),
         "Two gradients are added up: backward() accumulates into .grad, so clear it before, or use autograd.grad.": (
             Then(lambda gradient: gradient + 1)  # what every answer finds in .grad
         ),

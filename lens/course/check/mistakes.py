@@ -24,6 +24,7 @@ class Then:
 
 NO_SPACE = "The target's leading space is missing: 'Rome' and ' Rome' are two tokens; lm.target_ids adds the space."
 NEGATED = Then(lambda result: -result)
+COMPLEMENT = Then(lambda share: 1 - share)
 SWAPPED = Then(lambda result: result[::-1])
 TRANSPOSED = Then(lambda result: result.T)
 

@@ -7,6 +7,7 @@ import torch
 
 from lens.course.check.exercise import Claims, Function, Value
 from lens.course.check.mistakes import SWAPPED, Then
+from lens.course.check.seeded import seeded
 from lens.evaluate.readings import Readings
 from lens.mask import Subnetwork
 from lens.overlap import at_least, chance
@@ -26,9 +27,7 @@ by_chance = Value(
             dict(modules=[[*map(sum, zip(*MODULES))]])
         ),
         "The second module adds a little too, though its masks are small.": dict(modules=MODULES[:1]),
-        "The modules' chances were averaged: numbers of shared weights add up.": (
-            Then(lambda expected: expected / len(MODULES))
-        ),
+        "The modules' chances were averaged: numbers of shared weights add up.": Then(lambda n: n / len(MODULES)),
         "This is a sum of probabilities; each is that of one weight, and a module has N of them.": (
             dict(chance=lambda n, a, b: a * b / n**2)
         ),
@@ -43,10 +42,10 @@ by_chance = Value(
 
 def _triples() -> list[tuple]:
     """Lists of modules of different shapes and densities, whose masks agree more than by chance."""
-    generator = torch.Generator().manual_seed(0)
+    draw = seeded(torch.rand)
 
     def module(rows, columns, *densities):
-        noise = torch.rand(4, rows, columns, generator=generator)
+        noise = draw(4, rows, columns)
         return (noise[:3] + noise[3]) / 2 < torch.tensor(densities)[:, None, None]
 
     return [

@@ -7,7 +7,8 @@ from itertools import permutations
 import torch
 
 from lens.course.check.exercise import Function, Value
-from lens.course.check.mistakes import NEGATED, Then, once
+from lens.course.check.mistakes import COMPLEMENT, NEGATED, Then, once
+from lens.course.check.seeded import seeded
 from lens.gradient import capture
 from lens.kernels import pack
 from lens.mask import Config, Subnetwork
@@ -54,11 +55,11 @@ over_chance = Value(
 
 def _subnetwork(lm) -> Subnetwork:
     """Random weights of the last two layers, of another density in each site."""
-    generator, bits, shapes = torch.Generator().manual_seed(0), {}, {}
+    draw, bits, shapes = seeded(torch.rand), {}, {}
     for layer in range(len(lm.layers))[-2:]:
         for site, density in (("attn_v", 0.1), ("attn_out", 0.3), ("ff1", 0.2), ("ff2", 0.05)):
             shapes[layer, site] = tuple(lm.weight(layer, site).shape)
-            bits[layer, site] = pack(torch.rand(shapes[layer, site], generator=generator) < density)
+            bits[layer, site] = pack(draw(shapes[layer, site]) < density)
     return Subnetwork(bits, shapes, Config(), (), lm.name, lm.fingerprint, 1)
 
 
@@ -111,9 +112,9 @@ promise = Function(
 
 def _tables() -> list[tuple]:
     """Three topics whose diagonal is the largest; five with a weak effect; four with a negative one."""
-    generator = torch.Generator().manual_seed(1)
-    five = torch.randint(0, 9, (5, 5), generator=generator).double() + torch.eye(5).double()
-    four = torch.randint(0, 9, (4, 4), generator=generator).double() - 2 * torch.eye(4).double()
+    draw = seeded(torch.randint, 1)
+    five = draw(0, 9, (5, 5)).double() + torch.eye(5).double()
+    four = draw(0, 9, (4, 4)).double() - 2 * torch.eye(4).double()
     return [(torch.tensor([[9.0, 2, 4], [1, 7, 3], [5, 0, 8]]).double(),), (five,), (four,)]
 
 
@@ -152,7 +153,7 @@ exact_p = Function(
         "Rows and columns were moved together, which leaves every mask with its own topic: move one of them.": (
             dict(both=True)
         ),
-        "This is 1 − p: count the orders that are as large, not those that are smaller.": Then(lambda p: 1 - p),
+        "This is 1 − p: count the orders that are as large, not those that are smaller.": COMPLEMENT,
     },
     "Every order was looked at. With three topics there are six, so no effect of theirs can have p below 1/6.",
 )
