@@ -11,6 +11,7 @@ import torch
 from lens import data
 from lens.course.check.exercise import Claims, Function, Value
 from lens.course.check.mistakes import Then
+from lens.course.check.seeded import seeded
 from lens.course.check.untouched import said
 from lens.kernels import Key, mask, uniform
 from lens.mask.places import places
@@ -33,9 +34,7 @@ one_draw = Value(
     _draw,
     {
         "The gradient's sign is reversed: what remains is W(1 − m), and falls as m grows.": dict(sign=1),
-        "Row 2 holds the weights in the mask: the remaining model keeps W(1 − m).": (
-            dict(forward=lambda w, m, s: w * m)
-        ),
+        "Row 2 holds the weights in the mask: the remaining model keeps W(1 − m).": dict(forward=lambda w, m, s: w * m),
         "Row 2 is soft: on the way up the hard mask is used.": dict(forward=lambda w, m, s: w * (1 - s)),
         "The slope is taken at σ(l), but the noise has moved it: take it at s, with the u of the draw.": (
             dict(factor=lambda m, s, score: score.sigmoid() * (-score).sigmoid())
@@ -75,7 +74,7 @@ def _both_ways(function: Callable) -> Callable:
 
 
 def _cases() -> list[tuple]:
-    draw = partial(torch.randn, generator=torch.Generator().manual_seed(0))
+    draw = seeded()
     return [
         (draw(*shape), draw(*shape), uniform(shape, Key(seed)), tau, draw(*shape))
         for seed, (shape, tau) in enumerate((((5, 3), 0.5), ((2, 7), 2.0)))

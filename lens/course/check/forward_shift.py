@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 
 from lens import data
 from lens.course.check.exercise import Claims, Function, Value
 from lens.course.check.mistakes import NEGATED, NO_SPACE, TRANSPOSED
+from lens.course.check.seeded import seeded
 from lens.edit import Change, Request
 from lens.edit.settings import settings
 from lens.evaluate import score
@@ -56,7 +55,7 @@ def _requests(lm) -> list[tuple]:
     ]
 
 
-def _written(lm, request, layer, eta, late=0, x=None, word="{0.target_new}", row=lambda e: e[0], seen=("ff2", 0)):
+def _written(lm, request, layer, eta, off=0, x=None, word="{0.target_new}", row=lambda e: e[0], seen=("ff2", 0)):
     """Σ η xᵀE[t] over the target's tokens, with FF2's input at the place where each is due.
 
     With ``x``, one outer product: of what it takes from the inputs of the prompt, and of a ``row`` made of a word's.
@@ -65,7 +64,7 @@ def _written(lm, request, layer, eta, late=0, x=None, word="{0.target_new}", row
     prompt, target = lm.encode(request.text), lm.target_ids(request.target_new)
     with torch.no_grad(), watch({0: lm.site(layer, seen[0])}) as found:
         lm.model(torch.tensor([prompt + target], device=lm.device))
-    inside, start = found[0][seen[1]].flatten(0, -2), len(prompt) - 1 + late  # [n, d_m]
+    inside, start = found[0][seen[1]].flatten(0, -2), len(prompt) - 1 + off  # [n, d_m]
     if x is None:
         return eta * inside[start : start + len(target)].T @ lm.toward(torch.tensor(target))
     rows = lm.toward(torch.tensor(lm.target_ids(word.format(request))))
@@ -90,17 +89,13 @@ shift = Function(
             dict(x=_last, seen=("ff1", 1))
         ),
         "FF2's output was taken: its input is what the matrix is multiplied with.": dict(x=_last, seen=("ff2", 1)),
-        "All tokens were added up: the shift keeps the last token's outer product alone.": (
-            dict(x=lambda inside: inside.sum(0))
-        ),
+        "All tokens were added up: the shift keeps the last token's outer product alone.": dict(x=lambda x: x.sum(0)),
         "The mean over tokens was taken: the answer is predicted at the last token, and only its input counts.": (
-            dict(x=lambda inside: inside.mean(0))
+            dict(x=lambda x: x.mean(0))
         ),
-        "This is the first token's input: the answer is predicted at the last one.": dict(x=lambda inside: inside[0]),
-        "Off by one token: the answer is predicted at the prompt's last token, not at the one before it.": (
-            dict(late=-1)
-        ),
-        "Off by one token: the token is due where it is predicted, one place before its own.": dict(late=1),
+        "This is the first token's input: the answer is predicted at the last one.": dict(x=lambda x: x[0]),
+        "Off by one token: the answer is predicted at the prompt's last token, not at the one before it.": dict(off=-1),
+        "Off by one token: the token is due where it is predicted, one place before its own.": dict(off=1),
         "This writes the word that is true: the shift writes the one that is wanted, target_new.": (
             dict(x=_last, word="{0.target_true}")
         ),
@@ -125,7 +120,7 @@ shift = Function(
 
 def _keys() -> list[tuple]:
     """Inputs with much in common, as prompts have."""
-    draw = partial(torch.randn, generator=torch.Generator().manual_seed(0))
+    draw = seeded()
     return [(draw(width) + 1, draw(m, width) + 1) for m, width in ((3, 7), (2, 5), (1, 6))]
 
 
@@ -145,14 +140,10 @@ def _alone(a, others):
 
 
 def _spare(a, others, rest=_rest, factor=lambda key, a: (a @ a) / (a @ key)):
-    """What ``rest`` leaves of a, as long as ``factor`` makes it."""
+    """What ``rest`` leaves of a, as long as ``factor`` makes it, or as it is."""
     a, others = a.double(), others.double()
     key = rest(a, others)
-    return factor(key, a) * key
-
-
-def _as_it_is(key, a):
-    return 1
+    return factor(key, a) * key if factor else key
 
 
 ONE_BY_ONE = "The projections were taken away one by one, and the inputs are not orthogonal: some still hear the key."
@@ -162,15 +153,15 @@ spare = Function(
     _keys,
     {
         "No input hears this key, but the edited prompt moves less than before: k·a has to be a·a again.": (
-            dict(factor=_as_it_is)
+            dict(factor=None)
         ),
         "This key has a's length: what has to be as before is the dot product with a.": (
             dict(factor=lambda key, a: a.norm() / key.norm())
         ),
         ONE_BY_ONE: dict(rest=_in_turn),
-        ONE_BY_ONE + " (And the length is not made up for.)": dict(rest=_in_turn, factor=_as_it_is),
+        ONE_BY_ONE + " (And the length is not made up for.)": dict(rest=_in_turn, factor=None),
         "All inputs were taken away at once, each as if it were alone; they overlap, so too much is gone.": (
-            dict(rest=_alone, factor=_as_it_is)
+            dict(rest=_alone, factor=None)
         ),
         "All inputs were taken away as if each were alone, and then the length was made up for; but they overlap.": (
             dict(rest=_alone)

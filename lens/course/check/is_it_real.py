@@ -7,8 +7,8 @@ from math import log
 
 import torch
 
-from lens.course.check.exercise import Claims, Function, Value, blank
-from lens.course.check.mistakes import NEGATED, Then
+from lens.course.check.exercise import Claims, Function, Value, written
+from lens.course.check.mistakes import COMPLEMENT, NEGATED, Then
 from lens.evaluate.scoring import score
 from lens.gradient import capture
 from lens.mask import Subnetwork
@@ -22,7 +22,7 @@ share_back = Value(
         "This is the share of the perplexity that is gone; log p is asked for, and a perplexity is its exponential.": (
             lambda: (REMAINING - NOW) / (REMAINING - WHOLE)
         ),
-        "This is the share that is still missing.": Then(lambda share: 1 - share),
+        "This is the share that is still missing.": COMPLEMENT,
         "The whole model has a loss too: what was lost is the way from its log p, not from log p = 0.": (
             lambda: log(REMAINING / NOW) / log(REMAINING)
         ),
@@ -39,11 +39,8 @@ def _mask() -> torch.Tensor:
 
 
 def _drawn(answer, share: float, seed: int = 0) -> torch.Tensor:
-    """The answer's mask as a bool tensor; what is not yet written counts as not begun."""
-    got = answer(_mask(), share, torch.Generator().manual_seed(seed))
-    if blank(got):
-        raise NotImplementedError
-    got = torch.as_tensor(got)
+    """The answer's mask as a bool tensor."""
+    got = torch.as_tensor(written(answer(_mask(), share, torch.Generator().manual_seed(seed))))
     if got.shape != _mask().shape:
         raise ValueError("another shape")
     return got.bool()
@@ -112,14 +109,12 @@ def _cases(lm, subnetwork) -> list[tuple]:
     ]
 
 
-def _promise(
-    lm, subnetwork, prompt, tail, layer, gone=True, step=lambda w, m: w * m, rows=slice(None), of_p=False, space=True
-) -> torch.Tensor:
-    """∂ log p/∂W of FF2, in the model without the subnetwork, times a step of each weight."""
+def _promise(lm, subnetwork, prompt, tail, layer, gone=True, step=torch.mul, rows=0, of_p=False, space=True):
+    """∂ log p/∂W of FF2, of tokens from ``rows`` on, in the model without the subnetwork, times each weight's step."""
     with subnetwork.removed(lm) if gone else nullcontext():
         trace = capture(lm, prompt, tail if space else lm.encode(tail)[:1], layers=[layer], sites=["ff2"])
     g, w = trace.gradient(layer, "ff2"), lm.weight(layer, "ff2").detach()
-    slope = -g.x[rows].T @ g.delta[rows] * (float((-trace.loss).exp()) if of_p else 1)
+    slope = -g.x[rows:].T @ g.delta[rows:] * (float((-trace.loss).exp()) if of_p else 1)
     return slope * step(w, subnetwork.mask(layer, "ff2").to(w))
 
 
@@ -143,7 +138,7 @@ promise = Function(
             dict(step=lambda w, m: m)
         ),
         "Only the last token's part of the slope is there: W is used at every token, and the slope adds them up.": (
-            dict(rows=slice(-1, None))
+            dict(rows=-1)
         ),
         "The tail's leading space is missing: 'restaurant' and ' restaurant' are two tokens.": dict(space=False),
     },
@@ -161,21 +156,17 @@ def _given_back(answer, lm, found, *_) -> float:
     return 1 - left / own
 
 
-@torch.no_grad()
-def _log_p(lm, asked) -> float:
+def _log_p(lm, asked, without=None) -> float:
     tokens = torch.tensor([len(lm.target_ids(p.target)) for p in asked])
-    nll = score(lm, [p.text for p in asked], [p.target for p in asked]).nll.cpu()
+    with without.removed(lm) if without else nullcontext():
+        nll = score(lm, [p.text for p in asked], [p.target for p in asked]).nll.cpu()
     return -float((nll * tokens).mean())
 
 
 def _back(answer, lm, found, kg, fact, own=True) -> float:
     """The share of the fact's lost log p, or its neighbors', that is back where only ``answer`` is removed."""
     asked = [p for p in kg.unseen if p.fact == fact] if own else [p for p in kg.unseen if p.target != fact.tail][:24]
-    levels = [_log_p(lm, asked)]
-    for one in (found, answer):
-        with one.removed(lm):
-            levels.append(_log_p(lm, asked))
-    whole, remaining, now = levels
+    whole, remaining, now = (_log_p(lm, asked, without) for without in (None, found, answer))
     return (now - remaining) / (whole - remaining)
 
 

@@ -61,12 +61,9 @@ def _inside(lm, prompt) -> SimpleNamespace:
     depth, ids = range(len(lm.layers)), torch.tensor([lm.encode(prompt)], device=lm.device)
     with watch({(site, i): lm.site(i, site) for site in ("attn_out", "ff1", "ff2") for i in depth}) as seen:
         states = torch.stack([s[0] for s in lm.model(ids, output_hidden_states=True).hidden_states])
-    attention, mlp, normed = (
-        torch.stack([seen[site, i][side].flatten(0, -2) for i in depth])
-        for site, side in (("attn_out", 1), ("ff2", 1), ("ff1", 0))
-    )
-    stream = logit_lens(lm, prompt, k=1).vectors
-    return SimpleNamespace(stream=stream, states=states, attention=attention, mlp=mlp, normed=normed)
+    sides = {"attention": ("attn_out", 1), "mlp": ("ff2", 1), "normed": ("ff1", 0)}
+    parts = {k: torch.stack([seen[site, i][side].flatten(0, -2) for i in depth]) for k, (site, side) in sides.items()}
+    return SimpleNamespace(stream=logit_lens(lm, prompt, k=1).vectors, states=states, **parts)
 
 
 @torch.no_grad()
@@ -145,11 +142,9 @@ settles = Value(
         "That is where the answer first reaches first place; later it loses it again. Settled means: for good.": (
             lambda lm, record: [r.index(0) if 0 in r else len(r) for r in _ranks(lm, record)]
         ),
-        "Layers are counted from zero here: yours are all one too high.": (
-            Then(lambda layers: [layer + 1 for layer in layers])
-        ),
+        "Layers are counted from zero here: yours are all one too high.": Then(lambda layers: [i + 1 for i in layers]),
         "Off by one: this is the last layer in which the answer is not yet first.": (
-            Then(lambda layers: [layer - 1 for layer in layers])
+            Then(lambda layers: [i - 1 for i in layers])
         ),
         "It does settle. Did you follow target_true, and with its leading space (lm.target_ids adds it)?": (
             lambda lm, record: [len(lm.layers)] * 2

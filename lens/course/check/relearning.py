@@ -17,8 +17,8 @@ FIRST, SECOND = 0.1, 0.5  # tokens of the right choice
 OTHERS = 0.02, 0.01, 0.01, 0.01
 
 
-def _loss(right=FIRST * SECOND):
-    return -log(right / (right + sum(OTHERS)))
+def _loss(p=FIRST * SECOND):
+    return -log(p / (p + sum(OTHERS)))
 
 
 loss = Value(
@@ -28,14 +28,12 @@ loss = Value(
             lambda: -log(FIRST * SECOND)
         ),
         "The mean over the tokens was taken; the score is a sum, so the choice's probability is the product.": (
-            dict(right=sqrt(FIRST * SECOND))
+            dict(p=sqrt(FIRST * SECOND))
         ),
-        "Probabilities of tokens were averaged: one token behind the other is a product.": (
-            dict(right=(FIRST + SECOND) / 2)
-        ),
-        "Probabilities of tokens were added: one token behind the other is a product.": dict(right=FIRST + SECOND),
-        "Only the first token was counted: the right choice has two.": dict(right=FIRST),
-        "Only the last token was counted: the right choice has two.": dict(right=SECOND),
+        "Probabilities of tokens were averaged: one token behind the other is a product.": dict(p=(FIRST + SECOND) / 2),
+        "Probabilities of tokens were added: one token behind the other is a product.": dict(p=FIRST + SECOND),
+        "Only the first token was counted: the right choice has two.": dict(p=FIRST),
+        "Only the last token was counted: the right choice has two.": dict(p=SECOND),
         "These are bits, of log base 2; nats are asked for.": Then(lambda nats: nats / log(2)),
         "This is the softmax of probabilities; the scores are their logarithms.": (
             lambda: -torch.tensor([FIRST * SECOND, *OTHERS], dtype=torch.float64).log_softmax(0)[0]
@@ -97,10 +95,9 @@ scores = Function(
 
 
 def _question(head: str, tail: str, *wrong: str, words: str = "{} is a kind of", answer: int = 0) -> Question:
-    choices = [*wrong]
-    choices.insert(answer, tail)
+    choices = *wrong[:answer], tail, *wrong[answer:]
     fact = Fact("own", "own", "target", "kind", head, head, tail)
-    return Question(words.format(head), tuple(choices), answer, head, fact, True)
+    return Question(words.format(head), choices, answer, head, fact, True)
 
 
 def _splits() -> list[tuple]:

@@ -25,15 +25,15 @@ def _held(model, byte=2, masked=16, which=1):
 mask_gigabytes = Value(
     _held,
     {
-        "Scores and Adam were halved too: they stay in float32, where small steps are not lost.": (dict(masked=10)),
+        "Scores and Adam were halved too: they stay in float32, where small steps are not lost.": dict(masked=10),
         "Adam keeps two moments of each score, and here is one.": dict(masked=12),
         "Adam is missing: it keeps two moments of each score.": dict(masked=8),
         "Four bytes a masked weight too many: sample and gradient are in half precision, and the scores' own gradient "
         "takes their place.": dict(masked=20),
-        "This is in float32; in bfloat16 the model, the sample and its gradient are halved.": (dict(byte=4, masked=20)),
+        "This is in float32; in bfloat16 the model, the sample and its gradient are halved.": dict(byte=4, masked=20),
         "The model itself is missing: all of its weights are there, masked or not.": dict(byte=0),
         "Only the model's weights are here: what learns is missing.": dict(masked=0),
-        "All parameters were masked: embeddings and the lower half of the layers have no score.": (dict(which=0)),
+        "All parameters were masked: embeddings and the lower half of the layers have no score.": dict(which=0),
         "All layers were masked: only the upper half has scores.": dict(which=2),
         "Two bytes a masked weight are missing: W, its sample and the sample's gradient are three tensors.": (
             dict(masked=14)
@@ -107,25 +107,23 @@ segment = Function(
     lambda: [(100, 1, 1), (90, 40, 12), (64, 3, 7), (48, 28, 1), (6, 1, 1)],
     {
         "This is √L, whatever a layer and its input weigh; here they weigh differently.": (
-            lambda layers, whole, entry: isqrt(layers)
+            lambda L, whole, entry: isqrt(L)
         ),
-        "The ratio under the root is upside down.": (
-            lambda layers, whole, entry: min(layers, round((layers * whole / entry) ** 0.5))
-        ),
+        "The ratio under the root is upside down.": lambda L, whole, entry: min(L, round((L * whole / entry) ** 0.5)),
         "Only the inputs were counted: the segment that is run again is kept whole for its backward pass.": (
-            lambda layers, whole, entry: layers
+            lambda L, whole, entry: L
         ),
         "Only the segment was counted: the inputs of all segments wait in memory meanwhile.": lambda *given: 1,
         "The last, shorter segment has an input too: round the number of segments up.": dict(up=floor),
         "The formula √(L · input / whole) takes a part of a segment for possible: layers are whole, so compare them.": (
-            lambda layers, whole, entry: max(1, round((layers * entry / whole) ** 0.5))
+            lambda L, whole, entry: max(1, round((L * entry / whole) ** 0.5))
         ),
         "Two lengths are as good here, and this is the longer one.": dict(tie=-1),
         "This is the peak; the number of layers in a segment is asked for.": (
             lambda *given: _peak(*given, _segment(*given))
         ),
         "This is the number of segments; that of layers in a segment is asked for.": (
-            lambda *given: ceil(given[0] / _segment(*given))
+            lambda L, *rest: ceil(L / _segment(L, *rest))
         ),
     },
     "Where a layer keeps far more than its input, nothing beats a checkpoint at every layer.",

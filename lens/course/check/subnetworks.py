@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from functools import partial
+from math import log
 
 import torch
 
-from lens.course.check.exercise import Claims, Function, Value, blank
+from lens.course.check.exercise import Claims, Function, Value, written
 from lens.course.check.mistakes import NEGATED, Then
+from lens.course.check.seeded import seeded
 from lens.course.check.untouched import said
 from lens.kernels import kl_reference, kl_uniform
 
-LOGITS = torch.tensor([0.0, 0.0, 0.0, math.log(5)], dtype=torch.float64)
+LOGITS = torch.tensor([0.0, 0.0, 0.0, log(5)], dtype=torch.float64)
 ENTROPY = float(torch.distributions.Categorical(logits=LOGITS).entropy())
 
 
@@ -23,15 +23,13 @@ def _uniform(z):
 nothing = Value(
     lambda: _uniform(LOGITS[None]),
     {
-        "This is KL(p ‖ uniform): here every word counts alike, the improbable ones too.": (
-            lambda: math.log(4) - ENTROPY
-        ),
+        "This is KL(p ‖ uniform): here every word counts alike, the improbable ones too.": lambda: log(4) - ENTROPY,
         "The sign is reversed: a divergence is never negative.": NEGATED,
-        "These are bits: with the natural logarithm it is nats.": Then(lambda nats: nats / math.log(2)),
+        "These are bits: with the natural logarithm it is nats.": Then(lambda nats: nats / log(2)),
         "The mean over words was left out: uniform gives each of V words 1/V.": Then(lambda mean: 4 * mean),
-        "log V is missing: this is a cross-entropy.": Then(lambda nats: nats + math.log(4)),
+        "log V is missing: this is a cross-entropy.": Then(lambda nats: nats + log(4)),
         "This is the entropy of p: a distance from uniform is asked for.": lambda: ENTROPY,
-        "The logits were summed, not averaged.": lambda: LOGITS.logsumexp(0) - LOGITS.sum() - math.log(4),
+        "The logits were summed, not averaged.": lambda: LOGITS.logsumexp(0) - LOGITS.sum() - log(4),
     },
     "So far is this prediction from knowing nothing.",
 )
@@ -39,7 +37,7 @@ nothing = Value(
 
 def _batches() -> list[tuple]:
     """Logits and scores of lopsided shapes; those of the second case are large."""
-    draw = partial(torch.randn, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    draw = seeded(dtype=torch.float64)
     return [
         tuple(x.requires_grad_(at != 2) for at, x in enumerate(tensors)) + (lam,)  # not those of the whole model
         for *tensors, lam in (
@@ -92,17 +90,15 @@ loss = Function(
             dict(maintain=lambda before, control: _kept(before, control) / control.shape[-1])
         ),
         "The softmax goes over rows: it has to go over the words, dim=-1.": dict(
-            suppress=lambda z: -z.log_softmax(0).mean() - math.log(z.shape[-1]),
+            suppress=lambda z: -z.log_softmax(0).mean() - log(z.shape[-1]),
             maintain=lambda before, control: _kl(before, control, 0).mean(),
         ),
-        "That is the sparsity: what λ makes small is the density.": dict(density=lambda score: _demand(-score)),
-        "The hard mask has no slope: count probabilities, σ(l).": (
-            dict(density=lambda score: (score > 0).double().mean())
-        ),
+        "That is the sparsity: what λ makes small is the density.": dict(density=lambda s: _demand(-s)),
+        "The hard mask has no slope: count probabilities, σ(l).": dict(density=lambda s: (s > 0).double().mean()),
         "The scores themselves were averaged: the demand counts probabilities, σ(l).": dict(density=torch.mean),
-        "The densities were summed: λ goes with their mean.": dict(density=lambda score: score.sigmoid().sum()),
+        "The densities were summed: λ goes with their mean.": dict(density=lambda s: s.sigmoid().sum()),
         "log V is missing in suppress: without it a uniform prediction has a loss.": (
-            dict(suppress=lambda z: _uniform(z) + math.log(z.shape[-1]))
+            dict(suppress=lambda z: _uniform(z) + log(z.shape[-1]))
         ),
         "The factor α = 1.5 of suppress is missing.": dict(alpha=1),
     },
@@ -113,23 +109,20 @@ loss = Function(
 
 def _masks() -> dict[str, torch.Tensor]:
     """Masks of unequal density; one fills whole rows, and two have one shape and one size."""
-    generator = torch.Generator().manual_seed(0)
+    draw = seeded(torch.rand)
     rows = torch.zeros(50, 8, dtype=torch.bool)
     rows[::3] = True
-    first = torch.rand(9, 40, generator=generator) < 0.1
+    first = draw(9, 40) < 0.1
     return {
         "layer 4 ff1": first,
         "layer 5 ff1": first.flip(0),
         "layer 4 ff2": rows,
-        "layer 5 attn_out": torch.rand(20, 20, generator=generator) < 0.03,
+        "layer 5 attn_out": draw(20, 20) < 0.03,
     }
 
 
 def _drawn(answer, seed=0, given=None):
-    found = answer(given or _masks(), seed)
-    if blank(found):
-        raise NotImplementedError
-    return found
+    return written(answer(given or _masks(), seed))
 
 
 def _equal(some, others) -> set[bool]:
@@ -195,14 +188,14 @@ control = Claims(
 
 
 @torch.no_grad()
-def _chosen(lm, kg, critical, prompts=None, spaced="{}", among_all=False, whole=False):
+def _chosen(lm, kg, critical, prompts=None, spaced="{}", of_all=False, whole=False):
     """The share of prompts whose own tail has the highest logit among the TargetKG's tails."""
     critical.check(lm)
     prompts, tails = prompts or kg.unseen, sorted({p.fact.tail for p in kg.target})
     first = {tail: lm.target_ids(spaced.format(tail))[0] for tail in {*tails, *(p.fact.tail for p in prompts)}}
     removed = [(place, place.matrix.masked_fill(where & (not whole), 0)) for place, where in critical.in_places(lm)]
     logits = said(lm, [p.text for p in prompts], removed).cpu()
-    choices = torch.arange(logits.shape[1]) if among_all else torch.tensor([first[tail] for tail in tails])
+    choices = torch.arange(logits.shape[1]) if of_all else torch.tensor([first[tail] for tail in tails])
     chosen = choices[logits[:, choices].argmax(-1)]
     return float((chosen == torch.tensor([first[p.fact.tail] for p in prompts])).double().mean())
 
@@ -214,9 +207,7 @@ choice = Value(
         "The tails' leading space is missing: lm.target_ids adds it, and the word alone is another token.": (
             dict(spaced="##{}")
         ),
-        "Here a tail has to beat all words: as multiple choice it has to beat the other tails only.": (
-            dict(among_all=True)
-        ),
+        "Here a tail has to beat all words: as multiple choice it has to beat the other tails only.": dict(of_all=True),
         "These are the phrasings that the mask trained on: the new ones are in kg.unseen.": (
             lambda lm, kg, critical: _chosen(lm, kg, critical, prompts=kg.target)
         ),

@@ -16,37 +16,30 @@ X = torch.tensor([[0.0, 2.0, 0.0], [0.0, 1.0, 0.0]])  # two tokens, d_in = 3
 DELTA = torch.tensor([[1.0, 1.0], [-1.0, 0.0]])  # d_out = 2
 
 
-def _parts(x, delta) -> torch.Tensor:
-    """c_i = ⟨x_iᵀδ_i, G⟩ of every token, in float64."""
+def _parts(x, delta, powers=None) -> torch.Tensor:
+    """c_i = ⟨x_iᵀδ_i, G⟩ of every token, in float64; or the lengths of x and δ, to these powers, multiplied."""
     x, delta = x.double(), delta.double()
+    if powers:
+        return x.norm(dim=1) ** powers[0] * delta.norm(dim=1) ** powers[1]
     return ((x @ x.T) * (delta @ delta.T)).sum(1)
-
-
-def _norms(of_x, of_delta):
-    """The lengths of x and δ of every token, to these powers, multiplied."""
-    return lambda x, delta: x.double().norm(dim=1) ** of_x * delta.double().norm(dim=1) ** of_delta
 
 
 def _shares(c) -> torch.Tensor:
     return c / c.sum(0)
 
 
-def _by_token(measure=_parts, of=_shares) -> torch.Tensor:
-    return of(measure(X, DELTA))
+def _by_token(powers=None, of=_shares) -> torch.Tensor:
+    return of(_parts(X, DELTA, powers))
 
 
 by_hand = Value(
     _by_token,
     {
         "The tokens were treated as orthogonal: x₁·x₂ and δ₁·δ₂ are not zero, and each cᵢ has a part of the pair.": (
-            dict(measure=_norms(2, 2))
+            dict(powers=(2, 2))
         ),
-        "Lengths were shared out: it is ‖G‖², a sum over pairs of tokens, that the shares divide.": (
-            dict(measure=_norms(1, 1))
-        ),
-        "Only δ was measured: a token's part of the gradient is xᵢᵀδᵢ, with the length of both.": (
-            dict(measure=_norms(0, 1))
-        ),
+        "Lengths were shared out: it is ‖G‖², a sum over pairs of tokens, that the shares divide.": dict(powers=(1, 1)),
+        "Only δ was measured: a token's part of the gradient is xᵢᵀδᵢ, with the length of both.": dict(powers=(0, 1)),
         "These are the cᵢ themselves: their shares of ‖G‖² are asked for.": dict(of=lambda c: c),
         "The cᵢ were divided by ‖G‖: they add up to its square.": dict(of=lambda c: c / c.sum() ** 0.5),
         "A share may be negative, and then another is more than one: no absolute values.": (
@@ -57,13 +50,11 @@ by_hand = Value(
 )
 
 
-def _by_segment(
-    lm, prompt, subject, target, measure=_parts, of=_shares, site="ff2", mean=False, space=True, tokens=slice(1)
-):
-    """What ``measure`` gives every token, summed over each segment: [segments, layers]."""
-    trace = capture(lm, prompt, (lm.target_ids if space else lm.encode)(target)[tokens], sites=[site])
+def _by_segment(lm, prompt, subject, target, powers=None, of=_shares, site="ff2", mean=False, space=True, tokens=1):
+    """What ``_parts`` gives every token, summed over each segment: [segments, layers]."""
+    trace = capture(lm, prompt, (lm.target_ids if space else lm.encode)(target)[:tokens], sites=[site])
     gradients = [trace.gradient(layer, site) for layer in trace.layers]
-    values = of(torch.stack([measure(g.x, g.delta) for g in gradients], dim=1).cpu())  # [n, layers]
+    values = of(torch.stack([_parts(g.x, g.delta, powers) for g in gradients], dim=1).cpu())  # [n, layers]
     places = torch.tensor([SEGMENTS.index(s) for s in segments(lm, prompt, subject)])
     out = torch.zeros(len(SEGMENTS), len(gradients), dtype=values.dtype).index_add_(0, places, values[: len(places)])
     return out / places.bincount(minlength=len(SEGMENTS)).clamp(min=1)[:, None] if mean else out
@@ -80,18 +71,16 @@ carriers = Function(
         "The mean over a segment's tokens was taken: a segment carries the sum of what its tokens carry.": (
             dict(mean=True)
         ),
-        "Each token was counted by ‖xᵢᵀδᵢ‖² alone: the products of different tokens are missing.": (
-            dict(measure=_norms(2, 2))
-        ),
+        "Each token was counted by ‖xᵢᵀδᵢ‖² alone: the products of different tokens are missing.": dict(powers=(2, 2)),
         "Lengths were shared out: they do not add up to ‖G‖, and their squares only nearly to ‖G‖².": (
-            dict(measure=_norms(1, 1))
+            dict(powers=(1, 1))
         ),
         "A share can be negative, where a segment works against the rest: keep the sign.": Then(torch.abs),
         "Only ‖δ‖ was measured: it says how the loss reacts; what the matrix receives has x in it too.": (
-            dict(measure=_norms(0, 1))
+            dict(powers=(0, 1))
         ),
         "Only ‖δ‖² was measured: it says how the loss reacts; what the matrix receives has x in it too.": (
-            dict(measure=_norms(0, 2))
+            dict(powers=(0, 2))
         ),
         "These are the cᵢ, summed by segment: divide each layer's by its ‖G‖², so that its column adds up to one.": (
             dict(of=lambda c: c)
@@ -105,7 +94,7 @@ carriers = Function(
         "The target's leading space is missing: another token has another gradient; lm.target_ids adds the space.": (
             dict(space=False)
         ),
-        "The loss is that of all of the target's tokens: the first alone is asked for.": dict(tokens=slice(None)),
+        "The loss is that of all of the target's tokens: the first alone is asked for.": dict(tokens=None),
         "The last token was given everything: earlier tokens reach the loss through attention.": (
             dict(of=lambda c: torch.eye(len(c), dtype=c.dtype)[:, -1:].expand_as(c))
         ),
