@@ -31,9 +31,7 @@ def numbers(value: Any) -> torch.Tensor | None:
         array = np.asarray(value)
     except ValueError:  # lists of unequal length
         return None
-    if array.dtype.kind not in "biuf":
-        return None
-    return torch.as_tensor(array.astype(np.float64))
+    return torch.as_tensor(array.astype(np.float64)) if array.dtype.kind in "biuf" else None
 
 
 def same(got: Any, want: Any, tolerance: float = TOLERANCE) -> bool:

@@ -59,7 +59,7 @@ def _size(answer, share: float, seed: int = 0) -> int:
 
 varied = Claims(
     {
-        "A function of m, share and generator is asked for.": lambda answer: callable(answer),
+        "A function of m, share and generator is asked for.": callable,
         "On a bool mask [30, 50] it stopped, or gave no mask of that shape: try it on one of your own.": (
             lambda answer: all(_drawn(answer, share).ndim for share in (-0.3, 0.5))
         ),

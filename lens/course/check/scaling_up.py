@@ -106,12 +106,10 @@ segment = Function(
     # (layers, what a layer keeps, its input): equal parts, two between, a real model's ratio; then two are as good.
     lambda: [(100, 1, 1), (90, 40, 12), (64, 3, 7), (48, 28, 1), (6, 1, 1)],
     {
-        "This is √L, whatever a layer and its input weigh; here they weigh differently.": (
-            lambda L, whole, entry: isqrt(L)
-        ),
+        "This is √L, whatever a layer and its input weigh; here they weigh differently.": lambda L, *_: isqrt(L),
         "The ratio under the root is upside down.": lambda L, whole, entry: min(L, round((L * whole / entry) ** 0.5)),
         "Only the inputs were counted: the segment that is run again is kept whole for its backward pass.": (
-            lambda L, whole, entry: L
+            lambda L, *_: L
         ),
         "Only the segment was counted: the inputs of all segments wait in memory meanwhile.": lambda *given: 1,
         "The last, shorter segment has an input too: round the number of segments up.": dict(up=floor),

@@ -153,7 +153,7 @@ def _hits(answer, seeds=20):
 
 control = Claims(
     {
-        "A function of masks and a seed is asked for.": lambda answer: callable(answer),
+        "A function of masks and a seed is asked for.": callable,
         "A dictionary is asked for with the same modules, and bool masks of the same shapes.": (
             lambda answer: _shapes(_drawn(answer)) == _shapes(_masks())
         ),
