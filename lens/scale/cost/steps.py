@@ -22,9 +22,7 @@ from lens.edit.value import find_value
 from lens.gradient import capture
 from lens.kernels import naive
 from lens.mask.examples import Examples
-from lens.mask.objective import Objective
 from lens.mask.places import places
-from lens.mask.scores import Scores
 from lens.model import LanguageModel
 from lens.readout.projection import read as words
 from lens.scale.bench.mask_cost import Ours, Published
@@ -106,24 +104,10 @@ def mask(lm: LanguageModel, w: Work, layers: Layers, t: Tracer) -> Found:
     bits = total if scores.granularity == "weight" else sum(v.numel() for v in scores.values)
     with t.part("packed mask"):
         packed = new(bits // 8, dtype=torch.uint8)
-
-    def sample(*key) -> list[Tensor]:
-        with t.part("sampled weights"):
-            return Scores.sample(scores, *key)
-
-    def back_(*given, **rest) -> None:
-        t.phase("to the scores")
-        Scores.back_(scores, *given, **rest)
-
-    def losses(some, weights) -> dict[str, Tensor]:
-        t.phase(" and ".join(name for name, _ in some))
-        return Objective.losses(objective, some, weights)
-
-    def density() -> Tensor:
-        t.phase("density")
-        return Scores.density(scores)
-
-    scores.sample, scores.back_, scores.density, objective.losses = sample, back_, density, losses
+    scores.sample = t.part("sampled weights")(scores.sample)
+    scores.back_ = t.named("to the scores", scores.back_)
+    scores.density = t.named("density", scores.density)
+    objective.losses = t.named(lambda some, _: " and ".join(name for name, _ in some), objective.losses)
     t.phase("samples")
     training.step(0)
     return total, [packed]
@@ -132,18 +116,8 @@ def mask(lm: LanguageModel, w: Work, layers: Layers, t: Tracer) -> Found:
 def published(lm: LanguageModel, w: Work, layers: Layers, t: Tracer) -> Found:
     """The step as the paper's code writes it: each loss draws a sample of its own and keeps it."""
     training, total = begun(lm, w, layers, t, Published)
-    real = naive.published_mask
-
-    def sample(*given) -> Tensor:
-        with t.part("sampled weights"):
-            return real(*given)
-
-    def loss(name: str, rows: Examples) -> Tensor:
-        t.phase(name)
-        return Published._loss(training, name, rows)
-
-    training._loss = loss
-    with patch.object(naive, "published_mask", sample):
+    training._loss = t.named(lambda name, rows: name, training._loss)
+    with patch.object(naive, "published_mask", t.part("sampled weights")(naive.published_mask)):
         training.step(0)
     return total, [new(total // 8, dtype=torch.uint8)]
 

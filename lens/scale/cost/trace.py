@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import weakref
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -50,6 +50,7 @@ class Tracer(TorchDispatchMode):
         self.depth, self.flops, self.now = depth, 0, 0
         self._wide = {vocabulary, -(-vocabulary // 64) * 64}
         self._part: str | None = None
+        self._run = -1
         self._recent = (None,) * 3
         self._alive: dict[int, weakref.ref] = {}
         self._made: list[tuple[str | None, int]] = [("working", 0)]  # (part, span in which it is made)
@@ -69,15 +70,21 @@ class Tracer(TorchDispatchMode):
 
     def phase(self, name: str) -> None:
         """A pass begins."""
-        self._name = name
-        self._span(_Span(name, self._spans[-1].run + 1 if self._spans else 0, UP))
+        self._pass, self._run = name, self._run + 1
+        self._enter(name, UP)
 
-    def _enter(self, where: str, way: int) -> None:
-        self._span(_Span(f"{self._name}: {where}", self._spans[-1].run, way))
+    def named(self, name: str | Callable[..., str], call: Callable) -> Callable:
+        """``call``, as a pass that begins when it is called; ``name``, or what it makes of the arguments."""
 
-    def _span(self, span: _Span) -> None:
-        self._spans.append(span)
-        self._events.append((len(self._spans) - 1, 0, 0))
+        def passes(*given, **rest):
+            self.phase(name if isinstance(name, str) else name(*given, **rest))
+            return call(*given, **rest)
+
+        return passes
+
+    def _enter(self, name: str, way: int) -> None:
+        self._spans.append(_Span(name, self._run, way))
+        self._count(0, 0)
 
     @contextmanager
     def layers(self, layers: Sequence[nn.Module], names: Sequence[str]) -> Iterator[None]:
@@ -90,19 +97,19 @@ class Tracer(TorchDispatchMode):
             """The backward pass of what made ``hidden`` begins when a gradient arrives at it."""
             hidden = hidden[0] if isinstance(hidden, tuple) else hidden
             if hidden.requires_grad and up():
-                hidden.register_hook(lambda _: self._enter(f"back, {where}", BACK))
+                hidden.register_hook(lambda _: self._enter(f"{self._pass}: back, {where}", BACK))
 
         def begins(i: int):
             def hook(_, args, kwargs) -> None:
                 if i == 0 and up():
-                    self._enter("forward", UP)
+                    self._enter(f"{self._pass}: forward", UP)
                 behind(names[i - 1] if i else "embeddings", args[0] if args else kwargs["hidden_states"])
 
             return hook
 
         def ends(_module, _args, hidden) -> None:
             if up():
-                self._enter("loss", LOSS)
+                self._enter(f"{self._pass}: loss", LOSS)
             behind(names[-1], hidden)
 
         with ExitStack() as hooks:
