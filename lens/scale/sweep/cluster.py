@@ -104,15 +104,14 @@ def _ctrl_c_waits() -> Iterator[Callable[[], None]]:
     """
     asked = False
 
-    def note(*signal_and_frame) -> None:
-        nonlocal asked
-        if asked:
-            raise KeyboardInterrupt
-        asked = True
-
     def stop_if_asked() -> None:
         if asked:
             raise KeyboardInterrupt
+
+    def note(*signal_and_frame) -> None:
+        nonlocal asked
+        stop_if_asked()
+        asked = True
 
     ours = threading.current_thread() is threading.main_thread()
     if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
@@ -133,11 +132,9 @@ def _outcome(future, job: Job, attempts: int) -> Outcome:
         return replace(future.result(), attempts=attempts)
     if future.status != "error":
         raise RuntimeError(GONE)
-    error = future.exception()
-    text, worker = (
-        (_death(error), error.last_worker.address) if isinstance(error, KilledWorker) else (sentence(error), None)
-    )
-    return Outcome(job, error=text, worker=worker, attempts=attempts)
+    if isinstance(error := future.exception(), KilledWorker):
+        return Outcome(job, error=_death(error), worker=error.last_worker.address, attempts=attempts)
+    return Outcome(job, error=sentence(error), attempts=attempts)
 
 
 def _death(error) -> str:

@@ -58,13 +58,8 @@ def mask_jobs(
         suffix = f"-{digest(settings)[:12]}"
     jobs = []
     for target, kg in kgs.items():
-        about = where | {
-            "target": target,
-            "wording": wording,
-            "digest": digest(kg),
-            "random": random,
-            "given": settings,
-        }
+        about = where | {"target": target, "wording": wording, "digest": digest(kg)}
+        about |= {"random": random, "given": settings}
         for seed, config in configs.items():
             name = f"{_word(kg.name)}-{granularity}-{seed}{suffix}"
             jobs.append(Job(name, f"{__name__}:train_and_evaluate", about | {"config": asdict(config)}))

@@ -11,8 +11,7 @@ import inspect
 import json
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from numbers import Integral
@@ -122,25 +121,19 @@ def _called(job: Job, folder: Path, mark: str, version: str) -> object:
     if "folder" in job.arguments or not wants_folder:
         value = function(**job.arguments)
     else:
-        with _alone(folder, job.name, mark) as own:
-            value = function(folder=own, **job.arguments)
+        _check_shared(folder, mark)
+        with alone(folder / job.name, inside=True, wait=True):  # the system gives it free when a process dies
+            value = function(folder=folder / job.name, **job.arguments)
     try:
         return json.loads(json.dumps(value))
     except (TypeError, ValueError) as error:
         raise TypeError(f"what {job.function} returned is not fit for JSON ({error}).") from None
 
 
-@contextmanager
-def _alone(folder: Path, name: str, mark: str) -> Iterator[Path]:
-    """The job's folder, for no other process meanwhile; the system gives it free when a process dies.
-
-    ``OSError`` where the sweep's folder, as seen from here, is not the one that the sweep was started with.
-    """
+def _check_shared(folder: Path, mark: str) -> None:
+    """``OSError`` where the sweep's folder, as seen from here, is not the one that the sweep was started with."""
     if not (folder / MARK).is_file() or (folder / MARK).read_text(encoding="utf-8") != mark:
         raise OSError(
             f"This worker does not see the sweep's folder {folder}, and the job keeps files there: choose a folder on "
             "a file system that all workers share."
         )
-    own = folder / name
-    with alone(own, inside=True, wait=True):
-        yield own
