@@ -71,12 +71,11 @@ class Overlap:
 
     def intersection(self, *names: Hashable) -> Measured:
         """In all of the named; raises ``ValueError``, as all of these do, for a name that is none."""
-        chosen = self._chosen(names)
-        return self._at_least(len(chosen), chosen)
+        return self.at_least(len(self._chosen(names)), *names)
 
     def union(self, *names: Hashable) -> Measured:
         """In any of the named."""
-        return self._at_least(1, self._chosen(names))
+        return self.at_least(1, *names)
 
     def at_least(self, k: int, *names: Hashable) -> Measured:
         """In at least ``k`` of the named; ``ValueError`` for a k that is not from 1 to their number."""
@@ -85,7 +84,10 @@ class Overlap:
             raise ValueError(
                 f"k is {k!r} and there are {len(chosen)} masks: give a whole number from 1 to {len(chosen)}."
             )
-        return self._at_least(k, chosen)
+        held = np.arange(self.counts.shape[1])
+        observed = self.counts[:, sum(held >> i & 1 for i in chosen) >= k].sum()
+        mean, covariance = self._moments(chosen)
+        return self._beside(int(observed), mean[k], covariance[k, k])
 
     def exactly(self, *names: Hashable) -> Measured:
         """In all of the named and in no other of the masks: a region of a Venn diagram."""
@@ -172,12 +174,6 @@ class Overlap:
         if without:
             sizes[-without:] = weights - sizes[-without:]
         return chance.moments(weights, self.columns, sizes, [self.by_row[i] for i in chosen])
-
-    def _at_least(self, k: int, chosen: Sequence[int]) -> Measured:
-        held = np.arange(self.counts.shape[1])
-        observed = self.counts[:, sum(held >> i & 1 for i in chosen) >= k].sum()
-        mean, covariance = self._moments(chosen)
-        return self._beside(int(observed), mean[k], covariance[k, k])
 
     def _beside(self, observed: int, mean: float, variance: float) -> Measured:
         of = int(self.counts.sum())

@@ -161,12 +161,11 @@ def _by_site(change: Write, masks: Sequence[Subnetwork]) -> dict[SiteKey, list]:
 def _fit(masks: Sequence[Subnetwork], changes: Sequence[dict], models: Sequence[LanguageModel]) -> None:
     """``ValueError`` where these do not belong to one model."""
     first = masks[0]
-    for mask in masks:
-        alike = [(m.fingerprint, m.shapes, {key: b.shape for key, b in m.bits.items()}) for m in (first, mask)]
-        if alike[0] != alike[1]:
-            raise ValueError(
-                "These subnetworks are not of one model, the same sites and one granularity: measure them apart."
-            )
+    kinds = [(m.fingerprint, m.shapes, {key: b.shape for key, b in m.bits.items()}) for m in masks]
+    if any(kind != kinds[0] for kind in kinds):
+        raise ValueError(
+            "These subnetworks are not of one model, the same sites and one granularity: measure them apart."
+        )
     for lm in models:
         first.check(lm)
     for one in changes:
