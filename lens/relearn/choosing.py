@@ -62,7 +62,6 @@ class Encoded:
             raise ValueError("There are no questions: give at least one.")
         self._device, self._whole = lm.device, readout == "classifier"
         self._choices = len(questions[0].choices)
-        self._answers: list[int] = []
         self._pairs: list[list[tuple[list[int], list[int]]]] = []  # prompt and choice, for each choice
         for q in questions:
             if q.answer is None:
@@ -74,10 +73,9 @@ class Encoded:
             prompt = lm.encode(q.text)
             self._pairs.append([(prompt, lm.target_ids(choice)) for choice in q.choices])
             lm.encode(max(([*prompt, *choice] for prompt, choice in self._pairs[-1]), key=len))  # may be too long
-            self._answers.append(q.answer)
 
     def __len__(self) -> int:
-        return len(self._answers)
+        return len(self.questions)
 
     def _row(self, prompt: list[int], choice: list[int]) -> tuple[int, ...]:
         """What runs: all but the token that is due last, or all, where the end of the choice is read."""
@@ -93,7 +91,7 @@ class Encoded:
             due = [len(ids) - 1] if self._whole else range(len(prompt) - 1, len(ids))
             where += [(row, at, token, owner) for at, token in zip(due, choice)]
         ids, _ = pad(list(rows))
-        answer = torch.tensor([self._answers[i] for i in chosen])
+        answer = torch.tensor([self.questions[i].answer for i in chosen])
         moved = (t.to(self._device) for t in (ids, *torch.tensor(where).T))
         return Asked(*moved, (len(chosen), self._choices), answer.to(self._device))
 
