@@ -74,10 +74,8 @@ def knowledge_subnetworks(
     c = config or Config()
     step = "published" if published else "mask"
     batch = f"{c.targets} + {c.controls} prompts and {c.texts} texts of {c.tokens} tokens a step"
-    what, assumed = (
-        f"weight masks, {kgs} KGs × {seeds} seeds × {c.steps:,} steps",
-        f"{batch}: this book's; every run to the last step",
-    )
+    what = f"weight masks, {kgs} KGs × {seeds} seeds × {c.steps:,} steps"
+    assumed = f"{batch}: this book's; every run to the last step"
     items = []
     for table, model in (("2", "gpt2"), ("16", "gpt2-medium"), ("16", "gpt2-large"), ("16", "gpt2-xl")):
         done = kgs * seeds * c.steps * flops(model, step, config=c, tokens=PROMPT)
