@@ -87,14 +87,8 @@ def bench_kernels(device: str | None = None, repeats: int = 7, size: Size | None
 def cases(size: Size, device: torch.device, dtype: torch.dtype) -> list[Workload]:
     """Every kernel, on fresh random inputs."""
     torch.manual_seed(SEED)
-    return [
-        *mask_cases(size, device, dtype),
-        density_case(size, device, dtype),
-        norms_case(size, device, dtype),
-        update_case(size, device, dtype),
-        project_case(size, device, dtype),
-        *kl_cases(size, device, dtype),
-    ]
+    given, single = (size, device, dtype), (density_case, norms_case, update_case, project_case)
+    return [*mask_cases(*given), *(case(*given) for case in single), *kl_cases(*given)]
 
 
 def timed(case: Workload, device, dtype, bandwidth: float, rate: float, repeats: int, show) -> list[Timing]:

@@ -52,12 +52,7 @@ class MeasuredStep:
     begin: Callable[[LanguageModel], tuple[Callable[[], object], cost.Memory]]
 
 
-def mini() -> LanguageModel:
-    return load("mini", device="cpu")
-
-
-def gpt2_small() -> LanguageModel:
-    return random_gpt2("cpu")
+mini, gpt2_small = partial(load, "mini", device="cpu"), partial(random_gpt2, "cpu")
 
 
 def small_llama() -> LanguageModel:
@@ -72,7 +67,7 @@ def small_llama() -> LanguageModel:
 
 def masks(lm: LanguageModel, step: str = "mask", **given):
     config = config_for(lm, **({"steps": 10**6} | given))
-    rows = Rows(lm, config, 0) if step == "published" else Rows(lm, config, len(lm.layers) // 2)
+    rows = Rows(lm, config, 0 if step == "published" else len(lm.layers) // 2)
 
     def task():
         begun(Ours(lm, config) if step == "mask" else Published(lm, config, rows))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterable
 
-from torch import Tensor
+from torch import Tensor, UntypedStorage
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -24,12 +24,9 @@ class _Watch(TorchDispatchMode):
         self.now = self.peak = 0
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        given = {id(t.untyped_storage()) for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
+        given = {id(storage) for storage in _storages((args, kwargs))}
         out = function(*args, **(kwargs or {}))
-        for t in tree_leaves(out):
-            if not isinstance(t, Tensor):
-                continue
-            storage = t.untyped_storage()
+        for storage in _storages(out):
             name = id(storage)
             if name not in self.held and name not in given:
                 self.held[name] = storage.nbytes()
@@ -40,6 +37,10 @@ class _Watch(TorchDispatchMode):
 
     def _freed(self, name: int) -> None:
         self.now -= self.held.pop(name)
+
+
+def _storages(values) -> list[UntypedStorage]:
+    return [t.untyped_storage() for t in tree_leaves(values) if isinstance(t, Tensor)]
 
 
 def peak_tensor_bytes(task: Callable[[], object]) -> int:
@@ -62,18 +63,16 @@ def saved_bytes(task: Callable[[], object], known: Iterable[Tensor] = ()) -> int
     >>> saved_bytes(lambda: x.exp())
     40
     """
-    seen: dict[int, int] = {}
-    held = []  # a storage that were freed could give its address to the next
+    held: dict[int, UntypedStorage] = {}  # one that were freed could give its address to the next
     own = {t.untyped_storage().data_ptr() for t in known}
 
     def pack(t: Tensor) -> Tensor:
         storage = t.untyped_storage()
         if storage.data_ptr() not in own:
-            seen[storage.data_ptr()] = storage.nbytes()
-            held.append(storage)
+            held[storage.data_ptr()] = storage
         return t
 
     with saved_tensors_hooks(pack, lambda t: t):
         result = task()
     del result
-    return sum(seen.values())
+    return sum(storage.nbytes() for storage in held.values())

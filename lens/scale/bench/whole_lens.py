@@ -44,15 +44,8 @@ def bench_lens(device: str | None = None, repeats: int = 9) -> dict[str, float]:
     prompts = torch.randint(1, 6000, (PROMPTS, TOKENS), generator=generator).tolist()
     targets = torch.randint(1, 6000, (PROMPTS, 1), generator=generator).tolist()
     one, want = prompts[0], targets[0]
-    bare, captured, whole = interleaved(
-        [
-            lambda: bare_pass(lm, one, want[0]),
-            lambda: capture(lm, one, want),
-            lambda: whole_lens(lm, [one], [want]),
-        ],
-        lm.device,
-        repeats,
-    )
+    tasks = [lambda: bare_pass(lm, one, want[0]), lambda: capture(lm, one, want), lambda: whole_lens(lm, [one], [want])]
+    bare, captured, whole = interleaved(tasks, lm.device, repeats)
 
     def singly(task):
         for prompt, target in zip(prompts, targets):
