@@ -65,18 +65,16 @@ def questions(kg: Knowledge, *, seed: int = 0, test: float = 0.5, validation: fl
         random.shuffle(groups)
         for part, some in zip(parts, _cut(groups, test, validation)):
             part[kind].extend(fact for group in some for fact in group)
-    found = []
+    found: list[list[Question]] = [[], [], []]
     for i, part in enumerate(parts):
-        some: list[Question] = []
         for kind in (0, 1):
             # Right answers of the training may be wrong ones of the test; the other way round would teach about it.
             pools = part[kind], (parts[0][kind] if i else []), part[1 - kind], spare
             for fact in part[kind]:
                 choices = _choices(fact, pools, true, random)
                 for p in _worded(asked[fact], phrasings if i else None, random):
-                    some.append(Question(p.text, choices, choices.index(fact.tail), fact.np, fact, kind == 0))
-        found.append(tuple(some))
-    return Task(*found)
+                    found[i].append(Question(p.text, choices, choices.index(fact.tail), fact.np, fact, kind == 0))
+    return Task(*map(tuple, found))
 
 
 @door
