@@ -25,13 +25,13 @@ from lens.results import markdown
 from lens.scale.bench.kernels import Timings, bench_kernels
 from lens.scale.bench.mask_cost import Ours, begun
 from lens.scale.bench.measure import interleaved, peak_bytes, random_gpt2, slug
-from lens.scale.bench.whole_lens import bare_pass, whole_lens
+from lens.scale.bench.whole_lens import XL, bare_pass, whole_lens
 from lens.scale.bench.work import Size
 
 SHAPES = {
     "GPT-2 small": {},
     "GPT-2 medium": {"n_embd": 1024, "n_layer": 24, "n_head": 16},
-    "GPT-2 XL": {"n_embd": 1600, "n_layer": 48, "n_head": 25},
+    "GPT-2 XL": XL,
 }
 """What steps are timed on: a name → what is not as in GPT-2 small."""
 
