@@ -33,15 +33,14 @@ def result(function, args, kwargs):
     schema = function._schema
     if schema.is_mutable and len(schema.returns) == 1 and tensors(written := kwargs.get("out", args[0])):
         return written, False
-    given = [t for a in (*args, *kwargs.values()) for t in tensors(a)]
     key = function, _key(args), _key(tuple(kwargs.items()))
     if key in _known:
         made = [torch.empty_strided(size, stride, dtype=dtype, device="meta") for size, stride, dtype in _known[key]]
         return (made[0] if len(schema.returns) == 1 else tuple(made)), True
+    own = {id(t.untyped_storage()) for a in (*args, *kwargs.values()) for t in tensors(a)}
     out = function(*args, **kwargs)
-    own = {id(t.untyped_storage()) for t in given}
     fresh = all(id(t.untyped_storage()) not in own for t in tensors(out))
-    if fresh and given and len(tensors(out)) == len(schema.returns):
+    if fresh and own and len(tensors(out)) == len(schema.returns):
         _known[key] = [(t.shape, t.stride(), t.dtype) for t in tensors(out)]
     return out, fresh
 

@@ -15,6 +15,7 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from types import SimpleNamespace
 from typing import NamedTuple
 from unittest.mock import patch
@@ -99,13 +100,10 @@ class Tracer(TorchDispatchMode):
             if hidden.requires_grad and up():
                 hidden.register_hook(lambda _: self._enter(f"{self._pass}: back, {where}", BACK))
 
-        def begins(i: int):
-            def hook(_, args, kwargs) -> None:
-                if i == 0 and up():
-                    self._enter(f"{self._pass}: forward", UP)
-                behind(names[i - 1] if i else "embeddings", args[0] if args else kwargs["hidden_states"])
-
-            return hook
+        def begins(below: str, _module, args, kwargs) -> None:
+            if below == "embeddings" and up():
+                self._enter(f"{self._pass}: forward", UP)
+            behind(below, args[0] if args else kwargs["hidden_states"])
 
         def ends(_module, _args, hidden) -> None:
             if up():
@@ -113,8 +111,8 @@ class Tracer(TorchDispatchMode):
             behind(names[-1], hidden)
 
         with ExitStack() as hooks:
-            for i, layer in enumerate(layers):
-                hooks.callback(layer.register_forward_pre_hook(begins(i), with_kwargs=True).remove)
+            for below, layer in zip(("embeddings", *names), layers):
+                hooks.callback(layer.register_forward_pre_hook(partial(begins, below), with_kwargs=True).remove)
             hooks.callback(layers[-1].register_forward_hook(ends).remove)
             yield
 
