@@ -101,7 +101,8 @@ def energy(
     >>> bool(energy(found, trace).ratio() > 1)
     True
     """
-    several_masks, several = not isinstance(subnetwork, Subnetwork), not _is_write(change)
+    several_masks = not isinstance(subnetwork, Subnetwork)
+    several = not isinstance(change, (Trace, Edit, FactoredGradient, Change, Mapping))
     masks: list[Subnetwork] = list(subnetwork) if several_masks else [subnetwork]
     given = list(change) if several else [change]
     if not masks or not given:
@@ -131,10 +132,6 @@ def energy(
         )
     sums = sums if several_masks else sums[:, :, 0]
     return Energy(keys, *(sums if several else sums[:, 0]))
-
-
-def _is_write(change) -> bool:
-    return isinstance(change, (Trace, Edit, FactoredGradient, Change, Mapping))
 
 
 def _by_site(change: Write, masks: Sequence[Subnetwork]) -> dict[SiteKey, list]:
