@@ -12,23 +12,37 @@ from lens.given import values
 from lens.given.values import number, passes, refuse, several, whole
 
 
-def _of(kind: str, words: str) -> Callable:
-    """An object of the class ``kind``, in ``words``; a class is known by its name, so that this room is the lowest."""
+def _one(fits: Callable[[object], object], words: str) -> Callable:
+    """A rule of one value, in ``words``."""
 
     def rule(name: str, value: object) -> object:
-        if not _is(value, kind):
+        if not fits(value):
             raise refuse(name, value, words)
         return value
 
     return rule
 
 
-def _is(value: object, kind: str) -> bool:
-    return any(base.__name__ == kind for base in type(value).__mro__)
+def _each(fits: Callable[[object], object], words: str) -> Callable:
+    """A rule of several values, each of them in ``words``."""
+    return lambda name, value: several(name, value, words, fits)
 
 
-def _all(kind: str, words: str) -> Callable:
-    return lambda name, value: several(name, value, words, lambda item: _is(item, kind))
+def _a(kind: str) -> Callable[[object], bool]:
+    """Of the class ``kind``; a class is known by its name, so that this room is the lowest."""
+    return lambda value: any(base.__name__ == kind for base in type(value).__mro__)
+
+
+def _text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _mapping(value: object) -> bool:
+    return isinstance(value, Mapping)
+
+
+def _editor(value: object) -> bool:
+    return isinstance(value, str) or callable(value)
 
 
 def _whole(least: float = 0, most: float = values.MOST) -> Callable:
@@ -51,48 +65,23 @@ def _layers(name: str, value: object) -> object:
     return several(name, value, "the number of a layer", lambda item: passes(whole, item, -inf))
 
 
-def _editor(name: str, value: object) -> object:
-    if not _is_editor(value):
-        raise refuse(name, value, EDITOR)
-    return value
-
-
-def _is_editor(value: object) -> bool:
-    return isinstance(value, str) or callable(value)
-
-
-def _kept(name: str, value: object) -> object:
-    if not isinstance(value, str) or not re.fullmatch(r"\w[\w .-]*", value):
-        raise refuse(name, value, "the name of a run, of letters, digits and spaces")
-    return value
-
-
 def _table(name: str, value: object) -> object:
-    rows = lambda item: isinstance(item, Mapping)  # noqa: E731
-    return value if hasattr(value, "to_dict") else several(name, value, "a row as a dict", rows)
-
-
-def _mapping(name: str, value: object, words: str) -> object:
-    if not isinstance(value, Mapping):
-        raise refuse(name, value, words)
-    return value
+    return value if hasattr(value, "to_dict") else several(name, value, "a row as a dict", _mapping)
 
 
 def _resources(name: str, value: object) -> object:
-    _mapping(name, value, "what a job takes of its worker, such as {'GPU': 1}")
+    _one(_mapping, "what a job takes of its worker, such as {'GPU': 1}")(name, value)
     for key, amount in value.items():
         _above(f"{name} {key}", amount)
     return value
 
 
 EDITOR = "the name of an editor of lens.edit, or a function"
-PROMPT = "a lens.data.Prompt, as lens.data.verbalize and load_prompts make them"
-QUESTION = "a lens.data.Question, as lens.relearn.questions makes them"
 RULES: dict[str, Callable] = {
     **dict.fromkeys(("layer", "position"), _whole(-inf)),
     "layers": _layers,
-    **dict.fromkeys(("seed",), _whole(0, 2**32 - 1)),
-    **dict.fromkeys(("steps",), _whole(0, 10**9)),
+    "seed": _whole(0, 2**32 - 1),
+    "steps": _whole(0, 10**9),
     **dict.fromkeys(("count", "together", "batch", "every", "limit", "jobs", "shards"), _whole(1)),
     **dict.fromkeys(("random", "phrasings", "seeds", "neighbors"), _whole(0, 10**6)),
     "workers": _whole(1, 1000),
@@ -102,32 +91,33 @@ RULES: dict[str, Callable] = {
     **dict.fromkeys(("eta", "stop"), _number()),
     **dict.fromkeys(("lr", "kl", "decay", "clamp", "least"), _number(0)),
     "floor": _number(0, 1),
-    "sites": lambda name, value: several(
-        name, value, "the name of a site, such as 'ff2'", lambda s: isinstance(s, str)
-    ),
-    "texts": lambda name, value: several(name, value, "a text", lambda item: isinstance(item, str)),
+    "sites": _each(_text, "the name of a site, such as 'ff2'"),
+    "texts": _each(_text, "a text"),
     "requests": lambda name, value: values.one_or_several(
-        name, value, "a lens.Request or a record", lambda item: _is(item, "Request") or isinstance(item, Mapping)
+        name, value, "a lens.Request or a record", lambda item: _a("Request")(item) or _mapping(item)
     ),
     "table": _table,
-    "records": lambda name, value: several(name, value, "a record", lambda item: isinstance(item, Mapping)),
-    "prompts": _all("Prompt", PROMPT),
-    "questions": _all("Question", QUESTION),
-    "trace": _of("Trace", "what lens.capture returns"),
-    "kg": _of("Knowledge", "a lens.data.Knowledge, as lens.data.knowledge makes it"),
-    "fact": _of("Fact", "a lens.data.Fact, one of lens.data.facts()"),
+    "records": _each(_mapping, "a record"),
+    "prompts": _each(_a("Prompt"), "a lens.data.Prompt, as lens.data.verbalize and load_prompts make them"),
+    "questions": _each(_a("Question"), "a lens.data.Question, as lens.relearn.questions makes them"),
+    "trace": _one(_a("Trace"), "what lens.capture returns"),
+    "kg": _one(_a("Knowledge"), "a lens.data.Knowledge, as lens.data.knowledge makes it"),
+    "fact": _one(_a("Fact"), "a lens.data.Fact, one of lens.data.facts()"),
     **dict.fromkeys(
         ("subnetwork", "removed"),
-        _of("Subnetwork", "a lens.mask.Subnetwork, as lens.mask.train or shipped returns it"),
+        _one(_a("Subnetwork"), "a lens.mask.Subnetwork, as lens.mask.train or shipped returns it"),
     ),
-    "kept": _kept,
-    "statistics": lambda name, value: _mapping(name, value, "lens.edit.Statistics by layer, as covariance gives them"),
-    "sizes": lambda name, value: _mapping(name, value, "how many of each, by name"),
-    "overlap": _of("Overlap", "a lens.overlap.Overlap, as lens.overlap.compare makes it"),
-    "editor": _editor,
-    "editors": lambda name, value: values.one_or_several(name, value, EDITOR, _is_editor),
+    "kept": _one(
+        lambda value: _text(value) and re.fullmatch(r"\w[\w .-]*", value),
+        "the name of a run, of letters, digits and spaces",
+    ),
+    "statistics": _one(_mapping, "lens.edit.Statistics by layer, as covariance gives them"),
+    "sizes": _one(_mapping, "how many of each, by name"),
+    "overlap": _one(_a("Overlap"), "a lens.overlap.Overlap, as lens.overlap.compare makes it"),
+    "editor": _one(_editor, EDITOR),
+    "editors": lambda name, value: values.one_or_several(name, value, EDITOR, _editor),
     **dict.fromkeys(("method", "readout", "granularity"), values.words),
-    "config": _of("Config", "a lens.mask.Config, as lens.mask.config_for makes it"),
+    "config": _one(_a("Config"), "a lens.mask.Config, as lens.mask.config_for makes it"),
     "model": values.named,
     "device": values.device,
     "path": values.path,
