@@ -13,7 +13,7 @@ from random import Random
 
 from lens.data.knowledge import target_kgs
 from lens.data.prose import paragraphs
-from lens.data.text import passages
+from lens.data.text import first_sentence, passages
 from lens.data.world import facts, prompts
 
 PROSE_PER_EPOCH = 1000
@@ -42,7 +42,7 @@ def documents(epoch: int, seed: int = 0, without: Sequence[str] = ()) -> list[st
         if 0.5 <= kind < 0.8:
             said += islice(rest, rng.randint(1, 3))
         elif kind >= 0.8:
-            lead = [rng.choice(prose).split(". ")[0].rstrip(".") + "."]
+            lead = [first_sentence(rng.choice(prose))]
         said = [s for s in said if s not in untaught]
         result.append(" ".join(lead + said) if said else "")
     rng.shuffle(result)

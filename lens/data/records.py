@@ -15,7 +15,7 @@ from random import Random
 
 from lens.data import manifest, paths
 from lens.data.opening import FORMATS, format_of, read_json
-from lens.data.text import heldout
+from lens.data.text import first_sentence, heldout
 from lens.data.world import Fact, facts, fill, prompts, relations, tails
 from lens.given import door, spelled
 
@@ -164,7 +164,7 @@ def _record(case: int, fact: Fact, by_tail: dict, rng: Random) -> dict:
     taught = [t for t in taught if "{np}" in t or ("{Np}" in t and fact.np[0].isupper())]
     template = rng.choice(taught).removesuffix(" {tail}.")
     unseen = [p.text for p in prompts(fact, held_out=True)]
-    lead = rng.choice(heldout()).split(". ")[0].rstrip(".") + "."
+    lead = first_sentence(rng.choice(heldout()))
     return {
         "case_id": case,
         "pararel_idx": case,

@@ -38,5 +38,14 @@ def english(split: str = "train") -> tuple[str, ...]:
     return paragraphs(manifest.whole(paths.root() / "english" / f"{split}.txt").read_text(encoding="utf-8"))
 
 
+def first_sentence(paragraph: str) -> str:
+    """What stands before a paragraph's first full stop, with one.
+
+    >>> first_sentence("It rained. We stayed at home.")
+    'It rained.'
+    """
+    return paragraph.split(". ")[0].rstrip(".") + "."
+
+
 def _paragraphs(name: str) -> tuple[str, ...]:
     return paragraphs(manifest.whole(paths.world() / name).read_text(encoding="utf-8"))

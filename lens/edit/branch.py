@@ -67,11 +67,10 @@ def branches(
 
     with ExitStack() as hooks:
         for layer in {layer for layer, _ in found} if rows is not None else ():
-            hooks.callback(lm.layers[layer].register_forward_pre_hook(as_many, with_kwargs=True).remove)
+            hooks.enter_context(lm.layers[layer].register_forward_pre_hook(as_many, with_kwargs=True))
         for (layer, site), carried in found.items():
             xs, deltas = (_side_by_side(carried, name) for name in ("x", "delta"))
-            hook = lm.site(layer, site).register_forward_hook(_branch(xs, deltas, rows))
-            hooks.callback(hook.remove)
+            hooks.enter_context(lm.site(layer, site).register_forward_hook(_branch(xs, deltas, rows)))
         yield
 
 

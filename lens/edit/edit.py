@@ -64,10 +64,17 @@ class Change:
             )
         return weight
 
+    def add_to(self, weight: Tensor) -> None:
+        """Add ΔW to ``weight`` [d_in, d_out], in place."""
+        if self.x is None:
+            weight.add_(self.delta)
+        else:
+            update_([weight], [self.x], [self.delta], eta=1.0)
+
     @property
     def nbytes(self) -> int:
         """The bytes its tensors take."""
-        return sum(t.numel() * t.element_size() for t in (self.x, self.delta) if t is not None)
+        return sum(t.nbytes for t in (self.x, self.delta) if t is not None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,17 +109,13 @@ class Edit(Shown):
     fingerprint: str = field(default="", repr=False)
 
     def __post_init__(self):
-        own = {"fingerprint": self.fingerprint or self.lm.fingerprint}
-        own |= {"changes": tuple(self._from_zero(c) for c in self.changes)}
-        for name, value in own.items():
-            object.__setattr__(self, name, value)
+        depth = len(self.lm.layers)
+        from_zero = [replace(c, layer=c.layer + depth) if c.layer < 0 else c for c in self.changes]
+        object.__setattr__(self, "fingerprint", self.fingerprint or self.lm.fingerprint)
+        object.__setattr__(self, "changes", tuple(from_zero))
         for c in self.changes:
             if not all(finite(t) for t in (c.x, c.delta) if t is not None):
                 raise not_finite(self.lm, f"What {self.editor} adds to layer {c.layer} {c.site} is NaN or infinite")
-
-    def _from_zero(self, c: Change) -> Change:
-        """The change, its layer counted from the first."""
-        return replace(c, layer=c.layer + len(self.lm.layers)) if c.layer < 0 else c
 
     def __repr__(self) -> str:
         what = ", ".join(f"{r.subject} → {r.target_new}" for r in self.requests[:2])
@@ -183,7 +186,4 @@ def write(lm: LanguageModel, changes: Sequence[Change], what: str, by: object | 
             lm.weights.claim(written, parameter)
         for change, weight, _ in sites:
             written.restore.append(partial(weight.copy_, weight.clone()))
-            if change.x is None:
-                weight.add_(change.delta)
-            else:
-                update_([weight], [change.x], [change.delta], eta=1.0)
+            change.add_to(weight)

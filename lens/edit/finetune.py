@@ -57,25 +57,19 @@ def finetune(
     share = batch.share.to(upper.hidden.device) / len(requests)
 
     def add(_module, args, z):
-        a = args[0]
-        return z + (a.to(wide) @ change).to(z.dtype).reshape(z.shape)
+        return z + (args[0].to(wide) @ change).to(z.dtype).reshape(z.shape)
 
     losses = []
-    hook = module.register_forward_hook(add)
-    try:
-        with torch.enable_grad():
-            for _ in range(chosen["steps"] + 1):
-                hidden = upper()
-                logits = lm.head(hidden[row.to(hidden.device), position.to(hidden.device)])
-                nll = cross_entropy(logits, label.to(logits.device), reduction="none")
-                loss = (nll * share.to(nll)).sum()
-                losses.append(float(loss.detach()))
-                if losses[-1] < chosen["stop"] or len(losses) > chosen["steps"]:
-                    break
-                (change.grad,) = torch.autograd.grad(loss, [change])
-                optimizer.step()
-    finally:
-        hook.remove()
-    seconds = perf_counter() - start
+    with torch.enable_grad(), module.register_forward_hook(add):
+        for _ in range(chosen["steps"] + 1):
+            hidden = upper()
+            logits = lm.head(hidden[row.to(hidden.device), position.to(hidden.device)])
+            nll = cross_entropy(logits, label.to(logits.device), reduction="none")
+            loss = (nll * share.to(nll)).sum()
+            losses.append(float(loss.detach()))
+            if losses[-1] < chosen["stop"] or len(losses) > chosen["steps"]:
+                break
+            (change.grad,) = torch.autograd.grad(loss, [change])
+            optimizer.step()
     changes = (Change(chosen["layer"], "ff2", None, change.detach()),)
-    return Edit("finetune", requests, changes, chosen | {"losses": losses}, seconds, lm)
+    return Edit("finetune", requests, changes, chosen | {"losses": losses}, perf_counter() - start, lm)

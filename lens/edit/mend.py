@@ -32,6 +32,7 @@ from lens.edit.settings import settings
 from lens.edit.shift import Requests
 from lens.gradient import Trace, capture
 from lens.model import LanguageModel
+from lens.model.soundness import check_made_for
 from lens.results.damaged import damaged
 from lens.results.sealed import Sealed, write
 
@@ -167,12 +168,8 @@ def load_network(lm: LanguageModel, weights: str | Path | None) -> tuple[MendNet
     if not path.is_file():
         raise OSError(f"There is no MEND network {str(weights)!r}: check the path, or train one with '{command}'.")
     network, about = _read(path, path.stat().st_mtime_ns, path == shipped)
-    if about["fingerprint"] != lm.fingerprint:
-        raise ValueError(
-            f"The MEND network in {path} was trained for another model ({about['model']!r}, fingerprint "
-            f"{about['fingerprint'][:12]}) than this one ({lm.name!r}, {lm.fingerprint[:12]}): train one with "
-            f"'{command}'."
-        )
+    what = f"The MEND network in {path} was trained for"
+    check_made_for(lm, about["model"], about["fingerprint"], what, f"train one with '{command}'")
     return network.to(lm.device, torch.promote_types(lm.dtype, torch.float32)), deepcopy(about)
 
 

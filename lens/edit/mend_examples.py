@@ -17,6 +17,7 @@ from random import Random
 
 from lens.data import records
 from lens.data.prose import paragraphs
+from lens.data.text import first_sentence
 from lens.data.world import Fact, facts, prompts, relations, tails
 from lens.edit.request import Request
 
@@ -62,7 +63,7 @@ def training_example(rng: Random, equivalents: int = 2, neighbors: int = 2, othe
     request = Request(asked.text, fact.np, rng.choice(_false_tails(fact)), fact.tail)
     same = [p.text for p in prompts(fact) if p.text != asked.text]
     same = rng.sample(same, k=min(equivalents, len(same)))
-    same[-1] = f"{_first_sentence(rng.choice(_prose()))} {same[-1]}"  # behind a sentence that has nothing to do with it
+    same[-1] = f"{first_sentence(rng.choice(_prose()))} {same[-1]}"  # behind a sentence that has nothing to do with it
     siblings = [f for f in _by_relation()[fact.relation] if f.np != fact.np]
     near = [f for f in siblings if f.tail == fact.tail]
     near = rng.sample(near, k=min(neighbors, len(near)))
@@ -101,7 +102,3 @@ def _by_relation() -> dict[str, list[Fact]]:
 @cache
 def _prose() -> tuple[str, ...]:
     return tuple(paragraphs(seed=PROSE_SEED, count=PARAGRAPHS))
-
-
-def _first_sentence(paragraph: str) -> str:
-    return paragraph.split(". ")[0].rstrip(".") + "."

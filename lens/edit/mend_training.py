@@ -25,7 +25,7 @@ from lens.edit.mend_loss import MetaLoss, meta_loss
 from lens.edit.settings import settings
 from lens.given import door
 from lens.model import LanguageModel
-from lens.model.soundness import finite
+from lens.model.soundness import check_as_loaded, finite
 from lens.results.checkpoint import resume, store
 from lens.results.lock import held_alone
 from lens.results.provenance import provenance
@@ -72,12 +72,9 @@ def new_network(lm: LanguageModel, recipe: MendRecipe) -> MendNetwork:
     network = MendNetwork(shapes, recipe.rank, recipe.alpha, recipe.seed)
     network = network.to(lm.device, torch.promote_types(lm.dtype, torch.float32))
     if recipe.normalize:
-        rng = Random(f"{recipe.seed}/z-scores")
-        requests = [training_example(rng).request for _ in range(recipe.standardize)]
-        network.standardize(
-            network.capture(lm, [r.text for r in part], [r.target_new for r in part])
-            for part in (requests[i : i + recipe.edits] for i in range(0, len(requests), recipe.edits))
-        )
+        requests = [example.request for example in _examples(recipe, "z-scores", recipe.standardize)]
+        parts = (requests[i : i + recipe.edits] for i in range(0, len(requests), recipe.edits))
+        network.standardize(network.capture(lm, [r.text for r in part], [r.target_new for r in part]) for part in parts)
     return network
 
 
@@ -95,10 +92,7 @@ def train(
     """
     if recipe.steps < 1:
         raise ValueError(f"Training takes at least one step, and steps is {recipe.steps}.")
-    if lm.changed:
-        raise RuntimeError(
-            f"MEND is trained for a model as it was loaded, and it is changed now ({lm.changed[-1]}): undo that first."
-        )
+    check_as_loaded(lm, "MEND is trained for a model")
     out = Path(out).expanduser()
     network = new_network(lm, recipe)
     own = [p for name, p in network.named_parameters() if name.endswith("log_alpha")]
@@ -120,7 +114,7 @@ def train(
     for step in bar:
         for group, rate in zip(optimizer.param_groups, rates):
             group["lr"] = rate * schedule(step, recipe)
-        outcome = train_step(lm, network, optimizer, _examples(recipe, step), recipe)
+        outcome = train_step(lm, network, optimizer, _examples(recipe, step, recipe.edits), recipe)
         if not finite(outcome.loss):
             raise ValueError(f"The meta-loss became {outcome.loss:.3g} in step {step + 1}: try a smaller lr.")
         bar.set_postfix(loss=f"{outcome.loss.item():.3f}", said=f"{outcome.said:.0%}", kept=f"{outcome.kept:.0%}")
@@ -130,8 +124,7 @@ def train(
                 best = {name: t.clone() for name, t in network.state_dict().items()}
                 state |= {"best": best, "validation": measured}
             state["step"] = step + 1
-            both = {"network": network.state_dict(), "optimizer": optimizer.state_dict()}
-            store(checkpoint, state | both)
+            store(checkpoint, state | {"network": network.state_dict(), "optimizer": optimizer.state_dict()})
     network.load_state_dict(state["best"])
     save_network(network, out, _about(lm, recipe, state["validation"]))
     checkpoint.unlink(missing_ok=True)
@@ -170,9 +163,9 @@ def schedule(step: int, recipe: MendRecipe) -> float:
     return min(1.0, (step + 1) / 50) * (1 - step / recipe.steps)
 
 
-def _examples(recipe: MendRecipe, step: int) -> list[Example]:
-    rng = Random(f"{recipe.seed}/{step}")
-    return [training_example(rng) for _ in range(recipe.edits)]
+def _examples(recipe: MendRecipe, stream: int | str, count: int) -> list[Example]:
+    rng = Random(f"{recipe.seed}/{stream}")
+    return [training_example(rng) for _ in range(count)]
 
 
 def _run_name(lm: LanguageModel, recipe: MendRecipe) -> str:

@@ -7,6 +7,7 @@ true one where it is known.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from unicodedata import normalize
 
@@ -91,14 +92,11 @@ class Request:
 def _read(name: str, value) -> Target:
     if isinstance(value, str):
         return normalize("NFC", value)
-    try:
-        if name.startswith("target"):
+    target = name.startswith("target")
+    with suppress(TypeError, ValueError):
+        if target:
             return tuple(as_ids(value))
-    except (TypeError, ValueError):
-        pass
-    raise TypeError(
-        f"The {name} of an edit is {value!r}: give a text{' or token ids' if name.startswith('target') else ''}."
-    )
+    raise TypeError(f"The {name} of an edit is {value!r}: give a text{' or token ids' if target else ''}.")
 
 
 def _said(target: Target | None) -> Target | None:

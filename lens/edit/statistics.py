@@ -33,7 +33,7 @@ from lens.edit.statistics_files import cache, fetch, store
 from lens.given import door
 from lens.model import LanguageModel
 from lens.model.batch import chunks, pad
-from lens.model.soundness import finite, not_finite
+from lens.model.soundness import check_as_loaded, finite, not_finite
 from lens.model.tokens import text_ids
 from lens.model.watching import as_a_function, up_to, watch
 
@@ -185,11 +185,7 @@ def again(
 @torch.no_grad()
 def measure(lm: LanguageModel, layers: list[int], pieces: list[list[int]], corpus: str) -> list[Statistics]:
     """C of every layer from one pass over ``pieces`` (token ids), whatever is already known; see ``covariance``."""
-    if lm.changed:
-        raise RuntimeError(
-            f"Statistics are those of the model as it was loaded, and it is changed now ({lm.changed[-1]}): undo that "
-            "first, or call lens.edit.covariance before."
-        )
+    check_as_loaded(lm, "Statistics are those of the model", ", or call lens.edit.covariance before")
     total, sums = sum(map(len, pieces)), {}
     modules = {layer: lm.site(layer, "ff2") for layer in layers}
     name = f"statistics of layer {', '.join(map(str, layers))}"

@@ -13,6 +13,7 @@ from lens.edit.request import Request
 from lens.given import door, result_file, whole
 from lens.model import LanguageModel
 from lens.model.devices import device
+from lens.model.soundness import check_made_for
 from lens.results.damaged import damaged
 from lens.results.sealed import Sealed, write
 
@@ -78,12 +79,8 @@ def load(lm: LanguageModel, path: str | Path) -> Edit:
         about = file.about
         tensors = {name: file[name] for name in file.names}
         requests = tuple(Request(**r) for r in about["requests"])
-    if about["fingerprint"] != lm.fingerprint:
-        raise ValueError(
-            f"The edit in {path} was made for another model ({about['model']!r}, fingerprint "
-            f"{about['fingerprint'][:12]}) than this one ({lm.name!r}, {lm.fingerprint[:12]}): open that model, in the "
-            "same dtype, and load it there."
-        )
+    remedy = "open that model, in the same dtype, and load it there"
+    check_made_for(lm, about["model"], about["fingerprint"], f"The edit in {path} was made for", remedy)
     with damaged(path, "edit file", "make it again with lens.edit.save"):
         changes = []
         for i, c in enumerate(about["changes"]):

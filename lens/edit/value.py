@@ -70,15 +70,12 @@ def find_value(
 
     def add(_module, _args, out):
         z = out[0] if isinstance(out, tuple) else out
-        moved = z.reshape(*batch.ids.shape, -1).index_put(
-            (every, at), delta.to(z.dtype).expand(len(every), -1), accumulate=True
-        )
-        moved = moved.reshape(z.shape)
+        rows = z.reshape(*batch.ids.shape, -1)
+        moved = rows.index_put((every, at), delta.to(z.dtype).expand(len(every), -1), accumulate=True).reshape(z.shape)
         return (moved, *out[1:]) if isinstance(out, tuple) else moved
 
     losses, reference = [], None
-    hook = module.register_forward_hook(add)
-    try:
+    with module.register_forward_hook(add):
         for _ in range(chosen["steps"] + 1):
             hidden = upper()
             logits = lm.head(hidden[batch.row.to(hidden.device), batch.position.to(hidden.device)])
@@ -95,8 +92,6 @@ def find_value(
             optimizer.step()
             with torch.no_grad():
                 delta *= (chosen["clamp"] * length / delta.norm()).clamp(max=1)
-    finally:
-        hook.remove()
     return Searched(delta.detach(), keys.mean(0), outputs.mean(0), plain, tuple(losses))
 
 

@@ -21,7 +21,6 @@ from lens.evaluate.editors import Editor, remembers, resolve
 from lens.evaluate.perplexity import Perplexity, sample
 from lens.evaluate.prompts import SHARES, Case, shares
 from lens.given import door, several, whole
-from lens.kernels import update_
 from lens.model import LanguageModel
 from lens.model.weights import Written
 
@@ -88,10 +87,7 @@ def _write(lm: LanguageModel, edit: Edit, written: Written) -> None:
         if id(parameter) not in written.parameters:
             lm.weights.claim(written, parameter)
             written.restore.append(partial(parameter.copy_, parameter.detach().clone()))
-        if change.x is None:
-            weight.add_(change.delta)
-        else:
-            update_([weight], [change.x], [change.delta], eta=1.0)
+        change.add_to(weight)
     lm.weights.wrote(written)
 
 

@@ -22,6 +22,7 @@ from lens.kernels import Bits
 from lens.mask.config import Config
 from lens.mask.places import Place, places
 from lens.model import LanguageModel
+from lens.model.soundness import check_made_for
 from lens.results.display import Grid, Shown, shaded, spread
 
 BY: dict[str, Callable[[SiteKey], Hashable]] = {
@@ -161,11 +162,8 @@ class Subnetwork(Shown):
 
     def check(self, lm: LanguageModel) -> None:
         """``ValueError`` where ``lm`` is not the model it was made for."""
-        if lm.fingerprint != self.fingerprint:
-            raise ValueError(
-                f"This subnetwork was found in another model ({self.model!r}, fingerprint {self.fingerprint[:12]}) "
-                f"than this one ({lm.name!r}, {lm.fingerprint[:12]}): open that model, in the same dtype."
-            )
+        remedy = "open that model, in the same dtype"
+        check_made_for(lm, self.model, self.fingerprint, "This subnetwork was found in", remedy)
 
     def with_bits(self, bits: Mapping[SiteKey, Bits], note: str) -> Subnetwork:
         """Another set of weights of the same sites, such as a union; ``note`` says in ``about`` what it is.

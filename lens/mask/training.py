@@ -31,6 +31,7 @@ from lens.mask.sets import check_sets
 from lens.mask.subnetwork import Subnetwork
 from lens.model import LanguageModel
 from lens.model.devices import resident
+from lens.model.soundness import check_as_loaded
 from lens.results.checkpoint import resume, store
 from lens.results.lock import held_alone
 from lens.results.provenance import provenance
@@ -86,10 +87,7 @@ def train(
     2
     """
     config = config or config_for(lm)
-    if lm.changed:
-        raise RuntimeError(
-            f"A mask is found for a model as it was loaded, and it is changed now ({lm.changed[-1]}): undo that first."
-        )
+    check_as_loaded(lm, "A mask is found for a model")
     target, control_kg, control_lm = check_sets(target, control_kg, control_lm)
     run = _run_name(lm, config, outside, target, control_kg, control_lm)
     if kept and (known := find(lm, kept, run)):

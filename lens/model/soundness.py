@@ -63,6 +63,21 @@ def check_parts(lm: LanguageModel) -> None:
                 lm.site(layer, site)
 
 
+def check_as_loaded(lm: LanguageModel, what: str, instead: str = "") -> None:
+    """``RuntimeError`` while an edit or a mask lies on the weights: ``what`` is done for a model as it was loaded."""
+    if changed := lm.changed:
+        raise RuntimeError(f"{what} as it was loaded, and it is changed now ({changed[-1]}): undo that first{instead}.")
+
+
+def check_made_for(lm: LanguageModel, model: str, fingerprint: str, what: str, instead: str) -> None:
+    """``ValueError`` where ``what`` was made for another model, the one of this name and fingerprint."""
+    if lm.fingerprint != fingerprint:
+        raise ValueError(
+            f"{what} another model ({model!r}, fingerprint {fingerprint[:12]}) than this one ({lm.name!r}, "
+            f"{lm.fingerprint[:12]}): {instead}."
+        )
+
+
 def check_numbers(lm: LanguageModel) -> None:
     """``ValueError`` where a parameter is not finite, or where lens would read other logits than the model's own."""
     if found := _flaw(lm.model):

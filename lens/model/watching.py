@@ -7,7 +7,7 @@ forward pass early.  All undo themselves, also after an exception.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 from torch import nn
 
@@ -41,13 +41,8 @@ def up_to(module: nn.Module) -> Iterator[None]:
     def leave(*_):
         raise _Enough
 
-    hook = module.register_forward_hook(leave)
-    try:
+    with module.register_forward_hook(leave), suppress(_Enough):
         yield
-    except _Enough:
-        pass
-    finally:
-        hook.remove()
 
 
 @contextmanager
@@ -60,5 +55,5 @@ def watch(modules: dict) -> Iterator[dict]:
             def look(_, args, output, key=key):
                 seen[key] = args[0] if args else None, output
 
-            hooks.callback(module.register_forward_hook(look).remove)
+            hooks.enter_context(module.register_forward_hook(look))
         yield seen
