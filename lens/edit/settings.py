@@ -7,23 +7,15 @@ these it was.
 
 from __future__ import annotations
 
-import json
 from copy import deepcopy
-from functools import cache
-from pathlib import PurePosixPath
 
 import numpy as np
 
-from lens.data import paths
+from lens.data.tables import entry_name, table
 from lens.given import door, read
 from lens.model import LanguageModel
 
 REFERENCE = "gpt2-xl"
-
-
-@cache
-def _table() -> dict:
-    return json.loads((paths.root() / "editors.json").read_text(encoding="utf-8"))
 
 
 @door
@@ -37,12 +29,11 @@ def settings(lm: LanguageModel, editor: str, **given) -> dict:
     >>> settings(lens.load("mini"), "shift", eta=0.5)["eta"]
     0.5
     """
-    table = _table()
+    editors = table("editors.json")
     read(given)
-    if editor not in table:
-        raise ValueError(f"There is no editor {editor!r}: choose one of {', '.join(table)}.")
-    entries, depth = table[editor], len(lm.layers)
-    name = PurePosixPath(lm.name.replace("\\", "/")).name
+    if editor not in editors:
+        raise ValueError(f"There is no editor {editor!r}: choose one of {', '.join(editors)}.")
+    entries, depth, name = editors[editor], len(lm.layers), entry_name(lm.name)
     if name in entries:
         chosen = deepcopy(entries[name])
     else:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from itertools import product
-from pathlib import PurePosixPath
 
 from tqdm.auto import tqdm
 
 from lens.data import paths
+from lens.data.tables import entry_name
 from lens.evaluate.counterfact import counterfact
 from lens.evaluate.prompts import MEASURES, SHARES
 from lens.given import door
@@ -29,7 +29,7 @@ def grid(lm: LanguageModel, editor: str) -> dict[str, list]:
     [4, 5, 6, 7]
     """
     table = json.loads((paths.root() / "editors.json").read_text(encoding="utf-8"))
-    name = PurePosixPath(lm.name.replace("\\", "/")).name
+    name = entry_name(lm.name)
     found = table.get(editor, {}).get("grid", {}).get(name)
     if not found:
         raise ValueError(
@@ -74,15 +74,9 @@ def grid_search(
     combinations = list(product(*values.values()))
     for combination in tqdm(combinations, unit="setting", desc=editor, disable=not progress):
         chosen = dict(zip(values, combination))
+        both = {**(settings or {}), **chosen}
         report = counterfact(
-            lm,
-            records,
-            editor,
-            settings={**(settings or {}), **chosen},
-            entropy=False,
-            perplexity=False,
-            progress=False,
-            **options,
+            lm, records, editor, settings=both, entropy=False, perplexity=False, progress=False, **options
         )
         summary = report.summary()
         means = {name: summary[name].mean if name in summary else None for name in SHARES}

@@ -11,15 +11,12 @@ weight to zero.  The defaults are the paper's; ``data/masks.json`` holds what wa
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from functools import cache
 from math import inf
 from numbers import Real
-from pathlib import PurePosixPath
 
-from lens.data import paths
+from lens.data.tables import entry_name, table
 from lens.given import door, number, passes, whole, words
 from lens.model import LanguageModel
 
@@ -133,11 +130,6 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[object], bool], str], ...] = (
 """(settings, whether a value can be theirs, what to give)."""
 
 
-@cache
-def _table() -> dict:
-    return json.loads((paths.root() / "masks.json").read_text(encoding="utf-8"))
-
-
 @door
 def config_for(lm: LanguageModel, granularity: str = "weight", **given) -> Config:
     """The settings for this model in ``data/masks.json``, else the paper's; what is ``given`` takes precedence.
@@ -152,6 +144,5 @@ def config_for(lm: LanguageModel, granularity: str = "weight", **given) -> Confi
     for name in given:
         if name not in known:
             raise ValueError(f"A mask's configuration has no setting {name!r}: it has {', '.join(known)}.")
-    name = PurePosixPath(lm.name.replace("\\", "/")).name
-    chosen = _table().get(granularity, {}).get(name, {})
+    chosen = table("masks.json").get(granularity, {}).get(entry_name(lm.name), {})
     return replace(Config(granularity=granularity), **(chosen | given))

@@ -6,21 +6,20 @@ came with them; one that differs from them in any other bit has another name.
 
 from __future__ import annotations
 
-import json
-from functools import cache
 from hashlib import sha256
 
 import torch
 from torch import nn
 
-from lens.data import paths
+from lens.data.tables import table
 from lens.model.devices import parameters
 
 
 def fingerprint(model: nn.Module) -> str:
     """SHA-256 over every parameter's name, shape, dtype, 64 of its values, and its bits, by row and by column."""
     some, whole = digests(model)
-    return some if _shipped().get(some) == whole else sha256(f"{some} {whole}".encode()).hexdigest()
+    shipped = table("fingerprints.json")  # what 64 values of each parameter say → what all bits say
+    return some if shipped.get(some) == whole else sha256(f"{some} {whole}".encode()).hexdigest()
 
 
 def digests(model: nn.Module) -> tuple[str, str]:
@@ -41,9 +40,3 @@ def digests(model: nn.Module) -> tuple[str, str]:
         for sums in (rows, columns):
             whole.update(sums.cpu().numpy().tobytes())
     return some.hexdigest(), whole.hexdigest()
-
-
-@cache
-def _shipped() -> dict[str, str]:
-    """Of models that the book has files for: what 64 values of each parameter say → what all bits say."""
-    return json.loads((paths.root() / "fingerprints.json").read_text(encoding="utf-8"))

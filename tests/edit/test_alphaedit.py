@@ -10,7 +10,7 @@ from lens import Request, edit
 from lens.edit.alphaedit import inside
 from lens.edit.contexts import in_contexts, prefixes
 from lens.edit.memit import spread
-from lens.edit.settings import _table
+from lens.data.tables import table
 from lens.edit.statistics import Statistics
 from lens.edit.value import find_value
 from lens.evaluate import score
@@ -32,7 +32,7 @@ def few_prefixes(monkeypatch, request):
     """Tiny models read 64 tokens, and spell by the byte."""
     if "mini" not in request.fixturenames:
         for editor in ("alphaedit", "memit"):
-            monkeypatch.setitem(_table()[editor]["gpt2-xl"], "prefixes", SHAPES)
+            monkeypatch.setitem(table("editors.json")[editor]["gpt2-xl"], "prefixes", SHAPES)
 
 
 def given(lm, **more):

@@ -11,7 +11,7 @@ import lens
 from lens import Request, edit
 from lens.edit.contexts import in_contexts, prefixes
 from lens.edit.memit import spread
-from lens.edit.settings import _table
+from lens.data.tables import table
 from lens.edit.statistics import Statistics
 from lens.edit.value import find_value
 from lens.evaluate import score
@@ -36,7 +36,7 @@ def cache(tmp_path, monkeypatch):
 def few_prefixes(monkeypatch, request):
     """Tiny models read 64 tokens, and spell by the byte."""
     if "mini" not in request.fixturenames:
-        monkeypatch.setitem(_table()["memit"]["gpt2-xl"], "prefixes", SHAPES)
+        monkeypatch.setitem(table("editors.json")["memit"]["gpt2-xl"], "prefixes", SHAPES)
 
 
 def given(lm, layers=(0, 1), **more):

@@ -9,7 +9,7 @@ import torch
 import lens
 from lens import Request, edit
 from lens.edit.contexts import in_contexts, prefixes
-from lens.edit.settings import _table
+from lens.data.tables import table
 from lens.edit.value import find_value
 from lens.evaluate import score
 from lens.model.families import FAMILIES
@@ -32,7 +32,7 @@ def cache(tmp_path, monkeypatch):
 def few_prefixes(monkeypatch, request):
     """Tiny models read 64 tokens, and spell by the byte."""
     if "mini" not in request.fixturenames:
-        monkeypatch.setitem(_table()["rome"]["gpt2-xl"], "prefixes", SHAPES)
+        monkeypatch.setitem(table("editors.json")["rome"]["gpt2-xl"], "prefixes", SHAPES)
 
 
 def statistics(lm):

@@ -14,7 +14,7 @@ import lens
 from lens import Request, data, edit
 from lens.__main__ import main
 from lens.edit import statistics
-from lens.edit.settings import _table
+from lens.data.tables import table
 from lens.edit.statistics import Statistics
 from lens.evaluate.editors import resolve
 from lens.model.families import FAMILIES
@@ -271,7 +271,7 @@ def test_a_model_that_read_other_text_is_told_once_which_text_is_taken(tiny, min
 
 @pytest.mark.parametrize("editor", ["rome", "memit", "alphaedit"])
 def test_an_editor_takes_the_readers_text(tiny, refuses, monkeypatch, recwarn, editor):
-    monkeypatch.setitem(_table()[editor]["gpt2-xl"], "prefixes", [(2, 4)])  # tiny models read 64 tokens
+    monkeypatch.setitem(table("editors.json")[editor]["gpt2-xl"], "prefixes", [(2, 4)])  # tiny models read 64 tokens
     lm, request = tiny("gpt2"), Request("The {} is on the", "cat", "mat")
     layers = {"layer": 1} if editor == "rome" else {"layers": [0, 1]}
     layers |= {"threshold": 1e9} if editor == "alphaedit" else {}
