@@ -9,7 +9,6 @@ weights and the very records that it was made from; what it does not hold is ask
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -17,6 +16,7 @@ from pathlib import Path
 from lens.data import manifest, paths
 from lens.evaluate.scoring import score
 from lens.model import LanguageModel
+from lens.results.csv_text import from_csv
 
 
 def ways(record: Mapping) -> list[str]:
@@ -73,11 +73,5 @@ def _records() -> str:
 @cache
 def _table(model: str, fingerprint: str, records: str) -> dict[int, int | None]:
     """case_id → place; empty where there is no table of these weights and records."""
-    try:
-        lines = file_of(model).read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return {}
-    if not {f"# {model} {fingerprint}", f"# records {records}"} <= set(lines[:4]):
-        return {}
-    rows = csv.DictReader(line for line in lines if not line.startswith("#"))
+    rows = from_csv(file_of(model), f"{model} {fingerprint}", f"records {records}")
     return {int(row["case_id"]): int(row["way"]) if row["way"] else None for row in rows}

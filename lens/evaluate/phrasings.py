@@ -8,7 +8,6 @@ very weights that it was made from; what it does not hold is asked.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from functools import cache
 from math import isnan
@@ -18,6 +17,7 @@ from lens.data import Fact, Prompt, facts, paths, prompts
 from lens.evaluate.scoring import score
 from lens.model import LanguageModel
 from lens.model.soundness import not_finite
+from lens.results.csv_text import from_csv
 
 DIGITS = 6
 """Of a kept number, behind the point."""
@@ -59,13 +59,7 @@ def file_of(model: str) -> Path:
 
 def rows(model: str, fingerprint: str) -> list[dict]:
     """The rows of the table that is kept of these weights; none where there is no table."""
-    try:
-        lines = file_of(model).read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return []
-    if f"# {model} {fingerprint}" not in lines[:3]:
-        return []
-    return list(csv.DictReader(line for line in lines if not line.startswith("#")))
+    return from_csv(file_of(model), f"{model} {fingerprint}")
 
 
 @cache

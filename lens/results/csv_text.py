@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 
 def as_csv(rows: Sequence[Mapping], *comments: str) -> str:
@@ -20,3 +21,14 @@ def as_csv(rows: Sequence[Mapping], *comments: str) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return out.getvalue()
+
+
+def from_csv(path: Path, *comments: str) -> list[dict[str, str]]:
+    """The rows of such a file; none where there is no file, or one of these comments is not in it."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+    if not {f"# {comment}" for comment in comments} <= set(lines):
+        return []
+    return list(csv.DictReader(line for line in lines if not line.startswith("#")))
