@@ -12,6 +12,7 @@ from math import prod
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 CHUNK = 1 << 20
 """Bytes treated at a time."""
@@ -86,17 +87,10 @@ def pack(mask: Tensor) -> Bits:
     """
     if mask.dtype != torch.bool:
         raise ValueError(f"A mask is bool and this tensor is {mask.dtype}: compare it first, as in scores > 0.")
-    flat = mask.flatten()
-    out = torch.empty((len(flat) + 7) // 8, dtype=torch.uint8, device=mask.device)
     place = 1 << torch.arange(8, dtype=torch.uint8, device=mask.device)
-    whole = len(flat) // 8
-    for start in range(0, whole, CHUNK):
-        eights = flat[8 * start : 8 * min(start + CHUNK, whole)].view(-1, 8)
-        out[start : start + len(eights)] = (eights * place).sum(1, dtype=torch.uint8)
-    rest = flat[8 * whole :]
-    if len(rest):
-        out[-1] = (rest * place[: len(rest)]).sum(dtype=torch.uint8)
-    return Bits(out, tuple(mask.shape))
+    eights = (pad(part, (0, -len(part) % 8)).view(-1, 8) for part in mask.flatten().split(8 * CHUNK))
+    packed = torch.cat([(each * place).sum(1, dtype=torch.uint8) for each in eights])
+    return Bits(packed, tuple(mask.shape))
 
 
 def iou(a: Bits, b: Bits) -> float:

@@ -61,10 +61,7 @@ def mask(
             f"The weight is {list(weight.shape)} and the scores are {list(scores.shape)}: give a matrix and one score "
             "for each of its entries, or for each row [rows, 1]."
         )
-    if part not in PARTS:
-        raise ValueError(f"There is no part {part!r}: choose one of {', '.join(PARTS)}.")
-    if not tau > 0:
-        raise ValueError(f"The temperature τ is {tau}: give a positive number.")
+    check_choice(tau, part)
     if key is None:
         soft = torch.sigmoid(scores / tau)
         base, sign = PARTS[part]
@@ -76,6 +73,14 @@ def mask(
     if scores.shape != weight.shape:  # neurons: the mask of one column, spread over the row
         return weight * mask(torch.ones_like(scores), scores, key, tau=tau, part=part, hard=hard).to(weight.dtype)
     return _Mask.apply(weight, scores, key, float(tau), *PARTS[part], hard)
+
+
+def check_choice(tau: float, part: str) -> None:
+    """``ValueError`` where the part or the temperature is none."""
+    if part not in PARTS:
+        raise ValueError(f"There is no part {part!r}: choose one of {', '.join(PARTS)}.")
+    if not tau > 0:
+        raise ValueError(f"The temperature τ is {tau}: give a positive number.")
 
 
 def sample(scores: Tensor, key: Key | None = None) -> Tensor:

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from numba import float32, int32, uint32, uint64
 from numba.extending import intrinsic
-from torch import Tensor
 
 from lens.kernels import noise
 from lens.kernels.noise import Key
@@ -104,17 +103,7 @@ def run(out, weight, grad, scores, hard, tau, base, sign, first_row, step, site,
                 target[j] = w[j] * value
 
 
-def fill(
-    out: Tensor,
-    entry: str,
-    weight: Tensor,
-    grad: Tensor | None,
-    scores: Tensor,
-    key: Key,
-    tau: float,
-    base: int,
-    sign: int,
-) -> None:
+def fill(out, entry: str, weight, grad, scores, key: Key, tau: float, base: int, sign: int) -> None:
     """out ← weight ∘ (base + sign · entry) ∘ grad, all [rows, columns], on as many threads as torch uses."""
     rows, columns = out.shape
     step = max(1, SHARE // max(columns, 1))

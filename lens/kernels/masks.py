@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from lens.kernels.expected_density import CHUNK, density
-from lens.kernels.masking import PARTS, fill_entries
+from lens.kernels.masking import PARTS, check_choice, fill_entries
 from lens.kernels.noise import Key
 from lens.kernels.paths import choose
 
@@ -65,7 +65,8 @@ class AllMasks:
 
     def draw(self, key: Key, *, tau: float = 1.0, part: str = "remaining") -> list[Tensor]:
         """W ∘ (1 − m), or W ∘ m for ``part="subnetwork"``, of every matrix, m drawn under ``key``; no gradient."""
-        key = _checked(key, tau, part)
+        check_choice(tau, part)
+        key = key.check()
         every = range(len(self.weights))
         out = self._empty(self.weights[0].dtype, every)
         self._fill(out, "hard", None, key, tau, *PARTS[part], 0.0, every)
@@ -79,7 +80,8 @@ class AllMasks:
 
         Raises ``ValueError`` where they are not one for each matrix, of its shape.
         """
-        key = _checked(key, tau, part)
+        check_choice(tau, part)
+        key = key.check()
         if [g.shape for g in grads] != [w.shape for w in self.weights]:
             raise ValueError(
                 f"The way back takes a gradient for each of {len(self.weights)} matrices, of its shape, and got "
@@ -130,12 +132,3 @@ class AllMasks:
                 for slope, scores in zip(target.view(-1).split(CHUNK), self.views[i].view(-1).split(CHUNK)):
                     s = scores.sigmoid()
                     slope.addcmul_(s, 1 - s, value=sparsity)
-
-
-def _checked(key: Key, tau: float, part: str) -> Key:
-    """The key; ``ValueError`` where it, the temperature or the part is none."""
-    if not tau > 0:
-        raise ValueError(f"The temperature τ is {tau}: give a positive number.")
-    if part not in PARTS:
-        raise ValueError(f"There is no part {part!r}: choose one of {', '.join(PARTS)}.")
-    return key.check()

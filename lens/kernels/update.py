@@ -12,6 +12,7 @@ sites may be the same weight, or overlapping slices of one.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -103,9 +104,7 @@ def _update(weight: Tensor, x: Tensor, delta: Tensor, eta: float, path: str, und
         torch.autograd.graph.increment_version(weight)  # torch did not see the kernel write
         return
     undo.keep(weight, weight.clone())
-    wide = torch.promote_types(
-        torch.promote_types(weight.dtype, x.dtype), torch.promote_types(delta.dtype, torch.float32)
-    )
+    wide = reduce(torch.promote_types, (weight.dtype, x.dtype, delta.dtype), torch.float32)
     x, delta = x.to(wide), delta.to(wide)
     if weight.dtype == wide:
         weight.addmm_(x.T, delta, alpha=eta)

@@ -11,6 +11,7 @@ import triton
 import triton.language as tl
 
 BLOCK = 4096
+OPTIONS = {"num_warps": 4, "enable_fp_fusion": True}
 
 
 @triton.jit
@@ -32,7 +33,7 @@ def sigmoid_sum_kernel(flat):
     """Σ σ(l) of a contiguous vector, a float64 scalar."""
     partial = torch.empty(triton.cdiv(len(flat), BLOCK), dtype=torch.float32, device=flat.device)
     with torch.cuda.device_of(flat):
-        _sigmoid_sum_kernel[partial.shape](flat, partial, len(flat), BLOCK=BLOCK, num_warps=4, enable_fp_fusion=True)
+        _sigmoid_sum_kernel[partial.shape](flat, partial, len(flat), BLOCK=BLOCK, **OPTIONS)
     return partial.sum(dtype=torch.float64)
 
 
@@ -40,18 +41,12 @@ def sigmoid_slope_kernel(out, flat, scale) -> None:
     """out ← scale · σ(l)(1 − σ(l)), contiguous vectors; ``scale`` is a scalar tensor."""
     grid = (triton.cdiv(len(flat), BLOCK),)
     with torch.cuda.device_of(flat):
-        _sigmoid_slope_kernel[grid](out, flat, scale, len(flat), BLOCK=BLOCK, num_warps=4, enable_fp_fusion=True)
+        _sigmoid_slope_kernel[grid](out, flat, scale, len(flat), BLOCK=BLOCK, **OPTIONS)
 
 
+_SUM = {"scores": "*T", "partial": "*fp32", "n": "i64"}
+_SLOPE = {"out": "*T", "scores": "*T", "scale": "*fp32", "n": "i64"}
 SIGNATURES = {
-    "_sigmoid_sum_kernel": (
-        {"scores": "*T", "partial": "*fp32", "n": "i64"},
-        {"BLOCK": BLOCK},
-        {"num_warps": 4, "enable_fp_fusion": True},
-    ),
-    "_sigmoid_slope_kernel": (
-        {"out": "*T", "scores": "*T", "scale": "*fp32", "n": "i64"},
-        {"BLOCK": BLOCK},
-        {"num_warps": 4, "enable_fp_fusion": True},
-    ),
+    "_sigmoid_sum_kernel": (_SUM, {"BLOCK": BLOCK}, OPTIONS),
+    "_sigmoid_slope_kernel": (_SLOPE, {"BLOCK": BLOCK}, OPTIONS),
 }
