@@ -185,13 +185,9 @@ class World:
         data = json.loads(path.read_text(encoding="utf-8"))
         self.names: dict[str, list[str]] = data["names"]
         self.words = {name: [entry_of(text) for text in entries] for name, entries in data["words"].items()}
-        self.scenes = [self.scene_of(scene) for scene in data["scenes"]]
-
-    @staticmethod
-    def scene_of(scene: dict) -> dict:
-        """Compile a scene's templates."""
-        beats = [(beat["optional"], [compile_template(t) for t in beat["say"]]) for beat in scene["beats"]]
-        return {"who": scene["who"], "bind": scene["bind"], "beats": beats}
+        self.scenes: list[dict] = data["scenes"]
+        for scene in self.scenes:
+            scene["beats"] = [(beat["optional"], [compile_template(t) for t in beat["say"]]) for beat in scene["beats"]]
 
 
 def entry_of(text: str) -> dict:

@@ -42,12 +42,7 @@ def verbalize(
     >>> prompt.text, prompt.target, len(others)
     ('An hourglass is a kind of', 'clock', 8)
     """
-    several(
-        "triplets",
-        triplets,
-        "a triplet (head, relation, tail)",
-        lambda item: True,
-    )
+    several("triplets", triplets, "a triplet (head, relation, tail)", lambda item: True)
     known = {name: relation.templates for name, relation in relations().items()} if templates is None else templates
     found = []
     for number, triplet in enumerate(triplets):

@@ -113,11 +113,9 @@ def relations() -> dict[str, Relation]:
 @cache
 def tails() -> dict[tuple[str, str], tuple[str, ...]]:
     """Every true tail of a (relation, noun phrase); more than one where the two do not determine it."""
-    found: dict[tuple[str, str], list[str]] = {}
+    found: dict[tuple[str, str], dict[str, None]] = {}
     for fact in facts():
-        known = found.setdefault((fact.relation, fact.np), [])
-        if fact.tail not in known:
-            known.append(fact.tail)
+        found.setdefault((fact.relation, fact.np), {})[fact.tail] = None
     return {key: tuple(values) for key, values in found.items()}
 
 

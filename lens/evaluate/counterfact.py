@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from unicodedata import normalize
@@ -139,7 +140,6 @@ class _Measure:
 
     def __init__(self, lm, make, perplexity: Perplexity | None, entropy: bool, seed: int):
         self._lm, self._make, self._perplexity, self._entropy, self._seed = lm, make, perplexity, entropy, seed
-        self._unedited: float | None = None
 
     def __call__(self, records: Sequence[Mapping]) -> list[Row]:
         rows: dict[int, Row] = {}
@@ -193,10 +193,12 @@ class _Measure:
         )
         return [ngram_entropy([text for i, text in zip(rows, texts) if i == k]) for k in range(len(cases))]
 
+    @cached_property
+    def _unedited(self) -> float:
+        return self._perplexity()
+
     def _perplexity_of(self, edit: Edit, branching: bool) -> float:
         if not edit.changes:
-            if self._unedited is None:
-                self._unedited = self._perplexity()
             return self._unedited
         if branching:
             return self._perplexity(edit.changes)

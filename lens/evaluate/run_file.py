@@ -32,10 +32,8 @@ IDENTITY = {
 
 def digest(texts: Sequence[str]) -> str:
     """SHA-256 of texts, as a header names them: of all lines, and of JSON where a text has several."""
-    several = any("\n" in text for text in texts)
-    return sha256(
-        (json.dumps(list(texts)) if several else "\n".join(texts)).encode("utf-8", "surrogatepass")
-    ).hexdigest()
+    joined = json.dumps(list(texts)) if any("\n" in text for text in texts) else "\n".join(texts)
+    return sha256(joined.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def read(path: str | Path) -> tuple[dict, list[Row], int]:

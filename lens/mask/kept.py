@@ -9,6 +9,7 @@ so that it stands for one call and for no other.  ``LENS_AGAIN=1 make book`` tra
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,10 +33,8 @@ def find(lm: LanguageModel, name: str, run: str) -> Subnetwork | None:
     """What the call with the digest ``run`` found, if that is what the file ``name`` holds; a line says which it is."""
     found = None
     if lm.name in MODELS and not os.environ.get(AGAIN):
-        try:
+        with suppress(OSError):  # none, or a damaged one
             found = load(file_of(name, lm.name))
-        except OSError:  # none, or a damaged one
-            pass
     if found and found.about.get("run") == run:
         print(f"{name}: the run that comes with the book (made on {found.about['machine']})")
         return found

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import sha256
@@ -113,8 +113,7 @@ class Subnetwork(Shown):
             total[name(key)] += rows * columns
         return {key: inside[key] / total[key] for key in total}
 
-    @contextmanager
-    def removed(self, lm: LanguageModel) -> Iterator[LanguageModel]:
+    def removed(self, lm: LanguageModel) -> AbstractContextManager[LanguageModel]:
         """The remaining model, inside the block: W ∘ (1 − m).
 
         Raises ``ValueError`` for another model than the one it was made for.
@@ -126,17 +125,14 @@ class Subnetwork(Shown):
         >>> said == "·restaurant"
         False
         """
-        with self._without(lm, inside=True):
-            yield lm
+        return self._without(lm, inside=True)
 
-    @contextmanager
-    def only(self, lm: LanguageModel) -> Iterator[LanguageModel]:
+    def only(self, lm: LanguageModel) -> AbstractContextManager[LanguageModel]:
         """The subnetwork alone, inside the block: W ∘ m in the masked sites, everything else as it is."""
-        with self._without(lm, inside=False):
-            yield lm
+        return self._without(lm, inside=False)
 
     @contextmanager
-    def _without(self, lm: LanguageModel, inside: bool) -> Iterator[None]:
+    def _without(self, lm: LanguageModel, inside: bool) -> Iterator[LanguageModel]:
         self.check(lm)
         with lm.weights.block(f"{self!r} {'removed' if inside else 'alone'}") as written:
             for place, gone in self.in_places(lm, inside):
@@ -145,7 +141,7 @@ class Subnetwork(Shown):
                 written.restore.append(partial(_put, matrix, gone, matrix[gone]))
                 _put(matrix, gone, 0)
             lm.weights.wrote(written)
-            yield
+            yield lm
 
     def in_places(self, lm: LanguageModel, inside: bool = True) -> Iterator[tuple[Place, Tensor]]:
         """Each module of ``lm`` with a masked site, and where in its matrix, bool [d_in, d_out], m is 1.

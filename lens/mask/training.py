@@ -155,9 +155,8 @@ def train(
         state["step"], state["seconds"] = step + 1, before + time.perf_counter() - begun
         row = {"step": step + 1, "seconds": round(state["seconds"], 3), "sampled": means, "hard": hard}
         state["history"].append(row)
-        held = (
-            bool(config.stop) and hard["density"] > 0
-        )  # a mask of no weights has met all goals but one from the start
+        # A mask of no weights has met all goals but one from the start.
+        held = bool(config.stop) and hard["density"] > 0
         state["done"] = held and all(hard[name] <= goal for name, goal in config.stop.items())
         if checkpoint:
             store(checkpoint, state | {"run": run, "scores": scores.values, "optimizer": optimizer.state_dict()})

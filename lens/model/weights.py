@@ -162,8 +162,7 @@ class Weights:
 
     def undo(self, written: Written) -> None:
         """Take one change back; ``RuntimeError`` where a later one lies on the same weight."""
-        above = self._above(written)
-        self._refuse(above)
+        self._refuse(self._above(written))
         self._take_back(written)
 
     def close(self, written: Written) -> None:
@@ -203,8 +202,7 @@ class Weights:
             raise RuntimeError(f"A later change lies on the same weight ({later[-1].what}): undo that one first.")
 
     def _take_back(self, written: Written) -> None:
-        moved = [p for i, p in written.parameters.items() if p.data_ptr() != written.places[i]]
-        if moved:
+        if any(p.data_ptr() != written.places[i] for i, p in written.parameters.items()):
             raise RuntimeError(
                 f"The weights were moved or cast while a change lay on them ({written.what}), and cannot be put back: "
                 "open the model again."
