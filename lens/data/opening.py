@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from lens.given import door
@@ -41,11 +42,9 @@ def read_json(path: Path) -> object:
         raise ValueError(f"The file {path} is nested too deeply to be read: download or make it again.") from None
     except ValueError:
         lines = [line for line in content.splitlines() if line.strip()]
-    try:
+    with suppress(ValueError, RecursionError):
         if len(lines) > 1:
             return [json.loads(line) for line in lines]
-    except (ValueError, RecursionError):
-        pass
     raise ValueError(f"The file {path} is no whole JSON and no JSON Lines: download or make it again.")
 
 

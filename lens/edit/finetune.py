@@ -53,8 +53,7 @@ def finetune(
     wide = torch.promote_types(before.dtype, torch.float32)
     change = torch.zeros_like(before, dtype=wide, requires_grad=True)  # ΔW [d_m, d]
     optimizer = torch.optim.Adam([change], lr=chosen["lr"])
-    row, position, label = (t.to(upper.hidden.device) for t in (batch.row, batch.position, batch.label))
-    share = batch.share.to(upper.hidden.device) / len(requests)
+    share = batch.share / len(requests)
 
     def add(_module, args, z):
         return z + (args[0].to(wide) @ change).to(z.dtype).reshape(z.shape)
@@ -62,9 +61,8 @@ def finetune(
     losses = []
     with torch.enable_grad(), module.register_forward_hook(add):
         for _ in range(chosen["steps"] + 1):
-            hidden = upper()
-            logits = lm.head(hidden[row.to(hidden.device), position.to(hidden.device)])
-            nll = cross_entropy(logits, label.to(logits.device), reduction="none")
+            logits = lm.head(batch.due(upper()))
+            nll = cross_entropy(logits, batch.label.to(logits.device), reduction="none")
             loss = (nll * share.to(nll)).sum()
             losses.append(float(loss.detach()))
             if losses[-1] < chosen["stop"] or len(losses) > chosen["steps"]:

@@ -50,10 +50,9 @@ def shift(lm: LanguageModel, request: Requests, *, layer: int | None = None, eta
     batch = as_batch(lm, requests)
     with torch.no_grad(), as_a_function(lm.model), watch({"ff2": lm.site(chosen["layer"], "ff2")}) as seen:
         hidden = lm.base_model(input_ids=batch.ids.to(lm.device), use_cache=False).last_hidden_state
-        row, position, label = (t.to(hidden.device) for t in (batch.row, batch.position, batch.label))
-        said = lm.head(hidden[row, position]).argmax(-1).to(label.device) == label  # [K]
-    a = seen["ff2"][0]
-    a = a.reshape(*batch.ids.shape, a.shape[-1])[row.to(a.device), position.to(a.device)]  # [K, d_m]
+        label = batch.label.to(hidden.device)
+        said = lm.head(batch.due(hidden)).argmax(-1).to(label.device) == label  # [K]
+    a = batch.due(seen["ff2"][0].reshape(*batch.ids.shape, -1))  # [K, d_m]
     embedding = lm.toward(label).to(a.device)  # [K, d]
     wanted = ~said.to(a.device)
     changes, note = (), None
@@ -86,13 +85,8 @@ def sgd_step(
     """
     start = perf_counter()
     requests = as_requests(request)
-    chosen = settings(
-        lm,
-        "sgd_step",
-        eta=eta,
-        layers=None if layers is None else list(layers),
-        sites=None if sites is None else list(sites),
-    )
+    layers, sites = (None if given is None else list(given) for given in (layers, sites))
+    chosen = settings(lm, "sgd_step", eta=eta, layers=layers, sites=sites)
     texts, targets = [r.text for r in requests], [r.target_new for r in requests]
     trace = capture(lm, texts, targets, layers=chosen["layers"], sites=chosen["sites"])
     changes = []

@@ -77,9 +77,7 @@ def find_value(
     losses, reference = [], None
     with module.register_forward_hook(add):
         for _ in range(chosen["steps"] + 1):
-            hidden = upper()
-            logits = lm.head(hidden[batch.row.to(hidden.device), batch.position.to(hidden.device)])
-            p = logits.log_softmax(-1)  # [K, V], logarithms
+            p = lm.head(batch.due(upper())).log_softmax(-1)  # [K, V], logarithms
             reference = p[-1].detach() if reference is None else reference
             nll = nll_loss(p[:-1], batch.label[:-1].to(p.device), reduction="none")
             loss = (nll * batch.share[:-1].to(nll)).sum() / len(rows)

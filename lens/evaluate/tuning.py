@@ -115,5 +115,4 @@ def as_table(results: Sequence[Mapping]) -> str:
     cells = [
         [f"{v:.4g}" if isinstance(v, float) else "-" if v is None else str(v) for v in r.values()] for r in results
     ]
-    lines = [[key.replace("_", " ") for key in results[0]], *cells]
-    return markdown.table(lines)
+    return markdown.table([[key.replace("_", " ") for key in results[0]], *cells])

@@ -162,8 +162,7 @@ def capture(
     with torch.enable_grad(), as_a_function(lm.model), watch(modules) as seen:
         embeddings = lm.model.get_input_embeddings()(batch.ids.to(lm.device)).detach().requires_grad_()
         hidden = lm.base_model(inputs_embeds=embeddings, use_cache=False).last_hidden_state  # [B, T, d]
-        scored = hidden[batch.row.to(hidden.device), batch.position.to(hidden.device)]  # [K, d]
-        logits = lm.head(scored)
+        logits = lm.head(batch.due(hidden))
         nll = cross_entropy(logits, batch.label.to(logits.device), reduction="none") * batch.share.to(logits)
         deltas = dict(zip(seen, torch.autograd.grad(nll.sum(), [z for _, z in seen.values()])))
 

@@ -35,13 +35,7 @@ PARTS = {"remaining": (1, -1), "subnetwork": (0, 1)}
 
 
 def mask(
-    weight: Tensor,
-    scores: Tensor,
-    key: Key | None,
-    *,
-    tau: float = 1.0,
-    part: str = "remaining",
-    hard: bool = True,
+    weight: Tensor, scores: Tensor, key: Key | None, *, tau: float = 1.0, part: str = "remaining", hard: bool = True
 ) -> Tensor:
     """W ∘ (1 − m), or W ∘ m for ``part="subnetwork"``, with m drawn from ``scores`` under ``key``.
 

@@ -123,16 +123,9 @@ def load(path: str | Path, lm: LanguageModel | None = None, *, lazy: bool = Fals
             packed[key] = d_in, 1 if s["rows"] else d_out
         if not packed or {f"{layer}.{site}" for layer, site in packed} != file.names:
             raise ValueError("sites")
-        subnetwork = Subnetwork(
-            InFile(path, file, packed),
-            shapes,
-            Config(**held["config"]),
-            tuple(held["history"]),
-            held["model"],
-            held["fingerprint"],
-            held["head_dim"],
-            held["about"],
-        )
+        rest = (held[name] for name in ("model", "fingerprint", "head_dim", "about"))
+        masks, config, history = InFile(path, file, packed), Config(**held["config"]), tuple(held["history"])
+        subnetwork = Subnetwork(masks, shapes, config, history, *rest)
     if not lazy:
         subnetwork = replace(subnetwork, bits=dict(subnetwork.bits))
     if lm is not None:

@@ -35,6 +35,10 @@ class Batch:
     label: Tensor
     share: Tensor
 
+    def due(self, hidden: Tensor) -> Tensor:
+        """[K, d] of ``hidden`` [B, T, d]: what stands at the places where a target's token is due."""
+        return hidden[self.row.to(hidden.device), self.position.to(hidden.device)]
+
 
 def pad(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     """Rows of token ids as one tensor [B, T], padded on the right with 0, and which of its places are real [B, T].

@@ -75,11 +75,7 @@ _GPT_NEOX = Family(
     layers="gpt_neox.layers",
     final=("gpt_neox.final_layer_norm",),
     sites=_fused("attention.query_key_value", "heads")
-    | {
-        "attn_out": Site("attention.dense"),
-        "ff1": Site("mlp.dense_h_to_4h"),
-        "ff2": Site("mlp.dense_4h_to_h"),
-    },
+    | {"attn_out": Site("attention.dense"), "ff1": Site("mlp.dense_h_to_4h"), "ff2": Site("mlp.dense_4h_to_h")},
 )
 
 _OPT = Family(

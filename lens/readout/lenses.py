@@ -148,16 +148,7 @@ def _lens(lm, what, layers, tokens, vectors, k, target, largest=True, normalize=
     if target is not None and not (array and torch.as_tensor(target).numel() > 1):
         token = first_token(lm.tokenizer, lm.target_ids(target))
     out = read(lm, vectors, k=k, largest=largest, tokens=token, normalize=normalize, log_normalizer=probabilities)
-    return Lens(
-        what,
-        tuple(layers),
-        tuple(tokens),
-        vectors,
-        out["ids"],
-        out["logits"],
-        vectors.float().norm(dim=-1),
-        out.get("ranks"),
-        (out["logits"].float() - out["log_normalizer"][..., None]).exp() if probabilities else None,
-        torch.as_tensor(token).expand(vectors.shape[:2]) if hasattr(token, "__array__") else token,
-        lm,
-    )
+    ids, logits, norms = out["ids"], out["logits"], vectors.float().norm(dim=-1)
+    p = (logits.float() - out["log_normalizer"][..., None]).exp() if probabilities else None
+    token = torch.as_tensor(token).expand(vectors.shape[:2]) if hasattr(token, "__array__") else token
+    return Lens(what, tuple(layers), tuple(tokens), vectors, ids, logits, norms, out.get("ranks"), p, token, lm)

@@ -21,6 +21,7 @@ import triton.language as tl
 
 BLOCK = 4096
 PAD = 64  # a row of the buffer is padded to a multiple of it
+OPTIONS = {"num_warps": 8, "enable_fp_fusion": True}
 
 
 @triton.jit
@@ -101,33 +102,30 @@ def divergence_kernel(z, r, softcap: float | None, gradient: bool):
         return loss.sum(1)
     with torch.cuda.device_of(z):
         _mass_kernel[rows, blocks, kinds](
-            z, other, m, s, columns, z.stride(0), other.stride(0), BLOCK=BLOCK, PAD=PAD, num_warps=8,
-            enable_fp_fusion=True,
+            z, other, m, s, columns, z.stride(0), other.stride(0), BLOCK=BLOCK, PAD=PAD, **OPTIONS
         )  # fmt: skip
         _divergence_kernel[rows, blocks](
             z, other, loss, m[0], s[0], m[-1], s[-1], columns, z.stride(0), other.stride(0), math.log(columns),
             1.0 if softcap is None else float(softcap), REFERENCE=r is not None, GRADIENT=gradient,
-            SOFTCAP=softcap is not None, BLOCKS=triton.next_power_of_2(blocks), BLOCK=BLOCK, PAD=PAD, num_warps=8,
-            enable_fp_fusion=True,
+            SOFTCAP=softcap is not None, BLOCKS=triton.next_power_of_2(blocks), BLOCK=BLOCK, PAD=PAD, **OPTIONS,
         )  # fmt: skip
     return loss.sum(1)
 
 
 _SIZES = {"BLOCK": BLOCK, "PAD": PAD}
-_OPTIONS = {"num_warps": 8, "enable_fp_fusion": True}
 _ARGUMENTS = {
     "z": "*fp32", "r": "*fp32", "loss": "*fp32", "m": "*fp32", "s": "*fp32", "m_r": "*fp32", "s_r": "*fp32",
     "columns": "i32", "z_row": "i32", "r_row": "i32", "log_size": "fp32", "softcap": "fp32",
 }  # fmt: skip
 SIGNATURES = {
     "_mass_kernel": (
-        {name: _ARGUMENTS[name] for name in ("z", "r", "m", "s", "columns", "z_row", "r_row")}, _SIZES, _OPTIONS
+        {name: _ARGUMENTS[name] for name in ("z", "r", "m", "s", "columns", "z_row", "r_row")}, _SIZES, OPTIONS
     )
 } | {
     f"_divergence_kernel{variant}": (
         _ARGUMENTS,
         {"REFERENCE": reference, "GRADIENT": True, "SOFTCAP": softcap, "BLOCKS": 64} | _SIZES,
-        _OPTIONS,
+        OPTIONS,
     )
     for variant, reference, softcap in (("", False, False), (":reference", True, False), (":softcap", True, True))
 }  # fmt: skip

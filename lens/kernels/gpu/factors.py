@@ -98,13 +98,8 @@ def gram_kernel(xs, deltas, ys, epsilons):
     table = torch.tensor([_row(*factors) for factors in sites], dtype=torch.int64).to(xs[0].device)  # [S, 16]
     n, m = max(len(x) for x in xs), max(len(y) for y in ys)
     block = next((side for side in WARPS if max(n, m) <= side), 64)
-    partials = torch.empty(
-        len(sites),
-        max(1, triton.cdiv(n, block)),
-        max(1, triton.cdiv(m, block)),
-        dtype=torch.float64,
-        device=table.device,
-    )
+    tiles = (max(1, triton.cdiv(tokens, block)) for tokens in (n, m))
+    partials = torch.empty(len(sites), *tiles, dtype=torch.float64, device=table.device)
     with torch.cuda.device_of(table):
         _gram_kernel[partials.shape](
             table, xs[0], partials, BLOCK=block, D=1024 // block, WIDE=all(map(_wide, chain(xs, deltas, ys, epsilons))),
