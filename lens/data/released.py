@@ -41,7 +41,9 @@ def load_prompts(path: str | Path, model: str | None = None) -> tuple[Prompt, ..
     'A cafe is a kind of'
     """
     path = Path(path).expanduser()
-    entries = _entries(path)
+    entries = read_json(path)
+    if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
+        raise ValueError(f"The file {path} holds no list of triplets: give a list of objects with head and tail.")
     models = dict.fromkeys(m[1] for entry in entries for key in entry if (m := re.fullmatch(r"best_(.+)_input", key)))
     if not models:
         known = format_of(entries[0])
@@ -58,13 +60,6 @@ def load_prompts(path: str | Path, model: str | None = None) -> tuple[Prompt, ..
 def name_of(path: Path) -> str:
     """What a file is about: ``building`` of "Synset('building.n.01')_best_format.json"."""
     return _word(re.sub(r"_(?:best|worse)_format$", "", path.stem))
-
-
-def _entries(path: Path) -> list[Mapping]:
-    found = read_json(path)
-    if not isinstance(found, list) or not found or not all(isinstance(entry, dict) for entry in found):
-        raise ValueError(f"The file {path} holds no list of triplets: give a list of objects with head and tail.")
-    return found
 
 
 def _prompt(entry: Mapping, model: str, topic: str, where: str) -> Prompt:

@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from lens.edit.edit import Change
 from lens.model import LanguageModel
@@ -54,9 +55,7 @@ def branches(
             )
         for change in changes:
             key = change.layer % len(lm.layers), change.site
-            if key not in found:
-                found[key] = [[] for _ in edits]
-            found[key][i].append(change)
+            found.setdefault(key, [[] for _ in edits])[i].append(change)
 
     def as_many(_module, args, kwargs) -> None:
         batch = args[0] if args else kwargs["hidden_states"]  # [B, T, d] before a family may flatten it
@@ -92,11 +91,6 @@ def _side_by_side(carried: list[list[Change]], name: str) -> Tensor:
     """One factor of every edit, [edits, r, d], with rows of zeros where an edit's rank is below the largest."""
     rows = [[getattr(change, name) for change in changes] for changes in carried]
     sample = next(t for r in rows for t in r)
-    rank = max(sum(len(t) for t in r) for r in rows)
     wide = torch.promote_types(sample.dtype, torch.float32)
-    out = sample.new_zeros(len(rows), rank, sample.shape[1], dtype=wide)
-    for i, r in enumerate(rows):
-        if r:
-            both = torch.cat(r)
-            out[i, : len(both)] = both  # autograd follows, so that an editor can be trained through its edits
-    return out
+    # Autograd follows, so that an editor can be trained through its edits.
+    return pad_sequence([torch.cat([sample[:0], *r]).to(wide) for r in rows], batch_first=True)

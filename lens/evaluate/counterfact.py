@@ -169,18 +169,11 @@ class _Measure:
         changes = [edit.changes for edit in edits] if branching else None
         found = shares(self._lm, cases, changes)
         entropies = self._entropies(cases, changes) if self._entropy else [None] * len(cases)
+        perplexities = [self._perplexity_of(edit, branching) if self._perplexity else None for edit in edits]
+        names = [(case.case_id, case.request.subject, case.request.target_new) for case in cases]
         return [
-            Row(
-                case.case_id,
-                case.request.subject,
-                case.request.target_new,
-                **share,
-                entropy=h,
-                perplexity=self._perplexity_of(edit, branching) if self._perplexity else None,
-                seconds=edit.seconds,
-                note=edit.note,
-            )
-            for case, edit, share, h in zip(cases, edits, found, entropies)
+            Row(*name, **share, entropy=h, perplexity=ppl, seconds=edit.seconds, note=edit.note)
+            for name, edit, share, h, ppl in zip(names, edits, found, entropies, perplexities)
         ]
 
     def _entropies(self, cases: list[Case], changes: list | None) -> list[float | None]:

@@ -83,12 +83,7 @@ class Removal:
         return self.table()
 
 
-def _one_or_named(name: str, value: object) -> object:
-    """A subnetwork, or several by their names."""
-    return value if isinstance(value, Mapping) else RULES["subnetwork"](name, value)
-
-
-@door(subnetwork=_one_or_named)
+@door(subnetwork=lambda name, value: value if isinstance(value, Mapping) else RULES["subnetwork"](name, value))
 def knowledge(
     lm: LanguageModel,
     kg: Knowledge,

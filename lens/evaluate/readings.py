@@ -124,14 +124,8 @@ class Readings:
         """−log p of each label, and its rank, both [K] on the CPU."""
         unembedding = self._lm.unembedding.detach()
         at = normed[row.to(normed.device), position.to(normed.device)].to(unembedding.device)
-        out = kernels.project(
-            at,
-            unembedding,
-            bias=getattr(self._lm.model.get_output_embeddings(), "bias", None),
-            softcap=self._lm.softcap,
-            tokens=label.to(unembedding.device),
-            log_normalizer=True,
-        )
+        due = label.to(unembedding.device)
+        out = kernels.project(at, unembedding, tokens=due, log_normalizer=True, **self._lm.head_terms)
         return (out["log_normalizer"].double() - out["token_logits"].double()).cpu(), out["ranks"].cpu()
 
     def _measures(self, nll: Tensor, rank: Tensor) -> dict[str, Measures]:

@@ -107,8 +107,7 @@ class Report:
         reports = (self, *others)
         summaries = [report.summary() for report in reports]
         lines = [["", *(f"{r.header['editor']}, {r.header['model']}" for r in reports)]]
-        lines.append(["cases", *(str(s["cases"]) for s in summaries)])
-        lines.append(["errors", *(str(s["errors"]) for s in summaries)])
+        lines += [[count, *(str(s[count]) for s in summaries)] for count in ("cases", "errors")]
         for name in NUMBERS:
             if any(name in s for s in summaries):
                 lines.append([_label(name), *(_cell(name, s) for s in summaries)])

@@ -30,8 +30,7 @@ class Objective:
     def __init__(self, lm: LanguageModel, config: Config, layer: int):
         self.lm, self.config, self._layer = lm, config, layer
         self._upper: dict[int, UpperLayers] = {}
-        bias = getattr(lm.model.get_output_embeddings(), "bias", None)
-        self._head = dict(bias=None if bias is None else bias.detach(), softcap=lm.softcap)
+        self._head = lm.head_terms
 
     def backward(self, scores: Scores, step: int, target: Examples, control: Examples, text: Examples) -> dict:
         """Add the gradient of a step's losses to the scores; their values, detached, by name."""

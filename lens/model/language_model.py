@@ -162,6 +162,12 @@ class LanguageModel:
         """c where logits are bounded by c·tanh(z/c), as Gemma's are; None elsewhere."""
         return getattr(self.model.config, "final_logit_softcapping", None)
 
+    @property
+    def head_terms(self) -> dict:
+        """What a logit has besides h Eᵀ, as ``lens.kernels`` takes it: ``bias`` [V] or None, and ``softcap``."""
+        bias = getattr(self.model.get_output_embeddings(), "bias", None)
+        return {"bias": None if bias is None else bias.detach(), "softcap": self.softcap}
+
     def head(self, normed: Tensor) -> Tensor:
         """Logits [..., V] of vectors that ln_f has seen, in float32 at least: ``normed Eᵀ``, and Gemma's soft cap."""
         head = self.model.get_output_embeddings()

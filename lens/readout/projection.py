@@ -141,12 +141,11 @@ def read(
         flat,
         unembedding,
         norm=lm.norm,
-        bias=getattr(lm.model.get_output_embeddings(), "bias", None),
-        softcap=lm.softcap,
         k=k,
         largest=largest,
         tokens=tokens,
         log_normalizer=log_normalizer,
+        **lm.head_terms,
     )
     if not all(finite(t) for t in out.values()):
         raise not_finite(lm, "Logits are NaN or infinite and stand for no words")

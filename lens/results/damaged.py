@@ -42,9 +42,8 @@ def damaged(path: str | Path, what: str, remedy: str) -> Iterator[None]:
     try:
         yield
     except (OSError, *UNFIT) as error:
-        if isinstance(error, OSError) and error.errno != EINVAL:  # which a jump to a wrong place in the file gives
-            raise
-        if full(error):
+        # EINVAL is what a jump to a wrong place in the file gives.
+        if (isinstance(error, OSError) and error.errno != EINVAL) or full(error):
             raise
         raise OSError(f"The file {path} is no whole {what}: {remedy}.") from None
 

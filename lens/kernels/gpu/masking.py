@@ -25,6 +25,8 @@ import triton.language as tl
 from lens.kernels.gpu.noise import exp_minus, odd_numbers
 
 ROWS, COLUMNS = 32, 64
+OPTIONS = {"num_warps": 4, "enable_fp_fusion": False}
+"""Without fusion every sum is rounded on its own, as on a CPU."""
 
 
 @triton.jit
@@ -76,8 +78,7 @@ def fill(out, entry, weight, grad, scores, key, tau, base, sign) -> None:
             out, weight, g, scores,
             *out.stride(), *weight.stride(), *g.stride(), *scores.stride(),
             rows, columns, key.seed, key.step, key.site, float(base), sign / tau if entry == "slope" else float(sign),
-            tau, ENTRY=entry, TEMPERED=tau != 1 and entry != "hard", ROWS=ROWS, COLUMNS=COLUMNS,
-            num_warps=4, enable_fp_fusion=False,
+            tau, ENTRY=entry, TEMPERED=tau != 1 and entry != "hard", ROWS=ROWS, COLUMNS=COLUMNS, **OPTIONS,
         )  # fmt: skip
 
 
@@ -92,7 +93,7 @@ SIGNATURES = {
     f"_mask_kernel:{entry}": (
         _ARGUMENTS,
         {"ENTRY": entry, "TEMPERED": False, "ROWS": ROWS, "COLUMNS": COLUMNS},
-        {"num_warps": 4, "enable_fp_fusion": False},
+        OPTIONS,
     )
     for entry in ("hard", "soft", "slope")
 }

@@ -15,7 +15,7 @@ import torch
 import triton
 import triton.language as tl
 
-from lens.kernels.gpu.masking import COLUMNS, ROWS, entries
+from lens.kernels.gpu.masking import COLUMNS, OPTIONS, ROWS, entries
 from lens.kernels.gpu.noise import exp_minus
 
 
@@ -92,7 +92,7 @@ class Launch:
                 key.seed, key.step, key.site, float(base), sign / tau if entry == "slope" else float(sign), tau,
                 float(sparsity), ENTRY=entry, TEMPERED=tau != 1 and entry != "hard",
                 WIDE=self.wide and all(a % 16 == 0 for a in addresses), ROWS=ROWS, COLUMNS=COLUMNS,
-                num_warps=4, enable_fp_fusion=False,
+                **OPTIONS,
             )  # fmt: skip
 
 
@@ -105,7 +105,7 @@ SIGNATURES = {
     f"_masks_kernel:{entry}": (
         _ARGUMENTS | {"out": "*T" if entry == "hard" else "*fp32"},
         {"ENTRY": entry, "TEMPERED": False, "WIDE": True, "ROWS": ROWS, "COLUMNS": COLUMNS},
-        {"num_warps": 4, "enable_fp_fusion": False},
+        OPTIONS,
     )
     for entry in ("hard", "slope")
 }
