@@ -25,12 +25,7 @@ NEIGHBORS = 5
 
 SPLITS = ("test", "validation")
 
-FIELDS = {
-    "prompt": "requested_rewrite.prompt",
-    "subject": "requested_rewrite.subject",
-    "target_new": "requested_rewrite.target_new.str",
-    "target_true": "requested_rewrite.target_true.str",
-}
+FIELDS = tuple(f"requested_rewrite.{name}" for name in ("prompt", "subject", "target_new.str", "target_true.str"))
 PROMPTS = ("paraphrase_prompts", "neighborhood_prompts")
 OPTIONAL = ("attribute_prompts", "generation_prompts")
 
@@ -103,7 +98,7 @@ def check_records(found: Sequence[Mapping]) -> Sequence[Mapping]:
         if case in seen:
             raise ValueError(f"Records number {seen[case]} and {i} have the same case_id, {case}: give each its own.")
         seen[case] = i
-        for field in FIELDS.values():
+        for field in FIELDS:
             value = record
             for key in field.split("."):
                 value = value.get(key) if isinstance(value, Mapping) else None
