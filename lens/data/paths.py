@@ -1,7 +1,9 @@
 """Where is the book's data?  Beside the package in a checkout, inside it when installed from a wheel."""
 
+import json
 import os
-from pathlib import Path
+from functools import cache as once
+from pathlib import Path, PurePosixPath
 
 
 def root() -> Path:
@@ -48,3 +50,18 @@ def cache() -> Path:
 def world() -> Path:
     """The folder of the built-in model's world: facts, templates, records and ordinary text."""
     return root() / "world"
+
+
+@once
+def table(file: str) -> dict:
+    """What ``data/FILE`` holds, read once."""
+    return json.loads((root() / file).read_text(encoding="utf-8"))
+
+
+def entry_name(model: str) -> str:
+    """The name under which a model has its entry: of one that was opened from a folder, the folder's own.
+
+    >>> entry_name("models/mini"), entry_name("mini")
+    ('mini', 'mini')
+    """
+    return PurePosixPath(model.replace("\\", "/")).name

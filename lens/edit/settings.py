@@ -11,7 +11,7 @@ from copy import deepcopy
 
 import numpy as np
 
-from lens.data.tables import entry_name, table
+from lens.data.paths import entry_name, table
 from lens.given import door, read
 from lens.model import LanguageModel
 

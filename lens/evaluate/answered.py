@@ -16,7 +16,6 @@ from pathlib import Path
 from lens.data import manifest, paths
 from lens.evaluate.scoring import score
 from lens.model import LanguageModel
-from lens.results.csv_text import from_csv
 
 
 def ways(record: Mapping) -> list[str]:
@@ -73,5 +72,7 @@ def _records() -> str:
 @cache
 def _table(model: str, fingerprint: str, records: str) -> dict[int, int | None]:
     """case_id → place; empty where there is no table of these weights and records."""
+    from lens.results.csv_text import from_csv
+
     rows = from_csv(file_of(model), f"{model} {fingerprint}", f"records {records}")
     return {int(row["case_id"]): int(row["way"]) if row["way"] else None for row in rows}

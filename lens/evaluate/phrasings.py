@@ -17,7 +17,6 @@ from lens.data import Fact, Prompt, facts, paths, prompts
 from lens.evaluate.scoring import score
 from lens.model import LanguageModel
 from lens.model.soundness import not_finite
-from lens.results.csv_text import from_csv
 
 DIGITS = 6
 """Of a kept number, behind the point."""
@@ -59,6 +58,8 @@ def file_of(model: str) -> Path:
 
 def rows(model: str, fingerprint: str) -> list[dict]:
     """The rows of the table that is kept of these weights; none where there is no table."""
+    from lens.results.csv_text import from_csv
+
     return from_csv(file_of(model), f"{model} {fingerprint}")
 
 

@@ -13,7 +13,6 @@ from itertools import product
 from tqdm.auto import tqdm
 
 from lens.data import paths
-from lens.data.tables import entry_name
 from lens.evaluate.counterfact import counterfact
 from lens.evaluate.prompts import MEASURES, SHARES
 from lens.given import door
@@ -29,7 +28,7 @@ def grid(lm: LanguageModel, editor: str) -> dict[str, list]:
     [4, 5, 6, 7]
     """
     table = json.loads((paths.root() / "editors.json").read_text(encoding="utf-8"))
-    name = entry_name(lm.name)
+    name = paths.entry_name(lm.name)
     found = table.get(editor, {}).get("grid", {}).get(name)
     if not found:
         raise ValueError(

@@ -16,7 +16,7 @@ from dataclasses import dataclass, fields, replace
 from math import inf
 from numbers import Real
 
-from lens.data.tables import entry_name, table
+from lens.data.paths import entry_name, table
 from lens.given import door, number, passes, whole, words
 from lens.model import LanguageModel
 

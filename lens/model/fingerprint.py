@@ -11,7 +11,7 @@ from hashlib import sha256
 import torch
 from torch import nn
 
-from lens.data.tables import table
+from lens.data.paths import table
 from lens.model.devices import parameters
 
 

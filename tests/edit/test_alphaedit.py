@@ -10,7 +10,7 @@ from lens import Request, edit
 from lens.edit.alphaedit import inside
 from lens.edit.contexts import in_contexts, prefixes
 from lens.edit.memit import spread
-from lens.data.tables import table
+from lens.data.paths import table
 from lens.edit.statistics import Statistics
 from lens.edit.value import find_value
 from lens.evaluate import score

@@ -11,7 +11,7 @@ import lens
 from lens import Request, edit
 from lens.edit.contexts import in_contexts, prefixes
 from lens.edit.memit import spread
-from lens.data.tables import table
+from lens.data.paths import table
 from lens.edit.statistics import Statistics
 from lens.edit.value import find_value
 from lens.evaluate import score

@@ -9,7 +9,7 @@ import torch
 import lens
 from lens import Request, edit
 from lens.edit.contexts import in_contexts, prefixes
-from lens.data.tables import table
+from lens.data.paths import table
 from lens.edit.value import find_value
 from lens.evaluate import score
 from lens.model.families import FAMILIES

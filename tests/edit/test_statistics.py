@@ -14,7 +14,7 @@ import lens
 from lens import Request, data, edit
 from lens.__main__ import main
 from lens.edit import statistics
-from lens.data.tables import table
+from lens.data.paths import table
 from lens.edit.statistics import Statistics
 from lens.evaluate.editors import resolve
 from lens.model.families import FAMILIES
