@@ -14,6 +14,7 @@ import torch
 from lens import kernels
 from lens.commands import arguments, bench, check, cost, edit, mask, model, relearn, sweep
 from lens.commands import evaluate as evaluation
+from lens.commands.arguments import actions, command
 from lens.data import manifest, paths
 from lens.data.corpus import heldout_paragraphs
 from lens.data.records import make_records
@@ -43,38 +44,25 @@ def main(argv: list[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m lens", description="How language models learn: the book's tools.")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
+    command(commands, "info", _info, "versions, device, data")
 
-    info = commands.add_parser("info", help="versions, device, data")
-    info.set_defaults(run=_info)
+    data = actions(commands, "data", "the shipped files")
+    command(data, "verify", _verify, "check every file against data/MANIFEST.json")
+    command(data, "build", _build, "write records.json, heldout.txt and MANIFEST.json anew from the facts")
 
-    data = commands.add_parser("data", help="the shipped files").add_subparsers(required=True, metavar="ACTION")
-    verify = data.add_parser("verify", help="check every file against data/MANIFEST.json")
-    verify.set_defaults(run=_verify)
-    build = data.add_parser("build", help="write records.json, heldout.txt and MANIFEST.json anew from the facts")
-    build.set_defaults(run=_build)
+    mini = actions(commands, "mini", "the built-in models")
+    option = command(mini, "train", _train, "train it from scratch; resumes a run that was stopped")
+    option("--name", default="mini", choices=RECIPES, help="which of the built-in models (default: mini)")
+    option("--out", type=Path, help="folder for the model (default: data/<name>)")
+    option("--work", type=Path, default=Path("mini-training"), help="folder for the checkpoint")
+    option("--steps", type=int, help="training steps (default: the recipe's)")
+    option("--device")
+    option = command(mini, "evaluate", _evaluate, "measure it and rewrite its card")
+    option("--model", type=Path, help="folder of the model (default: data/<name>)")
+    option("--name", default="mini", choices=RECIPES, help="which built-in model (default: mini)")
 
-    mini = commands.add_parser("mini", help="the built-in models").add_subparsers(required=True, metavar="ACTION")
-    train = mini.add_parser("train", help="train it from scratch; resumes a run that was stopped")
-    train.add_argument("--name", default="mini", choices=RECIPES, help="which of the built-in models (default: mini)")
-    train.add_argument("--out", type=Path, help="folder for the model (default: data/<name>)")
-    train.add_argument("--work", type=Path, default=Path("mini-training"), help="folder for the checkpoint")
-    train.add_argument("--steps", type=int, help="training steps (default: the recipe's)")
-    train.add_argument("--device", help="cpu or cuda (default: the GPU where there is one)")
-    train.set_defaults(run=_train)
-    evaluate = mini.add_parser("evaluate", help="measure it and rewrite its card")
-    evaluate.add_argument("--model", type=Path, help="folder of the model (default: data/<name>)")
-    evaluate.add_argument("--name", default="mini", choices=RECIPES, help="which built-in model (default: mini)")
-    evaluate.set_defaults(run=_evaluate)
-
-    model.add(commands)
-    check.add(commands)
-    edit.add(commands)
-    evaluation.add(commands)
-    mask.add(commands)
-    cost.add(commands)
-    relearn.add(commands)
-    sweep.add(commands)
-    bench.add(commands)
+    for room in (model, check, edit, evaluation, mask, cost, relearn, sweep, bench):
+        room.add(commands)
     return top
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from lens.commands.arguments import actions, command
 from lens.data import manifest, paths
 from lens.results.whole import write_text
 from lens.scale.bench import memory_cost
@@ -23,21 +24,18 @@ NUMBERS = {
 
 def add(commands) -> None:
     """Add the command ``bench`` with what it measures to the parser's ``commands``."""
-    bench = commands.add_parser("bench", help="measure speed").add_subparsers(required=True, metavar="WHAT")
+    bench = actions(commands, "bench", "measure speed", "WHAT")
     for name, (function, about) in NUMBERS.items():
-        bench.add_parser(name, help=about).set_defaults(run=_numbers, function=function)
-    kernels = bench.add_parser("kernels", help="each kernel against its baselines and the machine's floor")
-    kernels.set_defaults(run=_kernels)
-    everything = bench.add_parser("all", help="kernels, steps in GPT-2's shapes and a profile: a table and a summary")
-    everything.add_argument("--rehearsal", action="store_true", help="tiny shapes, to see that all of it runs")
-    everything.add_argument("--out", type=Path, help="folder of the result files (default: data/bench)")
-    everything.set_defaults(run=_everything)
-    for one in bench.choices.values():
-        one.add_argument("--device", help="cpu or cuda (default: the GPU where there is one)")
-    kernels.add_argument("--out", type=Path, help="result file (default: data/bench/<device>.csv)")
-    memory = bench.add_parser("memory", help="what lens.cost computes against measured peaks, on the CPU")
-    memory.add_argument("--out", type=Path, help="result file (default: data/bench/cost.csv)")
-    memory.set_defaults(run=_memory)
+        command(bench, name, _numbers, about, function=function)("--device")
+    option = command(bench, "kernels", _kernels, "each kernel against its baselines and the machine's floor")
+    option("--device")
+    option("--out", type=Path, help="result file (default: data/bench/<device>.csv)")
+    option = command(bench, "all", _everything, "kernels, steps in GPT-2's shapes and a profile: a table and a summary")
+    option("--rehearsal", action="store_true", help="tiny shapes, to see that all of it runs")
+    option("--out", type=Path, help="folder of the result files (default: data/bench)")
+    option("--device")
+    option = command(bench, "memory", _memory, "what lens.cost computes against measured peaks, on the CPU")
+    option("--out", type=Path, help="result file (default: data/bench/cost.csv)")
 
 
 def _numbers(args) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch.nn.functional import cross_entropy
 
+from lens.commands.arguments import command
 from lens.edit import Request, sgd_step
 from lens.gradient import capture
 from lens.model import loading
@@ -39,11 +40,10 @@ class Remedy(Exception):
 
 def add(commands) -> None:
     """Add the command ``check`` to the parser's ``commands``."""
-    check = commands.add_parser("check", help="will a model of yours do? one line a question: ✓ or what to do")
-    check.add_argument("model", help="a name, a hub id, a folder or a GGUF file")
-    check.add_argument("--device", help="cpu or cuda (default: the GPU where there is one)")
-    check.add_argument("--dtype", help="load its weights as this (default: as they are stored)")
-    check.set_defaults(run=run)
+    option = command(commands, "check", run, "will a model of yours do? one line a question: ✓ or what to do")
+    option("model", help="a name, a hub id, a folder or a GGUF file")
+    option("--device")
+    option("--dtype", help="load its weights as this (default: as they are stored)")
 
 
 def run(args) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lens.commands.arguments import command
 from lens.commands.evaluate import settings
 from lens.mask import Config
 from lens.scale import cost
@@ -10,21 +11,18 @@ from lens.scale.cost import MACHINES, papers
 
 def add(commands) -> None:
     """Add the command ``cost`` to the parser's ``commands``."""
-    cost = commands.add_parser("cost", help="memory, operations and hours of a step, computed from a model's shape")
-    cost.add_argument("--model", default="mini", help="a known name (gpt2-xl, llama-3-8b, …), built-in or a folder")
-    cost.add_argument("--step", default="mask", help="forward, lens, shift, rome, mask, finetune, … (default: mask)")
-    cost.add_argument("--dtype", default="float32", help="of the model's weights (default: float32)")
-    cost.add_argument("--batch", type=int, default=1, help="rows of text (default: 1; a mask's are settings)")
-    cost.add_argument(
-        "--tokens", type=int, default=16, help="tokens of a row, of a mask's longest prompt (default: 16)"
-    )
-    cost.add_argument("--devices", type=int, default=1, help="GPUs that share the layers (default: 1)")
-    cost.add_argument("--checkpointing", action="store_true", help="run layers again in the backward pass")
-    cost.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the mask")
-    cost.add_argument("--gpu", default="A100", help="T4, V100, A100, H100 or H200, for the time (default: A100)")
-    cost.add_argument("--utilization", type=float, default=0.3, help="share of its peak that is assumed (default: 0.3)")
-    cost.add_argument("--papers", action="store_true", help="GPU-hours of four tables of the two papers instead")
-    cost.set_defaults(run=run)
+    option = command(commands, "cost", run, "memory, operations and hours of a step, computed from a model's shape")
+    option("--model", default="mini", help="a known name (gpt2-xl, llama-3-8b, …), built-in or a folder")
+    option("--step", default="mask", help="forward, lens, shift, rome, mask, finetune, … (default: mask)")
+    option("--dtype", default="float32", help="of the model's weights (default: float32)")
+    option("--batch", type=int, default=1, help="rows of text (default: 1; a mask's are settings)")
+    option("--tokens", type=int, default=16, help="tokens of a row, of a mask's longest prompt (default: 16)")
+    option("--devices", type=int, default=1, help="GPUs that share the layers (default: 1)")
+    option("--checkpointing", action="store_true", help="run layers again in the backward pass")
+    option("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the mask")
+    option("--gpu", default="A100", help="T4, V100, A100, H100 or H200, for the time (default: A100)")
+    option("--utilization", type=float, default=0.3, help="share of its peak that is assumed (default: 0.3)")
+    option("--papers", action="store_true", help="GPU-hours of four tables of the two papers instead")
 
 
 def run(args) -> None:
@@ -40,11 +38,7 @@ def run(args) -> None:
     for name in chosen:
         if name not in Config.__dataclass_fields__:
             raise ValueError(f"A mask's configuration has no setting {name!r}: see lens.mask.Config.")
-    work = dict(
-        batch=args.batch,
-        tokens=args.tokens,
-        config=Config(**chosen),
-    )
+    work = dict(batch=args.batch, tokens=args.tokens, config=Config(**chosen))
     spread = dict(devices=args.devices, checkpointing=args.checkpointing)
     told = cost.memory(args.model, args.step, dtype=args.dtype, **spread, **work)
     print(told)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from lens.commands.arguments import actions, command
 from lens.data import load_texts, manifest, paths
 from lens.edit import covariance, settings
 from lens.edit.mend_training import recipe_for, train
@@ -13,24 +14,23 @@ from lens.model import loading
 
 def add(commands) -> None:
     """Add the commands ``edit`` and ``mend`` to the parser's ``commands``."""
-    editing = commands.add_parser("edit", help="editors").add_subparsers(required=True, metavar="ACTION")
-    statistics = editing.add_parser("statistics", help="take the second moment of FF2's inputs, for ROME and MEMIT")
-    statistics.add_argument("--model", default="mini", help="built-in, hub id or folder (default: mini)")
-    statistics.add_argument("--layers", type=int, nargs="+", help="default: those that ROME and MEMIT edit")
-    statistics.add_argument("--texts", type=Path, metavar="FILE", help="text of the kind the model was trained on")
-    statistics.add_argument("--count", type=int, default=100_000, help="tokens of that text (default: 100000)")
-    statistics.add_argument("--device", help="cpu or cuda (default: the GPU where there is one)")
-    statistics.add_argument("--out", type=Path, help="take them anew, into this folder (default: the cache folder)")
-    statistics.set_defaults(run=statistics_of)
+    editing = actions(commands, "edit", "editors")
+    second_moment = "take the second moment of FF2's inputs, for ROME and MEMIT"
+    option = command(editing, "statistics", statistics_of, second_moment)
+    option("--model")
+    option("--layers", type=int, nargs="+", help="default: those that ROME and MEMIT edit")
+    option("--texts", type=Path, metavar="FILE", help="text of the kind the model was trained on")
+    option("--count", type=int, default=100_000, help="tokens of that text (default: 100000)")
+    option("--device")
+    option("--out", type=Path, help="take them anew, into this folder (default: the cache folder)")
 
-    mend = commands.add_parser("mend", help="the editor MEND").add_subparsers(required=True, metavar="ACTION")
-    training = mend.add_parser("train", help="train its network for a model; resumes a run that was stopped")
-    training.add_argument("--model", default="mini", help="built-in, hub id or folder (default: mini)")
-    training.add_argument("--out", type=Path, help="file for the network (default for mini: the shipped one)")
-    training.add_argument("--steps", type=int, help="training steps (default: the recipe's)")
-    training.add_argument("--seed", type=int, help="of the initial weights and the examples (default: the recipe's)")
-    training.add_argument("--device", help="cpu or cuda (default: the GPU where there is one)")
-    training.set_defaults(run=mend_train)
+    mend = actions(commands, "mend", "the editor MEND")
+    option = command(mend, "train", mend_train, "train its network for a model; resumes a run that was stopped")
+    option("--model")
+    option("--out", type=Path, help="file for the network (default for mini: the shipped one)")
+    option("--steps", type=int, help="training steps (default: the recipe's)")
+    option("--seed", type=int, help="of the initial weights and the examples (default: the recipe's)")
+    option("--device")
 
 
 def statistics_of(args) -> None:
@@ -39,10 +39,8 @@ def statistics_of(args) -> None:
     layers = args.layers or sorted(
         {settings(lm, "rome")["layer"], *(i for name in ("memit", "alphaedit") for i in settings(lm, name)["layers"])}
     )
-    if args.out:
-        taken = again(lm, layers, args.out, texts, args.count)
-    else:
-        taken = covariance(lm, layers, texts, args.count)
+    asked = texts, args.count
+    taken = again(lm, layers, args.out, *asked) if args.out else covariance(lm, layers, *asked)
     for layer, one in taken.items():
         print(f"Layer {layer}: C [{len(one.C)}, {len(one.C)}] over {one.count} tokens.")
     if args.out:

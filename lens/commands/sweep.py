@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from lens import given
+from lens.commands.arguments import actions, command
 from lens.commands.evaluate import settings
 from lens.commands.mask import ALL
 from lens.results.csv_text import as_csv
@@ -21,47 +21,35 @@ from lens.scale.sweep.models import place_of
 
 def add(commands) -> None:
     """Add the command ``sweep`` with its two actions to the parser's ``commands``."""
-    sweep = commands.add_parser("sweep", help="many runs, here or on a cluster").add_subparsers(
-        required=True, metavar="ACTION"
-    )
-    masks = sweep.add_parser("masks", help="find and measure a subnetwork for each target and seed")
-    _common(masks)
-    masks.add_argument("--target", nargs="+", default=[ALL], help=f"TargetKGs, or files of facts (default: {ALL})")
-    masks.add_argument("--wording", metavar="NAME", help="in a file of facts: the model whose wording is read")
-    masks.add_argument("--seed", type=int, nargs="+", default=[0], help="one subnetwork for each (default: 0)")
-    masks.add_argument("--granularity", default="weight", help="weight or neuron (default: weight)")
-    masks.add_argument("--random", type=int, default=3, help="random masks to compare with (default: 3)")
-    masks.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting; may be repeated")
-    masks.set_defaults(run=_masks)
+    sweep = actions(commands, "sweep", "many runs, here or on a cluster")
+    option = _command(sweep, "masks", _masks, "find and measure a subnetwork for each target and seed")
+    option("--target", nargs="+", default=[ALL], help=f"TargetKGs, or files of facts (default: {ALL})")
+    option("--wording")
+    option("--seed", type=int, nargs="+", default=[0], help="one subnetwork for each (default: 0)")
+    option("--granularity", "--random", "--set")
 
-    edits = sweep.add_parser("counterfact", help="measure editors on shards of the records")
-    _common(edits)
-    edits.add_argument("--editor", nargs="+", default=["shift"], help="editors of lens.edit, or none (default: shift)")
-    edits.add_argument("--records", default="test", help="test, validation, or a counterfact.json (default: test)")
-    edits.add_argument("--limit", type=int, help="only the first so many records")
-    edits.add_argument("--shards", type=int, default=8, help="jobs for each editor (default: 8)")
-    edits.add_argument("--together", type=int, help="records in one batch (default: up to 64, as fit the memory)")
-    edits.add_argument("--no-entropy", action="store_true", help="sample no text")
-    edits.add_argument("--no-perplexity", action="store_true", help="do not read ordinary text")
-    edits.add_argument("--seed", type=int, default=0, help="of the sampled text (default: 0)")
-    edits.add_argument(
+    option = _command(sweep, "counterfact", _counterfact, "measure editors on shards of the records")
+    option("--editor", nargs="+", default=["shift"], help="editors of lens.edit, or none (default: shift)")
+    option("--records", "--limit")
+    option("--shards", type=int, default=8, help="jobs for each editor (default: 8)")
+    option("--together", "--no-entropy", "--no-perplexity")
+    option("--seed", type=int, default=0, help="of the sampled text (default: 0)")
+    option(
         "--set", action="append", default=[], metavar="EDITOR.KEY=VALUE", help="an editor's setting; may be repeated"
     )
-    edits.set_defaults(run=_counterfact)
 
 
-def _common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", default="mini", help="built-in, hub id or folder (default: mini)")
-    parser.add_argument(
-        "--out", type=Path, required=True, help="folder for the results; what is in it is not done again"
-    )
-    parser.add_argument("--scheduler", metavar="ADDRESS", help="run on this Dask scheduler's workers: tcp://…")
-    parser.add_argument("--workers", type=int, metavar="N", help="run in so many processes of this machine")
-    parser.add_argument(
-        "--resource", action="append", default=[], metavar="NAME=AMOUNT", help="a job takes it of its worker: GPU=1"
-    )
-    parser.add_argument("--retries", type=int, default=2, help="further attempts for a job that fails (default: 2)")
-    parser.add_argument("--device", help="cpu or cuda (default: the GPU where there is one)")
+def _command(commands, name: str, run: Callable, about: str) -> Callable[..., None]:
+    """A command with the options of both actions."""
+    option = command(commands, name, run, about)
+    option("--model")
+    option("--out", type=Path, required=True, help="folder for the results; what is in it is not done again")
+    option("--scheduler", metavar="ADDRESS", help="run on this Dask scheduler's workers: tcp://…")
+    option("--workers", type=int, metavar="N", help="run in so many processes of this machine")
+    option("--resource", action="append", default=[], metavar="NAME=AMOUNT", help="a job takes it of its worker: GPU=1")
+    option("--retries", type=int, default=2, help="further attempts for a job that fails (default: 2)")
+    option("--device")
+    return option
 
 
 def _masks(args) -> int:
