@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch.nn.functional import cross_entropy
@@ -72,15 +73,15 @@ def answer(name: str, question: Callable[[], str]) -> bool:
 
 def questions(lm) -> Iterator[tuple[str, Callable[[], str]]]:
     """(name, question) in the order they are asked; a question returns what it found, or raises."""
-    for name, question in (("family", family), ("space", space), ("BOS", bos), ("EOS", eos), ("pad", pad),
-                           ("dtype", dtype), ("head(norm(h))", head)):  # fmt: skip
-        yield name, lambda question=question: question(lm)
+    asked = {"family": family, "space": space, "BOS": bos, "EOS": eos, "pad": pad, "dtype": dtype}
+    for name, question in (asked | {"head(norm(h))": head}).items():
+        yield name, partial(question, lm)
     depth = len(lm.layers)
     for layer, site in ((depth // 2, "ff2"), (depth // 4, "attn_out")):
-        yield f"factors, layer {layer} {site}", lambda layer=layer, site=site: factors(lm, layer, site)
-    yield "edit undone", lambda: undone(lm)
+        yield f"factors, layer {layer} {site}", partial(factors, lm, layer, site)
+    yield "edit undone", partial(undone, lm)
     for step, where in STEPS.items():
-        yield f"memory, {step} ({where})", lambda step=step: memory(lm, step)
+        yield f"memory, {step} ({where})", partial(memory, lm, step)
 
 
 def family(lm) -> str:
@@ -100,12 +101,9 @@ def space(lm) -> str:
 
 def bos(lm) -> str:
     first = start(lm.tokenizer)
-    named = lm.tokenizer.bos_token
-    return (
-        f"{' '.join(lm.words(first))} before every text"
-        if first
-        else f"none before a text (the tokenizer names {named})"
-    )
+    if first:
+        return f"{' '.join(lm.words(first))} before every text"
+    return f"none before a text (the tokenizer names {lm.tokenizer.bos_token})"
 
 
 def eos(lm) -> str:
@@ -138,9 +136,8 @@ def head(lm) -> str:
     with torch.no_grad():
         own = lm.model(torch.tensor([lm.encode(PROMPT)], device=lm.device)).logits[0, -1]
         read = lm.head(lm.norm(vector.to(lm.dtype)))
-    error = _same(
-        lm, read, own, "lens would read other logits than the model's own", "teach LanguageModel.head its family"
-    )
+    wrong = "lens would read other logits than the model's own"
+    error = _same(lm, read, own, wrong, "teach LanguageModel.head its family")
     return f"the model's own logits, to {error:.0e}"
 
 
@@ -184,10 +181,8 @@ def memory(lm, step: str) -> str:
     if here is None:
         return size
     if needed > here:
-        smaller = (
-            "a GPU with more memory" if lm.dtype.itemsize == 2 else "--dtype bfloat16, or a machine with more memory"
-        )
-        raise Remedy(f"needs {size}, and there are {here / 1e9:.2g} GB: take {smaller}")
+        larger = "a GPU" if lm.dtype.itemsize == 2 else "--dtype bfloat16, or a machine"
+        raise Remedy(f"needs {size}, and there are {here / 1e9:.2g} GB: take {larger} with more memory")
     return f"{size}, of {here / 1e9:.2g} GB"
 
 

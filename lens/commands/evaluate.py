@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from lens import evaluate
@@ -13,7 +14,7 @@ from lens.data.records import SPLITS
 from lens.evaluate.perplexity import sample
 from lens.evaluate.prompts import MEASURES
 from lens.evaluate.tuning import as_table
-from lens.model import loading
+from lens.model import LanguageModel, loading
 from lens.results.csv_text import as_csv
 from lens.results.lock import alone
 from lens.results.provenance import comments
@@ -57,9 +58,7 @@ def _command(commands, name: str, run: Callable, about: str) -> Callable[..., No
 
 def counterfact(args) -> int:
     others = [evaluate.Report.read(path) for path in args.beside]
-    given, chosen = _records(args.records, args.limit), _settings(args)
-    lm = loading.load(args.model, device=args.device)
-    records = given(lm)
+    lm, records, chosen = _opened(args, args.records)
     options = dict(settings=chosen, out=args.out, together=args.together, seed=args.seed)
     options |= dict(entropy=not args.no_entropy, perplexity=not args.no_perplexity)
     options |= dict(texts=None if args.tokens is None else sample(lm, args.tokens))
@@ -75,15 +74,10 @@ def counterfact(args) -> int:
 
 
 def sequential(args) -> int:
-    given, chosen = _records(args.records, args.limit), _settings(args)
-    replaceable(args.out)
-    lm = loading.load(args.model, device=args.device)
-    records = given(lm)
+    lm, records, chosen = _opened(args, args.records, args.out)
     with alone(args.out):
         steps = evaluate.sequential(lm, records, args.editor, args.at, settings=chosen)
-        if args.out:
-            rows = [{"editor": args.editor, **step} for step in steps]
-            write_text(args.out, as_csv(rows, *comments(lm.device, f"{lm.name} {lm.fingerprint}")))
+        _write(args.out, lm, [{"editor": args.editor, **step} for step in steps])
     for step in steps:
         print(f"{step['edits']:4d} edits: " + _line(step))
     return 0
@@ -102,14 +96,8 @@ def replaceable(out: Path | None) -> None:
 
 
 def tuning(args) -> int:
-    def keep(results: list[dict]) -> None:
-        if args.out:
-            write_text(args.out, as_csv(results, *comments(lm.device, f"{lm.name} {lm.fingerprint}")))
-
-    given, chosen = _records("validation", args.limit), _settings(args)
-    replaceable(args.out)
-    lm = loading.load(args.model, device=args.device)
-    records = given(lm)
+    lm, records, chosen = _opened(args, "validation", args.out)
+    keep = partial(_write, args.out, lm)
     with alone(args.out):
         results = evaluate.grid_search(lm, records, args.editor, settings=chosen, together=args.together, each=keep)
     print(as_table(results))
@@ -120,19 +108,25 @@ def tuning(args) -> int:
     return 0
 
 
-def _records(which: str, limit: int | None) -> Callable[..., list[dict]]:
-    """What gives the records for a model, once it is open: built-in ones that it answers right, or a file's, all."""
-    if limit is not None and limit < 1:
-        raise ValueError(f"--limit is {limit}: give at least 1.")
-    if which in SPLITS:
-        return lambda lm: evaluate.records_for(lm, which, most=limit)
-    held = load_records(which)[:limit]
-    return lambda lm: held
+def _opened(args, which: str, replaced: Path | None = None) -> tuple[LanguageModel, list[dict], dict]:
+    """The model, the records (built-in ones that it answers right, or a file's, all) and the editor's settings.
 
-
-def _settings(args) -> dict:
+    What is wrong with the other options, or with the file that is ``replaced``, is said before the model is opened.
+    """
+    if args.limit is not None and args.limit < 1:
+        raise ValueError(f"--limit is {args.limit}: give at least 1.")
+    held = None if which in SPLITS else load_records(which)[: args.limit]
     chosen = {} if args.layer is None else {"layer": args.layer}
-    return chosen | ({} if args.texts is None else {"texts": load_texts(args.texts)}) | settings(args.set)
+    chosen |= {} if args.texts is None else {"texts": load_texts(args.texts)}
+    chosen |= settings(args.set)
+    replaceable(replaced)
+    lm = loading.load(args.model, device=args.device)
+    return lm, evaluate.records_for(lm, which, most=args.limit) if held is None else held, chosen
+
+
+def _write(out: Path | None, lm: LanguageModel, rows: list[dict]) -> None:
+    if out:
+        write_text(out, as_csv(rows, *comments(lm.device, f"{lm.name} {lm.fingerprint}")))
 
 
 def settings(given: list[str]) -> dict:

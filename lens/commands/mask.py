@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import replace
+from functools import cache, partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -63,11 +64,9 @@ def train(args) -> int:
     for target in targets:  # what is wrong with one is said before anything runs
         data.knowledge(target, model=args.wording)
     lm = loading.load(args.model, device=args.device)
-    kgs: dict = {}
+    known = cache(partial(evaluation.knowledge_for, lm, model=args.wording))
     for target, seed in runs:
-        if target not in kgs:
-            kgs[target] = evaluation.knowledge_for(lm, target, model=args.wording)
-        kg = kgs[target]
+        kg = known(target)
         name = f"{kg.name}-{args.granularity}-{seed}.safetensors"
         out = args.out or paths.root() / "runs" / args.model
         out = out / name if len(runs) > 1 or args.out is None or out.is_dir() else out

@@ -70,9 +70,8 @@ def _relearn(args) -> int:
     kgs = {target: evaluate.knowledge_for(lm, target) for target in targets}  # asks for facts that this model knows
     settings = {"steps": args.steps, "every": args.every, "batch": args.batch, "readout": args.readout}
     settings |= {"frozen": not args.free, "lr": args.lr}
-    head, rows = _head(lm, args, settings), []
-    if args.out.exists():
-        rows = _read(args.out, head)
+    head = _head(lm, args, settings)
+    rows = _read(args.out, head) if args.out.exists() else []
     for target, seed in product(targets, seeds):
         made = {r["mask"] for r in rows if (r["target_kg"], r["seed"]) == (target, str(seed)) and r.get("mask")}
         if made and made != {_name(_subnetwork(args, kgs[target].name, seed, lm))}:
@@ -82,10 +81,7 @@ def _relearn(args) -> int:
     trained += [("remaining" if "remaining" in variants else "original", "others")] if args.without else []
     jobs = [
         (target, seed, variant, asked, method)
-        for seed in seeds
-        for target in targets
-        for variant, asked in trained
-        for method in methods
+        for seed, target, (variant, asked), method in product(seeds, targets, trained, methods)
         if (target, variant, method, asked, str(seed)) not in done
     ]
     found: dict = {}

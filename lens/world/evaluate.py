@@ -9,6 +9,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -46,19 +47,15 @@ def recall(lm: LanguageModel, without: Sequence[str] = ()) -> list[dict]:
         groups.setdefault((source, fact.relation), []).extend(prompts(fact))
     table = []
     for (source, relation), group in groups.items():
-        best = best_ranks(lm, group)
+        best = best_ranks(lm, group).tolist()
+        kinds = ["determined" if len(tails()[relation, p.fact.np]) == 1 else "several" for p in group]
         row = {"source": source, "relation": relation, "facts": len({id(p.fact) for p in group})}
-        row["determined"] = len({id(p.fact) for p in group if len(tails()[p.fact.relation, p.fact.np]) == 1})
-        for name, unseen in (("taught", False), ("held_out", True)):
-            for kind, only in (("determined", True), ("several", False)):
-                ranks = [
-                    r
-                    for r, p in zip(best.tolist(), group)
-                    if p.held_out == unseen and (len(tails()[relation, p.fact.np]) == 1) == only
-                ]
-                row[f"{name}_{kind}_prompts"] = len(ranks)
-                row[f"{name}_{kind}_top1"] = sum(r == 0 for r in ranks)
-                row[f"{name}_{kind}_top10"] = sum(r < 10 for r in ranks)
+        row["determined"] = len({id(p.fact) for p, kind in zip(group, kinds) if kind == "determined"})
+        for (name, unseen), kind in product((("taught", False), ("held_out", True)), ("determined", "several")):
+            ranks = [r for r, p, its in zip(best, group, kinds) if p.held_out == unseen and its == kind]
+            row[f"{name}_{kind}_prompts"] = len(ranks)
+            row[f"{name}_{kind}_top1"] = sum(r == 0 for r in ranks)
+            row[f"{name}_{kind}_top10"] = sum(r < 10 for r in ranks)
         table.append(row)
     return table
 
@@ -95,8 +92,8 @@ def perplexity(lm: LanguageModel) -> dict[str, dict[str, float]]:
     size, words = lm.unembedding.shape[0], sum(unigram.values())
     written = set(passages())
     table = {}
-    for name, of in (("generated", lambda t: t not in written), ("hand-written", lambda t: t in written)):
-        texts = [lm.encode(t)[:128] for t in heldout() if of(t)]
+    for name, by_hand in (("generated", False), ("hand-written", True)):
+        texts = [lm.encode(t)[:128] for t in heldout() if (t in written) == by_hand]
         total = one = two = 0.0
         for ids in texts:
             row = torch.tensor([ids], device=lm.device)

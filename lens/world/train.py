@@ -99,7 +99,8 @@ class Batches:
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
         epoch = max(i for i, first in enumerate(self.starts) if first <= step)
         while True:
-            self._open(epoch)
+            if epoch != self.epoch:
+                self.epoch, self.rows = epoch, self._pack(epoch)
             place = step - self.starts[epoch]
             if (place + 1) * self.recipe.batch <= len(self.rows):
                 break
@@ -113,17 +114,12 @@ class Batches:
             ids[i, : len(row)] = labels[i, : len(row)] = torch.tensor(row)
         return ids, labels
 
-    def _open(self, epoch: int) -> None:
-        if epoch != self.epoch:
-            self.epoch, self.rows = epoch, self._pack(epoch)
-
     def _pack(self, epoch: int) -> list[list[int]]:
         texts = documents(epoch, self.recipe.seed, self.recipe.without)
         end, size = self.tokenizer.eos_token_id, self.recipe.row
-        encoded = self.tokenizer(texts)["input_ids"]
         open_rows: list[list[list[int]]] = [[] for _ in range(size + 1)]  # by free space left
         rows: list[list[int]] = []
-        for ids in encoded:
+        for ids in self.tokenizer(texts)["input_ids"]:
             ids = ids[: size - 1] + [end]
             space = next((s for s in range(len(ids), size + 1) if open_rows[s]), None)
             row = open_rows[space].pop() if space is not None else []
