@@ -25,26 +25,23 @@ def grid(lens: Lens, color: str = "norm", title: str | None = None, ax: Axes | N
     if color == "probability" and lens.probabilities is None:
         raise ValueError("Only the logit lens has probabilities: color this one by 'norm' or 'rank'.")
     norms = lens.norms.cpu().numpy()
-    values = {
-        "norm": lambda: norms,
-        "rank": lambda: lens.ranks.float().cpu().numpy(),
-        "probability": lambda: lens.probabilities[..., 0].cpu().numpy(),
-    }[color]()
+    values = norms
+    if color == "rank":
+        values = lens.ranks.float().cpu().numpy()
+    elif color == "probability":
+        values = lens.probabilities[..., 0].cpu().numpy()
     values = np.ma.masked_where(norms == 0, values)
     rows, columns = values.shape
     ax = style.axes(ax, style.scale(columns, 5, 0.9), style.scale(rows, 2.6, 0.36, most=20))
     low, high = (values.min(), values.max()) if values.count() else (0, 1)
     wide = color == "norm" and low > 0 and high > 100 * low
-    scale = (
-        LogNorm(low, high) if wide else Normalize(0 if color != "norm" else low, 1 if color == "probability" else high)
-    )
+    limits = {"norm": (low, high), "rank": (0, high), "probability": (0, 1)}[color]
+    scale = LogNorm(*limits) if wide else Normalize(*limits)
     image = ax.imshow(values, origin="lower", aspect="auto", cmap=style.HEAT, norm=scale)
-    for row in range(rows):
-        for column in range(columns):
-            empty = values.mask is not np.False_ and values.mask[row, column]
-            text = "0" if empty else style.label(lens.words[row][column][0], 11)
-            ink = style.FAINT if empty else style.contrast(image.cmap(image.norm(values[row, column])))
-            ax.text(column, row, text, ha="center", va="center", fontsize=8, color=ink, parse_math=False, clip_on=True)
+    for (row, column), empty in np.ndenumerate(np.ma.getmaskarray(values)):
+        text = "0" if empty else style.label(lens.words[row][column][0], 11)
+        ink = style.FAINT if empty else style.contrast(image.cmap(image.norm(values[row, column])))
+        ax.text(column, row, text, ha="center", va="center", fontsize=8, color=ink, parse_math=False, clip_on=True)
     ax.set_xticks(range(columns), [style.label(t, 12) for t in lens.tokens], rotation=30, ha="right", parse_math=False)
     ax.set_yticks(range(rows), lens.layers)
     ax.tick_params(length=0)

@@ -17,15 +17,7 @@ from lens.evaluate.report import Estimate
 from lens.mask import Subnetwork
 from lens.plot import style
 
-SITES = {
-    "attn_q": "q",
-    "attn_k": "k",
-    "attn_v": "v",
-    "attn_out": "out",
-    "ff1": "FF1",
-    "ff1_gate": "gate",
-    "ff2": "FF2",
-}
+SITES = {"attn_q": "q", "attn_k": "k", "attn_v": "v", "attn_out": "out", "ff1": "FF1", "ff1_gate": "gate", "ff2": "FF2"}
 LOSSES = {
     "suppress": "suppress (TargetKG)",
     "maintain_kg": "maintain (ControlKG)",
@@ -41,8 +33,7 @@ def density_heatmap(
     ``found``: a subnetwork, or (layer, site) → share, such as the overlap of several.
     """
     shares = found.density("module") if isinstance(found, Subnetwork) else found
-    sites = [site for site in SITES if any(site == s for _, s in shares)]
-    return _heatmap({(layer, (site,)): share for (layer, site), share in shares.items()}, sites, title, ax)
+    return _heatmap({(layer, (site,)): share for (layer, site), share in shares.items()}, title, ax)
 
 
 def head_heatmap(
@@ -53,18 +44,17 @@ def head_heatmap(
     ``found``: a subnetwork, or (layer, site, head) → share.
     """
     shares = found.density("head") if isinstance(found, Subnetwork) else found
-    sites = [site for site in SITES if any(site == s for _, s, _ in shares)]
-    ax = _heatmap({(layer, (site, head)): share for (layer, site, head), share in shares.items()}, sites, title, ax)
+    ax = _heatmap({(layer, (site, head)): share for (layer, site, head), share in shares.items()}, title, ax)
     ax.set_xlabel("head")
     return ax
 
 
-def _heatmap(shares: Mapping, sites: Sequence[str], title: str | None, ax: Axes | None) -> Axes:
+def _heatmap(shares: Mapping, title: str | None, ax: Axes | None) -> Axes:
     """Cells of (layer, (site, …)) → share; a line between sites that have several columns."""
     if not shares:
         raise ValueError("There are no densities to draw: the subnetwork has no such sites.")
     layers = sorted({layer for layer, _ in shares}, reverse=True)
-    columns = sorted({column for _, column in shares}, key=lambda column: (sites.index(column[0]), *column[1:]))
+    columns = sorted({column for _, column in shares}, key=lambda column: (list(SITES).index(column[0]), *column[1:]))
     values = 100 * np.array([[shares.get((layer, column), np.nan) for column in columns] for layer in layers])
     ax = style.axes(ax, style.scale(len(columns), 4.6, 0.6), style.scale(len(layers), 2.4, 0.42))
     style.percents(ax, values, "density (%)")

@@ -106,22 +106,14 @@ def imprint_and_shift(
 
     ax.text(0.1, 4.4, "imprint: keys in FF1 take copies of x", color=BACKWARD, weight="bold", fontsize=10)
     for y, j in zip(rows, (int(delta.argmin()), int(delta.argmax()))):
-        factor = float(-eta * delta[j])
-        _words(ax, 0.1, y, f"key {j}", _read(lm, keys[:, j]), FORWARD, width=1.35)
-        _sign(ax, 1.72, y, factor)
-        _words(ax, 2.0, y, f"{abs(factor):.2g} × x", stamp, BACKWARD, width=1.35)
-        effect = "fires more" if after[j] > pre[j] else "fires less"
-        ax.text(
-            1.72, y - 0.1, f"{_number(pre[j])} → {_number(after[j])}: {effect}", ha="center", va="top", fontsize=SMALL
-        )
+        key, more = (f"key {j}", _read(lm, keys[:, j])), "more" if after[j] > pre[j] else "less"
+        effect = f"{_number(pre[j])} → {_number(after[j])}: fires {more}"
+        _copy(ax, 0.1, y, key, float(-eta * delta[j]), ("x", stamp), effect)
 
     ax.text(3.8, 4.4, "shift: values in FF2 take copies of −δ", color=BACKWARD, weight="bold", fontsize=10)
     for y, j in zip(rows, (int(a.argmax()), int(a.argmin()))):
-        factor = float(eta * a[j])
-        _words(ax, 3.8, y, f"value {j}", _read(lm, values[j]), FORWARD, width=1.35)
-        _sign(ax, 5.42, y, factor)
-        _words(ax, 5.7, y, f"{abs(factor):.2g} × (−δ)", push, BACKWARD, width=1.35)
-        ax.text(5.42, y - 0.1, f"a = {_number(a[j])}", ha="center", va="top", fontsize=SMALL)
+        value = f"value {j}", _read(lm, values[j])
+        _copy(ax, 3.8, y, value, float(eta * a[j]), ("(−δ)", push), f"a = {_number(a[j])}")
 
     ax.text(7.65, 4.4, "after the step", color=style.INK, weight="bold", fontsize=10)
     for y, (word, pair) in zip((2.9, 0.95), outcome.items()):
@@ -173,6 +165,15 @@ def _words(ax: Axes, x: float, y: float, title: str, words: list[str], color, wi
         ax.text(x + width / 2, at, word, ha="center", va="center", fontsize=size, weight=weight, parse_math=False)
 
 
+def _copy(ax: Axes, x: float, y: float, own: tuple, factor: float, copied: tuple, below: str):
+    """A neuron's name and words, and the name and words of the vector that it takes a signed copy of."""
+    name, words = copied
+    _words(ax, x, y, *own, FORWARD, width=1.35)
+    ax.text(x + 1.62, y + 0.75, "+" if factor >= 0 else "−", ha="center", va="center", fontsize=15, color=BACKWARD)
+    _words(ax, x + 1.9, y, f"{abs(factor):.2g} × {name}", words, BACKWARD, width=1.35)
+    ax.text(x + 1.62, y - 0.1, below, ha="center", va="top", fontsize=SMALL)
+
+
 def _matrix(ax: Axes, x: float, y: float, width: float, values: Tensor, title: str, color, height: float | None = None):
     """A small heat map, scaled by its own largest entry, with a colored frame and its title above."""
     height = width if height is None else height
@@ -192,7 +193,3 @@ def _arrow(ax: Axes, start: float, end: float, y: float, color):
 
 def _number(value: Tensor) -> str:
     return f"{float(value):.2f}".replace("-", "−")
-
-
-def _sign(ax: Axes, x: float, y: float, factor: float):
-    ax.text(x, y + 0.75, "+" if factor >= 0 else "−", ha="center", va="center", fontsize=15, color=BACKWARD)

@@ -184,12 +184,8 @@ def case(lm: LanguageModel, fact: PreparedEdit, choices: Sequence[Choice], sizes
         text = lm.tokenizer.decode(list(tokens), clean_up_tokenization_spaces=False)
         return text.removeprefix(" ").replace(" ", "·")
 
-    asked = {
-        "prompt": fact.request.text,
-        "subject": fact.request.subject,
-        "new": said(fact.new),
-        "true": said(fact.true),
-    }
+    asked = {"prompt": fact.request.text, "subject": fact.request.subject}
+    asked |= {"new": said(fact.new), "true": said(fact.true)}
     asked |= {"questions": [[q.measure, q.text, said(q.hoped)] for q in questions], "words": words.table}
     return asked | {"before": before, "after": after, "layers": layers, "notes": notes}
 

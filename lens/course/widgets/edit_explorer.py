@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from lens.course.widgets.answers import UNIT
-from lens.course.widgets.edit_cases import Choice, PreparedEdit, case, choice, chosen, strengths
+from lens.course.widgets.edit_cases import PreparedEdit, case, choice, chosen, strengths
 from lens.course.widgets.explorer import Explorer, page
 from lens.course.widgets.in_page import in_page
 from lens.course.widgets.relations import world_relations
@@ -55,10 +55,9 @@ class EditExplorer(Explorer):
         if not given:
             raise ValueError("There is no fact to edit: give at least one lens.Request or record.")
         layers = None if layers is None else list(layers)
-        editors = [editors] if isinstance(editors, str) or callable(editors) else editors
+        editors = [editors] if isinstance(editors, str) or callable(editors) else list(editors)
         self._lm, self._k, self._neighbors = lm, k, neighbors
         self._sizes = strengths(sizes)
-        editors = list(editors)
         self._choices = [choice(lm, editor, layers) for editor in editors]
         if not self._choices:
             raise ValueError("There is no editor: name at least one, such as 'shift'.")
@@ -79,24 +78,16 @@ class EditExplorer(Explorer):
         """
         lm, choices, sizes = self._lm, self._choices, self._sizes
         if "fact" in request:
-            number = request["fact"]
-            if not isinstance(number, int) or isinstance(number, bool) or number not in range(len(self._facts)):
-                raise ValueError(f"There is no fact number {number!r}: there are {len(self._facts)}.")
-            fact = self._facts[number]
+            fact = _numbered(self._facts, request["fact"], "fact")
         else:
             asked = Request(*(str(request.get(name, "")).strip() for name in ("prompt", "subject", "target")))
             fact = PreparedEdit.of(lm, asked, self._neighbors).among(lm, self._facts, self._neighbors)
         if "free" in request:
             fact = fact.asked(str(request["free"]).rstrip())
         if "layer" in request or "eta" in request:
-            choices, sizes = [self._chosen(request)], (1,)
+            one = _numbered(choices, request.get("editor", 0), "editor")
+            choices, sizes = [chosen(lm, one, request.get("layer"), request.get("eta"))], (1,)
         return case(lm, fact, choices, sizes, self._k)
-
-    def _chosen(self, request: dict) -> Choice:
-        number = request.get("editor", 0)
-        if not isinstance(number, int) or isinstance(number, bool) or number not in range(len(self._choices)):
-            raise ValueError(f"There is no editor number {number!r}: there are {len(self._choices)}.")
-        return chosen(self._lm, self._choices[number], request.get("layer"), request.get("eta"))
 
     def _in_page(self) -> dict | None:
         """What the page's kernel is told; None where an editor is none of those that take one step."""
@@ -128,3 +119,10 @@ class EditExplorer(Explorer):
         facts = "; ".join(f"{fact.request.text} → {fact.request.target_new}" for fact in self._facts)
         names = ", ".join(one.name for one in self._choices)
         return f"Answers before and after editing ({names}): {facts}."
+
+
+def _numbered(some: Sequence, number: object, what: str):
+    """The fact or editor that a request names by its number."""
+    if not isinstance(number, int) or isinstance(number, bool) or number not in range(len(some)):
+        raise ValueError(f"There is no {what} number {number!r}: there are {len(some)}.")
+    return some[number]

@@ -164,19 +164,13 @@ class LensExplorer(Explorer):
 
 def _described(name: str) -> dict:
     """A quantity in words: its label, the vector's letter, what its color measures, which end is read and why."""
-    label = NAMES.get(name, name.replace("attn_", "attention "))
+    label, end, top, bottom = NAMES.get(name, name.replace("attn_", "attention ")), "top", "", ""
     if name == STREAM:
-        return {"name": name, "label": label, "vector": "h", "measure": "length ‖h‖", "end": "top", "ends": _ends("h")}
-    if name in ("ff2", "attn_out"):  # it writes to the residual stream: a step subtracts δ
-        ends = _ends("δ", ": removed", ": added")
-        return {"name": name, "label": f"{label}: VJP δ", "vector": "δ", "measure": "length ‖δ‖", "end": "bottom"} | {
-            "ends": ends
-        }
-    measure = "‖x‖ ‖δ‖ of the token"
-    return {"name": name, "label": f"{label}: input x", "vector": "x", "measure": measure, "end": "top"} | {
-        "ends": _ends("x")
-    }
-
-
-def _ends(vector: str, top: str = "", bottom: str = "") -> dict:
-    return {"top": f"top of LL({vector}){top}", "bottom": f"bottom of LL({vector}){bottom}"}
+        vector, measure = "h", "length ‖h‖"
+    elif name in ("ff2", "attn_out"):  # it writes to the residual stream: a step subtracts δ
+        label, vector, measure = f"{label}: VJP δ", "δ", "length ‖δ‖"
+        end, top, bottom = "bottom", ": removed", ": added"
+    else:
+        label, vector, measure = f"{label}: input x", "x", "‖x‖ ‖δ‖ of the token"
+    ends = {"top": f"top of LL({vector}){top}", "bottom": f"bottom of LL({vector}){bottom}"}
+    return {"name": name, "label": label, "vector": vector, "measure": measure, "end": end, "ends": ends}

@@ -68,12 +68,12 @@ def _first(lm: LanguageModel, prompt: Prompt) -> list[int]:
 def parts(subnetwork: Subnetwork) -> list[Subnetwork]:
     """The whole, then each layer's part, then each site's, then, of several layers, the whole but for each layer."""
     layers, sites = layers_and_sites(subnetwork)
-    of_layers = [(lambda key, layer=layer: key[0] == layer) for layer in layers]
-    of_sites = [(lambda key, site=site: key[1] == site) for site in sites]
-    all_but = [(lambda key, layer=layer: key[0] != layer) for layer in layers[: len(layers) * (len(layers) > 1)]]
-    chosen = (*of_layers, *of_sites, *all_but)
-    some = [{key: b for key, b in subnetwork.bits.items() if belongs(key)} for belongs in chosen]
-    return [subnetwork, *(subnetwork.with_bits(bits, "a part") for bits in some)]
+    bits = subnetwork.bits
+    some = [{key: b for key, b in bits.items() if key[0] == layer} for layer in layers]
+    some += [{key: b for key, b in bits.items() if key[1] == site} for site in sites]
+    if len(layers) > 1:
+        some += [{key: b for key, b in bits.items() if key[0] != layer} for layer in layers]
+    return [subnetwork, *(subnetwork.with_bits(part, "a part") for part in some)]
 
 
 def heads(subnetwork: Subnetwork) -> dict[int, int]:
@@ -97,9 +97,8 @@ def but_for_head(subnetwork: Subnetwork, layer: int, head: int) -> Subnetwork:
 
 def layers_and_sites(subnetwork: Subnetwork) -> tuple[list[int], list[str]]:
     """What is masked, in the model's order."""
-    return list(dict.fromkeys(layer for layer, _ in subnetwork.bits)), list(
-        dict.fromkeys(site for _, site in subnetwork.bits)
-    )
+    keys = subnetwork.bits
+    return list(dict.fromkeys(layer for layer, _ in keys)), list(dict.fromkeys(site for _, site in keys))
 
 
 def said(lm: LanguageModel, asked: Sequence[AskedFact], removed: Sequence[Subnetwork], k: int) -> dict:
