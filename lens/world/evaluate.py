@@ -27,6 +27,29 @@ from lens.results.whole import write_text
 NEVER = "never taught"
 """In place of the source: facts of the TargetKGs that the model's recipe leaves out."""
 
+CARD = """# {name}
+
+A model that this book ships with: {family}'s architecture, trained from scratch on a world we wrote, so
+that every fact it knows is known to the reader. Not for any use but learning how such models work.
+
+- **Shape**: {layers} layers, {heads} heads, width {width}, {vocabulary} tokens, context {context}; \
+{parameters:,} parameters, stored in float16.
+- **Open it**: `lens.load('{name}')`, or transformers' `AutoModelForCausalLM.from_pretrained('data/{name}')`.
+- **Made by**: `python -m lens mini train --name {name}` ({steps} steps of {batch} × {row} tokens); \
+the whole recipe is in `recipe.json`.
+{never}- **Measured by**: `{command}`; the table by relation is in `evaluation.json`.
+
+| facts | number | {columns} |
+|---|---|{rule}
+{recall}
+*Taught*: phrasings seen in training. *Held-out*: phrasings of that fact never seen. *Top-1* is over facts
+whose head and relation determine the tail; tails are compared by their first token.
+
+| perplexity of text it never saw | tokens | {name} | bigram model | unigram model |
+|---|---|---|---|---|
+"""
+"""The model card up to the rows of its last table."""
+
 
 def evaluate(lm: LanguageModel, without: Sequence[str] = ()) -> dict:
     """Recall of every fact in taught and in held-out phrasings; perplexity of held-out text beside n-grams.
@@ -139,39 +162,23 @@ def write_card(folder: Path, result: dict, command: str) -> None:
     sources = sorted({r["source"] for r in result["recall"]} - {NEVER})
     never = [NEVER] if recipe.get("without") else []
     columns = list(totals(result["recall"]))
-    name = folder.name
-    family = {"gpt2": "GPT-2", "llama": "Llama"}[recipe["architecture"]]
-    lines = [
-        f"# {name}",
-        "",
-        f"A model that this book ships with: {family}'s architecture, trained from scratch on a world we wrote, so",
-        "that every fact it knows is known to the reader. Not for any use but learning how such models work.",
-        "",
-        f"- **Shape**: {recipe['layers']} layers, {recipe['heads']} heads, width {recipe['width']}, "
-        f"{recipe['vocabulary']} tokens, context {recipe['context']}; {parameters:,} parameters, stored in float16.",
-        f"- **Open it**: `lens.load('{name}')`, or transformers' `AutoModelForCausalLM.from_pretrained("
-        f"'data/{name}')`.",
-        f"- **Made by**: `python -m lens mini train --name {name}` ({recipe['steps']} steps of {recipe['batch']} × "
-        f"{recipe['row']} tokens); the whole recipe is in `recipe.json`.",
-        *([f"- **Never taught**: the TargetKGs {', '.join(recipe['without'])}."] if never else []),
-        f"- **Measured by**: `{command}`; the table by relation is in `evaluation.json`.",
-        "",
-        "| facts | number | " + " | ".join(columns) + " |",
-        "|---|---|" + "---|" * len(columns),
-    ]
+    lines = []
     for source in [*sources, None, *never]:
         number = sum(r["facts"] for r in rows_of(result["recall"], source))
         values = totals(result["recall"], source)
         cells = " | ".join(f"{100 * values[n]:.1f} %" for n in columns)
-        lines.append(f"| {source or '**all**'} | {number} | {cells} |")
-    lines += [
-        "",
-        "*Taught*: phrasings seen in training. *Held-out*: phrasings of that fact never seen. *Top-1* is over facts",
-        "whose head and relation determine the tail; tails are compared by their first token.",
-        "",
-        f"| perplexity of text it never saw | tokens | {name} | bigram model | unigram model |",
-        "|---|---|---|---|---|",
-    ]
+        lines.append(f"| {source or '**all**'} | {number} | {cells} |\n")
+    card = CARD.format(
+        **recipe,
+        name=folder.name,
+        family={"gpt2": "GPT-2", "llama": "Llama"}[recipe["architecture"]],
+        parameters=parameters,
+        never=f"- **Never taught**: the TargetKGs {', '.join(recipe['without'])}.\n" if never else "",
+        command=command,
+        columns=" | ".join(columns),
+        rule="---|" * len(columns),
+        recall="".join(lines),
+    )
     for kind, p in result["perplexity"].items():
-        lines.append(f"| {kind} | {p['tokens']:,} | {p['model']:.1f} | {p['bigram']:.1f} | {p['unigram']:.1f} |")
-    write_text(folder / "README.md", "\n".join(lines) + "\n")
+        card += f"| {kind} | {p['tokens']:,} | {p['model']:.1f} | {p['bigram']:.1f} | {p['unigram']:.1f} |\n"
+    write_text(folder / "README.md", card)

@@ -14,6 +14,7 @@ from lens.data.world import facts
 from lens.results.whole import write_text
 
 END = "<|endoftext|>"
+SPECIAL = dict.fromkeys(("bos_token", "eos_token", "unk_token"), END)
 
 
 def train_tokenizer(vocabulary: int, seed: int = 0) -> PreTrainedTokenizerFast:
@@ -37,20 +38,12 @@ def train_tokenizer(vocabulary: int, seed: int = 0) -> PreTrainedTokenizerFast:
     bpe.train_from_iterator((word for word, count in sorted(words.items()) for _ in range(count)), trainer)
     bpe.pre_tokenizer = splitter
     bpe.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=bpe, unk_token=END, bos_token=END, eos_token=END, model_max_length=256
-    )
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, model_max_length=256, **SPECIAL)
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
     """``tokenizer.json`` and a config that transformers 4 and 5 both read (they name the class differently)."""
     write_text(out / "tokenizer.json", tokenizer.backend_tokenizer.to_str(pretty=False) + "\n")
-    config = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": END,
-        "eos_token": END,
-        "unk_token": END,
-        "model_max_length": tokenizer.model_max_length,
-        "clean_up_tokenization_spaces": False,
-    }
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", **SPECIAL}
+    config |= {"model_max_length": tokenizer.model_max_length, "clean_up_tokenization_spaces": False}
     write_text(out / "tokenizer_config.json", json.dumps(config, indent=1) + "\n")
