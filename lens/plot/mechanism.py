@@ -133,10 +133,9 @@ def _factors(lm: LanguageModel, trace: Trace, layer: int, token: int) -> tuple[T
         raise ValueError(
             f"This picture is of one prompt, and the trace holds {len(trace)}: give one of them, trace[0]."
         )
-    if not -len(trace.ids) <= token < len(trace.ids):
-        raise ValueError(
-            f"token is {token}: the prompt has {len(trace.ids)} tokens, counted from 0, or from -1 backwards."
-        )
+    count = len(trace.ids)
+    if not -count <= token < count:
+        raise ValueError(f"token is {token}: the prompt has {count} tokens, counted from 0, or from -1 backwards.")
     ff1, ff2 = trace.gradient(layer, "ff1"), trace.gradient(layer, "ff2")
     return ff1.x[token], ff1.delta[token], ff2.x[token], ff2.delta[token]
 

@@ -89,11 +89,9 @@ def best_ranks(lm: LanguageModel, group: list, batch: int = 256) -> Tensor:
     ranks = []
     for start in range(0, len(group), batch):
         part = group[start : start + batch]
-        rows = [lm.encode(p.text) for p in part]
-        ids, _ = pad(rows)
-        last = torch.tensor([len(r) - 1 for r in rows])
+        ids, real = pad([lm.encode(p.text) for p in part])
         hidden = lm.base_model(input_ids=ids.to(lm.device), use_cache=False).last_hidden_state
-        logits = lm.head(hidden[torch.arange(len(rows)), last])
+        logits = lm.head(hidden[torch.arange(len(part)), real.sum(1) - 1])
         for row, p in zip(logits, part):
             truths = torch.tensor([lm.target_ids(t)[0] for t in tails()[p.fact.relation, p.fact.np]])
             ranks.append((row > row[truths.to(row.device)].max()).sum().cpu())

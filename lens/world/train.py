@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from bisect import bisect_right
 from pathlib import Path
 from random import Random
 
@@ -97,7 +98,7 @@ class Batches:
         self.epoch, self.rows = -1, []
 
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
-        epoch = max(i for i, first in enumerate(self.starts) if first <= step)
+        epoch = bisect_right(self.starts, step) - 1
         while True:
             if epoch != self.epoch:
                 self.epoch, self.rows = epoch, self._pack(epoch)

@@ -13,6 +13,7 @@ import html
 import json
 import math
 import os
+from collections.abc import Sequence
 from itertools import count
 from numbers import Integral, Real
 from pathlib import Path
@@ -23,6 +24,7 @@ from traitlets import Bool, Dict
 from lens.course.widgets import standing
 from lens.course.widgets.beside import IN_PAGE, carried, inside
 from lens.course.widgets.engine import PAGE
+from lens.course.widgets.named_masks import Named
 
 DIGITS = 4
 _shown = count(1)
@@ -88,6 +90,7 @@ class Explorer(anywidget.AnyWidget):
     request = Dict().tag(sync=True)
     answer = Dict().tag(sync=True)
     live = Bool(True).tag(sync=True)
+    _masks: Sequence[Named] = ()  # what a page needs to answer, beside the model
 
     def __init__(self, state: dict):
         super().__init__(state=plain(state))
@@ -125,10 +128,6 @@ class Explorer(anywidget.AnyWidget):
         """The model that a page must have to answer; None where only Python can."""
         return (self.state.get("kernel") or {}).get("model")
 
-    def _subnetworks(self) -> list:
-        """Those that a page needs to answer."""
-        return []
-
     def save(self, path: str | Path, model: bool = False) -> Path:
         """Write the explorer into one HTML file that needs nothing else, to hand in or to send; returns its path.
 
@@ -150,7 +149,7 @@ class Explorer(anywidget.AnyWidget):
         body, _, export = self._esm.rpartition("export default ")
         engine = {"engine": {"model": IN_PAGE, "atOnce": at_once}} if self._needs() == IN_PAGE else {}
         values = _in_script({"state": self.state, "live": False, **engine})
-        masks = carried(self._subnetworks()) if engine else ""
+        masks = carried(one.subnetwork for one in self._masks) if engine else ""
         masks = f"<script>{masks}</script>\n" if masks else ""
         return (
             f'<div class="lens-explorer-root" id="{root}">'

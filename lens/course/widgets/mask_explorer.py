@@ -73,9 +73,6 @@ class MaskExplorer(Explorer):
         removed = given_back if "layer" in request else [*parts(one), *given_back]
         return found | said(self._lm, asked, removed, self._k)
 
-    def _subnetworks(self) -> list:
-        return [one.subnetwork for one in self._masks]
-
     def summary(self) -> str:
         """What the explorer shows, in a sentence of plain text."""
         sizes = ", ".join(f"{one} ({100 * one.subnetwork.density():.2f} %)" for one in self._masks)

@@ -57,7 +57,7 @@ class OverlapExplorer(Explorer):
         state = {"masks": [{"group": one.group, "label": one.label} for one in self._masks], "unit": overlap.unit}
         state |= {"parts": ["all layers and sites", *(name for name, _ in _by_part(overlap))]}
         state |= {"found": {",".join(map(str, some)): each for some, each in found.items()}, "asks": lm is not None}
-        masks = digests(self._subnetworks())  # a page that has no model can still compare
+        masks = digests(one.subnetwork for one in self._masks)  # a page that has no model can still compare
         kernel = (lm and in_page("overlap", lm, masks=masks, k=k)) or {"explorer": "overlap", "masks": masks}
         super().__init__(state | {"kernel": kernel})
 
@@ -86,9 +86,6 @@ class OverlapExplorer(Explorer):
             raise ValueError("This explorer has no model to ask: give it one, OverlapExplorer(subnetworks, lm).")
         asked = [AskedFact("typed", *typed(self._lm, str(request["prompt"]).rstrip()))]
         return name | said(self._lm, asked, removals([self._masks[i].subnetwork for i in of]), self._k)
-
-    def _subnetworks(self) -> list:
-        return [one.subnetwork for one in self._masks]
 
     def summary(self) -> str:
         """What the explorer shows, in a sentence of plain text."""
