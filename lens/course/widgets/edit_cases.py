@@ -102,6 +102,11 @@ class Choice:
     sites: tuple[str, ...] | None = None
     editor: Editor = ""
 
+    @property
+    def layers(self) -> list[int | None]:
+        """The layers of its places."""
+        return [layer for layer, _ in self.places]
+
 
 def choice(lm: LanguageModel, editor: Editor, layers: Iterable[int] | None) -> Choice:
     """An editor at ``layers``; by default at all where an edit is one step (it has an η), else at its own place."""

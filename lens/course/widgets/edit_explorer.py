@@ -63,10 +63,7 @@ class EditExplorer(Explorer):
             raise ValueError("There is no editor: name at least one, such as 'shift'.")
         alone = [PreparedEdit.of(lm, one, neighbors) for one in given]
         self._facts = [fact.among(lm, alone, neighbors) for fact in alone]
-        names = [
-            {"name": one.name, "eta": one.eta, "own": one.own, "layers": [layer for layer, _ in one.places]}
-            for one in self._choices
-        ]
+        names = [{"name": one.name, "eta": one.eta, "own": one.own, "layers": one.layers} for one in self._choices]
         facts = [case(lm, fact, self._choices, self._sizes, k) for fact in self._facts]
         super().__init__(dict(editors=names, sizes=self._sizes, unit=UNIT, facts=facts, kernel=self._in_page()))
 
@@ -94,8 +91,7 @@ class EditExplorer(Explorer):
         if not all(one.name in ("shift", "sgd_step") and one.eta is not None for one in self._choices):
             return None
         editors = [
-            {"name": one.name, "eta": one.eta, "sites": one.sites, "layers": [layer for layer, _ in one.places]}
-            for one in self._choices
+            {"name": one.name, "eta": one.eta, "sites": one.sites, "layers": one.layers} for one in self._choices
         ]
         facts = [
             {

@@ -66,11 +66,11 @@ class MaskExplorer(Explorer):
             if not isinstance(layer, int) or isinstance(layer, bool) or layer not in known:
                 has = ", ".join(map(str, known)) or "none"
                 raise ValueError(f"Layer {layer!r} has no heads in this subnetwork; those that have: {has}.")
-            asked, found["layer"], known = self._asked[number], layer, {layer: known[layer]}
+            asked, removed = self._asked[number], []
+            found["layer"], known = layer, {layer: known[layer]}
         else:
-            asked = [AskedFact("typed", *typed(self._lm, prompt))]
-        given_back = [but_for_head(one, layer, head) for layer, count in known.items() for head in range(count)]
-        removed = given_back if "layer" in request else [*parts(one), *given_back]
+            asked, removed = [AskedFact("typed", *typed(self._lm, prompt))], parts(one)
+        removed += [but_for_head(one, layer, head) for layer, count in known.items() for head in range(count)]
         return found | said(self._lm, asked, removed, self._k)
 
     def summary(self) -> str:
