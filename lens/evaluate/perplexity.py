@@ -82,7 +82,7 @@ class Perplexity:
             with torch.no_grad(), branches(self._lm, [changes] if changes else []):
                 total += _nll(self._lm, upper(), ids, real)
         mean = total / self.tokens
-        return exp(mean) if mean < 700 else inf
+        return inf if mean >= 700 else exp(mean)  # NaN of NaN
 
     def _lower_layers(self, lowest: int) -> list[UpperLayers]:
         if lowest not in self._upper:

@@ -81,6 +81,18 @@ def test_a_failing_function_is_told_where_and_how():
     assert double(lambda x: x + x)
 
 
+def test_what_is_remarked_of_one_case_is_not_forgotten_at_the_next():
+    add = Function(lambda x: x + 1, lambda: [(torch.zeros(2),), (torch.ones(3),)], {}, "Added.")
+    said = add(lambda x: x.add_(1) if len(x) == 2 else x + 1)
+    assert not said and "argument" in said.message
+
+
+def test_parts_are_told_apart_as_finely_as_the_whole():
+    assert "At 'a'" in Value(lambda: {"a": 1.0}, {}, "Right.", tolerance=1e-6)({"a": 1.00001}).message
+    listed = Value(lambda: ["x", 1.0, 2.0], {}, "Right.", tolerance=1e-6)
+    assert "Number 3 of 3" in listed(["x", 1.0, 2.0001]).message
+
+
 def test_no_answer_can_spoil_the_arguments_of_the_next():
     seen = []
     add = Function(lambda x: x + 1, lambda: [(torch.zeros(2),), (torch.zeros(2),)], {}, "Added.")

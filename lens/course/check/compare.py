@@ -85,7 +85,7 @@ def difference(got: Any, want: Any, tolerance: float = TOLERANCE) -> str:
         return _words(got, want)
     a, b = numbers(got), numbers(want)
     if b is None or a is None:
-        return _kinds(got, want)
+        return _kinds(got, want, tolerance)
     if a.isnan().any():
         return "The result holds NaN, which comes from 0/0, ∞ − ∞ or ∞/∞: which step makes it?"
     if a.shape != b.shape:
@@ -116,18 +116,19 @@ def _words(got: Any, want: str) -> str:
     return "This is another word."
 
 
-def _kinds(got: Any, want: Any) -> str:
+def _kinds(got: Any, want: Any, tolerance: float) -> str:
     if isinstance(want, Mapping) and isinstance(got, Mapping):
         if missing := [k for k in want if k not in got]:
             return f"There is no entry for {missing[0]!r}."
         if set(got) != set(want):
             return "There are entries that were not asked for."
-        return next(f"At {k!r}: {difference(got[k], v)}" for k, v in want.items() if not same(got[k], v))
+        k = next(k for k, v in want.items() if not same(got[k], v, tolerance))
+        return f"At {k!r}: {difference(got[k], want[k], tolerance)}"
     if isinstance(want, (list, tuple)) and isinstance(got, (list, tuple)):
         if len(got) != len(want):
             return f"{len(want)} things are asked for, and there are {len(got)}."
-        i = next((i for i, (g, w) in enumerate(zip(got, want)) if not same(g, w)), 0)
-        return f"Number {i + 1} of {len(want)} is not right: {difference(got[i], want[i])}"
+        i = next((i for i, (g, w) in enumerate(zip(got, want)) if not same(g, w, tolerance)), 0)
+        return f"Number {i + 1} of {len(want)} is not right: {difference(got[i], want[i], tolerance)}"
     return f"{_kind(want)} is asked for, and this is a {type(got).__name__}."
 
 

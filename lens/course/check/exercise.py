@@ -89,7 +89,7 @@ class Function:
             verdict = self._case(answer, arguments, cases)
             if verdict is not None and not verdict.message.startswith(BUT):
                 return verdict
-            remark = remark or verdict  # said where the results are right in all cases
+            remark = verdict if remark is None else remark  # the first, said where the results are right in all cases
         return Verdict(True, self.right) if remark is None else remark
 
     def _case(self, answer: Callable, arguments: tuple, cases: Sequence[tuple]) -> Verdict | None:
