@@ -22,7 +22,8 @@ def installed(tmp_path, monkeypatch):
     """A package as a wheel leaves it: its data are apart from the siblings, and nothing lies near."""
     root = tmp_path / "package" / "_data"
     root.mkdir(parents=True)
-    shutil.copy(DATA / manifest.NAME, root)
+    for file in (manifest.NAME, "fingerprints.json"):
+        shutil.copy(DATA / file, root)
     monkeypatch.setattr(paths, "root", lambda: root)
     monkeypatch.setenv("LENS_CACHE", str(tmp_path / "cache"))
     (tmp_path / "work").mkdir()
