@@ -6,13 +6,13 @@ score = harmonic mean of efficacy, paraphrase and neighborhood (accuracy),   bes
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from itertools import product
 
 from tqdm.auto import tqdm
 
-from lens.data import paths
+from lens.data.paths import entry_name, table
 from lens.evaluate.counterfact import counterfact
 from lens.evaluate.prompts import MEASURES, SHARES
 from lens.given import door
@@ -27,15 +27,14 @@ def grid(lm: LanguageModel, editor: str) -> dict[str, list]:
     >>> grid(lens.load("mini"), "shift")["layer"]
     [4, 5, 6, 7]
     """
-    table = json.loads((paths.root() / "editors.json").read_text(encoding="utf-8"))
-    name = paths.entry_name(lm.name)
-    found = table.get(editor, {}).get("grid", {}).get(name)
+    name = entry_name(lm.name)
+    found = table("editors.json").get(editor, {}).get("grid", {}).get(name)
     if not found:
         raise ValueError(
             f"data/editors.json has no grid of {editor!r} for {name!r}: add one, such as "
             '"grid": {"mini": {"layer": [4, 5], "eta": [0.2, 0.4]}}.'
         )
-    return found
+    return deepcopy(found)
 
 
 @door

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from math import inf, isfinite, nan
+from math import isfinite, nan
 from statistics import fmean
 from time import perf_counter
 
@@ -105,7 +105,7 @@ def tune(
         raise ValueError(f"steps is {steps}: give a whole number, 1 or larger.")
     whole("rank", rank, 1, lm.width)  # of a larger one, the rest could add nothing to a matrix
     lr = rates(lm).get(method) if lr is None else lr
-    if lr is not None and not 0 < lr < inf:
+    if lr is not None and lr <= 0:
         raise ValueError(f"lr is {lr!r}: give a learning rate above 0.")
     if wrong := {*COLUMNS} & {*(also or {})}:
         raise ValueError(f"A set of further questions is named {min(wrong)!r}, as a column of the curve: rename it.")
