@@ -136,6 +136,11 @@ def interpreting() -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1" and not _no_triton()
 
 
+def multiplies(device: torch.device) -> bool:
+    """Does a Triton kernel with a matrix product run here?  A GPU has to have compute capability 8.0."""
+    return device.type != "cuda" or torch.cuda.get_device_capability(device) >= (8, 0)
+
+
 _NO_GPU = (
     "Triton's kernels run on a GPU and there is none here "
     "(TRITON_INTERPRET=1, set before Python starts, interprets them)"

@@ -28,10 +28,16 @@ import torch
 from torch import Tensor
 
 from lens.kernels.logits import BLOCK, blocks, buffers, check, mass, together
-from lens.kernels.paths import choose
+from lens.kernels.paths import HALF, choose, multiplies
 
 TILE = 64
 """Columns whose best entry decides whether top-k looks at them."""
+
+SHORT = 2048
+"""Vectors shorter than this are surveyed on a GPU in the kernel that makes their logits (``gpu/projection.py``).
+
+To read the logits of longer ones again takes, on an A100 and on paper, less than a fifth of the product's time.
+"""
 
 
 @torch.no_grad()
@@ -70,7 +76,7 @@ def project(
     ([[2, 0]], [[3.0, 2.0]], [2])
     """
     _check(vectors, unembedding, k, tokens)
-    survey = _survey_triton if choose("project", vectors, unembedding) == "triton" else _survey_torch
+    survey = _survey_of(vectors, unembedding, bias is None and softcap is None)
     (buffer,) = buffers(len(vectors), unembedding)
     parts: dict[str, list[Tensor]] = {}
     for start in range(0, max(len(vectors), 1), len(buffer)):
@@ -78,11 +84,11 @@ def project(
         hidden = vectors[rows] if norm is None else norm(vectors[rows]).to(unembedding)
         check(hidden, unembedding, bias)
         z = buffer[: len(hidden)]  # [rows, V]
-        filling = blocks(hidden, unembedding, bias, softcap, z)
-        seen = survey(filling, z, None if tokens is None else tokens[rows], largest, log_normalizer or entropy, entropy)
+        chunk = _Chunk(hidden, unembedding, bias, softcap, z, None if tokens is None else tokens[rows], largest)
+        seen = survey(chunk, log_normalizer or entropy, entropy)
         answer = {}
         if k:
-            answer["logits"], answer["ids"] = topk(z, k, largest, seen.best)
+            answer["logits"], answer["ids"] = topk(z, k, largest, seen.best, seen.tile)
         if tokens is not None:
             answer["token_logits"] = seen.own
             answer["ranks"] = torch.where(seen.own.isnan(), z.shape[1], seen.larger)
@@ -95,24 +101,24 @@ def project(
     return {name: torch.cat(p) for name, p in parts.items()}
 
 
-def topk(z: Tensor, k: int, largest: bool, best: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def topk(z: Tensor, k: int, largest: bool, best: Tensor | None = None, tile: int = TILE) -> tuple[Tensor, Tensor]:
     """``torch.topk`` of each row of ``z [rows, V]``, exactly, but only among the k tiles that have the best best entry.
 
-    ``best`` [rows, V // 64]: the best entry of each whole tile, where it is known already; see ``tile_best``.
+    ``best`` [rows, V // tile]: the best entry of each whole tile, where it is known already; see ``tile_best``.
 
     >>> values, ids = topk(torch.arange(1000.0)[None], 3, largest=True)
     >>> ids.tolist()
     [[999, 998, 997]]
     """
     rows, size = z.shape
-    tiles = size // TILE
+    tiles = size // tile
     if k * 4 > tiles:  # too few tiles to leave any out
         return z.topk(k, dim=-1, largest=largest)
     best = tile_best(z, largest) if best is None else best
-    tile = best.topk(k, dim=-1, largest=largest, sorted=False).indices  # [rows, k]
-    columns = (tile[..., None] * TILE + torch.arange(TILE, device=z.device)).flatten(1)
-    tail = torch.arange(tiles * TILE, size, device=z.device).expand(rows, -1)
-    columns = torch.cat([columns, tail], dim=1)  # [rows, 64 k + V mod 64]
+    chosen = best.topk(k, dim=-1, largest=largest, sorted=False).indices  # [rows, k]
+    columns = (chosen[..., None] * tile + torch.arange(tile, device=z.device)).flatten(1)
+    tail = torch.arange(tiles * tile, size, device=z.device).expand(rows, -1)
+    columns = torch.cat([columns, tail], dim=1)  # [rows, k tiles and the tail]
     values, index = z.gather(1, columns).topk(k, dim=-1, largest=largest)
     return values, columns.gather(1, index)
 
@@ -140,6 +146,22 @@ def merge(m: Tensor, s: Tensor, inside: Tensor | None) -> tuple[Tensor, Tensor |
     return lse, (torch.special.entr(share) + torch.where(share == 0, 0, share * inside)).sum(1)
 
 
+class _Chunk(NamedTuple):
+    """A chunk of logits that is still to be made, in ``z`` [rows, V]."""
+
+    hidden: Tensor  # [rows, d]
+    unembedding: Tensor  # [V, d]
+    bias: Tensor | None
+    softcap: float | None
+    z: Tensor
+    tokens: Tensor | None  # [rows]
+    largest: bool
+
+    def made(self):
+        """Blocks of columns as they are made (``logits.blocks``)."""
+        return blocks(self.hidden, self.unembedding, self.bias, self.softcap, self.z)
+
+
 class _Survey(NamedTuple):
     """What one reading of a chunk leaves, each where it was asked for."""
 
@@ -149,11 +171,21 @@ class _Survey(NamedTuple):
     m: Tensor | None  # [rows, blocks] largest logit
     s: Tensor | None  # [rows, blocks] Σ eᶻ⁻ᵐ
     inside: Tensor | None  # [rows, blocks] H
+    tile: int = TILE
 
 
-def _survey_torch(filling, z, tokens, largest, sums, entropy) -> _Survey:
+def _survey_of(vectors: Tensor, unembedding: Tensor, plain: bool) -> Callable[[_Chunk, bool, bool], _Survey]:
+    """How a chunk is surveyed here; ``plain``: its logits are the product and nothing more."""
+    if choose("project", vectors, unembedding) != "triton":
+        return _survey_torch
+    width = unembedding.shape[1]
+    short = unembedding.dtype in HALF and width < SHORT and width % 64 == 0
+    return _survey_at_once if plain and short and multiplies(unembedding.device) else _survey_triton
+
+
+def _survey_torch(chunk: _Chunk, sums: bool, entropy: bool) -> _Survey:
     m, s, inside, own, larger = [], [], [], None, None
-    for block in filling:  # sums are taken while the block is in the cache
+    for block in chunk.made():  # sums are taken while the block is in the cache
         if not sums:
             continue
         *found, x, e = mass(block)
@@ -161,22 +193,30 @@ def _survey_torch(filling, z, tokens, largest, sums, entropy) -> _Survey:
         s.append(found[1])
         if entropy:  # −Σ p log p of p = e/s; 0 log 0 is 0
             inside.append(s[-1].log() - (e * x).masked_fill_(e == 0, 0).sum(1) / s[-1])
-    if tokens is not None:
-        own = z.gather(1, tokens[:, None])
-        larger = sum((block > own).count_nonzero(1) for block in z.split(BLOCK, 1))
+    if chunk.tokens is not None:
+        own = chunk.z.gather(1, chunk.tokens[:, None])
+        larger = sum((block > own).count_nonzero(1) for block in chunk.z.split(BLOCK, 1))
         own = own[:, 0]
     # The best of each tile is left to topk, which knows whether it needs them.
     return _Survey(own, larger, None, *(torch.stack(part, 1) if part else None for part in (m, s, inside)))
 
 
-def _survey_triton(filling, z, tokens, largest, sums, entropy) -> _Survey:
+def _survey_triton(chunk: _Chunk, sums: bool, entropy: bool) -> _Survey:
     from lens.kernels.gpu import vocabulary as gpu
 
-    for _ in filling:  # the whole product: a GPU's blocks are as wide as the vocabulary
+    for _ in chunk.made():  # the whole product: a GPU's blocks are as wide as the vocabulary
         pass
-    own = z[:, 0] if tokens is None else z.gather(1, tokens[:, None])[:, 0]
-    larger, *rest = gpu.survey_kernel(z, own, largest)
+    z = chunk.z
+    own = z[:, 0] if chunk.tokens is None else z.gather(1, chunk.tokens[:, None])[:, 0]
+    larger, *rest = gpu.survey_kernel(z, own, chunk.largest)
     return _Survey(own, larger.sum(1), *rest)
+
+
+def _survey_at_once(chunk: _Chunk, sums: bool, entropy: bool) -> _Survey:
+    from lens.kernels.gpu import projection as gpu
+
+    own, larger, *rest = gpu.project_kernel(chunk.hidden, chunk.unembedding, chunk.tokens, chunk.z, chunk.largest)
+    return _Survey(own, larger.sum(1), *rest, tile=gpu.BLOCK)
 
 
 def _check(vectors: Tensor, unembedding: Tensor, k: int, tokens: Tensor | None) -> None:

@@ -18,6 +18,7 @@ import lens.kernels.gpu
 
 SHARED = {75: 64, 80: 163, 89: 99, 90: 227}  # KiB that one program may use
 SPILLED_BYTES = 32  # Triton 3.9 spills 24 in one kernel for sm_89; the pinned version spills none
+POINTERS = {"*T": ("*fp32", "*fp16", "*bf16"), "*H": ("*fp16", "*bf16")}  # what stands for the dtypes of a kernel
 CASES = []
 for module in pkgutil.iter_modules(lens.kernels.gpu.__path__):
     text = (Path(lens.kernels.gpu.__path__[0]) / f"{module.name}.py").read_text(encoding="utf-8")
@@ -31,7 +32,8 @@ def compiled(function, arguments: dict, constants: dict, options: dict, pointer:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    signature = {name: t.replace("*T", pointer) for name, t in arguments.items() if isinstance(t, str)}
+    types = {name: t for name, t in arguments.items() if isinstance(t, str)}
+    signature = {name: pointer if t in POINTERS else t for name, t in types.items()}
     fixed = {name: t for name, t in arguments.items() if isinstance(t, int)} | constants
     # What Triton finds out itself at a call: torch's pointers, and the rows of its matrices, are aligned to 16.
     aligned = [n for n, t in signature.items() if t.startswith("*") or n.endswith("_row") or n in ("rows", "columns")]
@@ -62,7 +64,7 @@ def test_kernels_compile_without_spills_and_use_tensor_cores(name, capability, t
         has_dot = "tl.dot(" in Path(module.__file__).read_text(encoding="utf-8")
         if has_dot and capability < 80:
             continue
-        for pointer in ("*fp32", "*fp16", "*bf16") if "*T" in arguments.values() else ("*fp32",):
+        for pointer in next((POINTERS[t] for t in arguments.values() if t in POINTERS), ("*fp32",)):
             if pointer == "*bf16" and capability < 80:
                 continue
             what = f"{entry} for {pointer} on sm_{capability}"

@@ -7,12 +7,13 @@ import math
 import pytest
 import torch
 
-from lens.kernels import logits, naive, unembed
+from lens.kernels import logits, naive, unembed, vocabulary
 from lens.kernels.vocabulary import project
 
 pytestmark = pytest.mark.operation("project")
 
-SIZES = [(24, 5000, 8), (24, 4096, 8), (24, 700, 5), (24, 65, 3), (1, 1, 1)]  # N, V, d; a Triton program reads 4096
+# N, V, d: a Triton program reads 4096 logits, or makes 128 by 128 of them where d is a multiple of 64
+SIZES = [(24, 5000, 8), (24, 4096, 8), (24, 700, 5), (24, 65, 3), (1, 1, 1), (130, 5000, 64), (24, 700, 192), (3, 65, 64)]
 
 
 def read(*args, **kwargs):
@@ -106,9 +107,10 @@ def test_all_logits_at_once_are_float32_and_autograd_goes_through_them(place, dt
 
 @pytest.mark.parametrize("v", [300, 3001])
 @pytest.mark.parametrize("n", [1, 2, 5, 17])
-def test_words_with_equal_rows_tie_wherever_they_are(place, dtype, random, n, v):
+@pytest.mark.parametrize("d", [24, 64])
+def test_words_with_equal_rows_tie_wherever_they_are(place, dtype, random, n, v, d):
     """A column's logit must not depend on whether it is among the first or the last columns of a matrix product."""
-    x, e = random(n, 24, dtype=dtype, device=place.device), random(v, 24, dtype=dtype, device=place.device)
+    x, e = random(n, d, dtype=dtype, device=place.device), random(v, d, dtype=dtype, device=place.device)
     twins = [0, 7, 191, 192, 255, 256, v // 2, v - 65, v - 2, v - 1]
     e[twins] = e[5].clone()
     with place():
@@ -153,8 +155,9 @@ def test_no_more_than_a_chunk_of_logits_or_of_a_wider_e_is_held(place, dtype, ra
     assert max(sizes) <= 3 * 1024
 
 
-def test_strided_vectors_and_a_strided_unembedding_are_read(place, dtype, random):
-    x, e = (whole_numbers(random, *s, dtype=dtype, device=place.device) for s in ((8, 10), (8, 600)))
+@pytest.mark.parametrize("d", [8, 128])
+def test_strided_vectors_and_a_strided_unembedding_are_read(place, dtype, random, d):
+    x, e = (whole_numbers(random, *s, dtype=dtype, device=place.device) for s in ((d, 10), (d, 600)))
     tokens = torch.tensor([3, 9, 1], device=place.device)
     with place():
         got = read(x.T[::4, ::2], e.T[:, ::2], k=2, tokens=tokens)
@@ -182,8 +185,9 @@ def test_only_what_was_asked_for_is_in_the_result(place, random):
 
 
 @pytest.mark.parametrize("largest", [True, False])
-def test_nan_in_a_vector_is_nan_in_its_answers_and_in_no_other_row(place, dtype, random, largest):
-    x, e = random(3, 4, dtype=dtype, device=place.device), random(600, 4, dtype=dtype, device=place.device)
+@pytest.mark.parametrize("d", [4, 64])
+def test_nan_in_a_vector_is_nan_in_its_answers_and_in_no_other_row(place, dtype, random, largest, d):
+    x, e = random(3, d, dtype=dtype, device=place.device), random(600, d, dtype=dtype, device=place.device)
     x[1, 2] = torch.nan
     tokens = torch.zeros(3, dtype=torch.long, device=place.device)
     with place():
@@ -196,12 +200,13 @@ def test_nan_in_a_vector_is_nan_in_its_answers_and_in_no_other_row(place, dtype,
 
 
 @pytest.mark.parametrize("largest", [True, False])
-def test_one_word_with_a_nan_is_placed_where_torch_topk_places_it(place, random, largest):
-    x, e = random(3, 4, device=place.device), random(5000, 4, device=place.device)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_one_word_with_a_nan_is_placed_where_torch_topk_places_it(place, random, largest, dtype):
+    x, e = (random(n, 64, dtype=dtype, device=place.device) for n in (3, 5000))
     e[70] = torch.nan
     with place():
         got = read(x, e, k=2, largest=largest, tokens=torch.zeros(3, dtype=torch.long, device=place.device))
-    z = x @ e.T
+    z = naive.logits(x.double(), e.double())
     want = z.topk(2, largest=largest)
     assert torch.equal(got["ids"], want.indices)
     assert got["ranks"].tolist() == (z > z[:, :1]).sum(1).tolist()  # a NaN is not larger
@@ -282,19 +287,38 @@ def test_a_bad_call_is_refused_in_one_sentence(random, refuses):
             project(x, e, tokens=torch.tensor([0, token]))
 
 
+def test_short_vectors_of_a_half_precision_model_are_surveyed_where_their_logits_are_made(place, dtype, random):
+    def at_once(width, plain=True):
+        x, e = (random(n, width, dtype=dtype, device=place.device) for n in (2, 9))
+        with place():
+            return vocabulary._survey_of(x, e, plain) is vocabulary._survey_at_once
+
+    assert at_once(768) == (place.path == "triton" and dtype != torch.float32)
+    assert not (at_once(768, plain=False) or at_once(vocabulary.SHORT) or at_once(780))
+
+
+@pytest.mark.parametrize("width, more", [(768, 0.05), (1600, 0.03), (2048, 0.195), (3584, 0.11), (4096, 0.10)])
+def test_on_paper_an_a100_takes_no_more_than_a_fifth_longer_than_the_product(width, more):
+    """Bytes at 1.56 TB/s beside 2 d operations a logit at 312 TFLOP/s, of what is read after the product."""
+    surveyed = 2 * 20 / 128 + 10 * 128 * 4 / 50257  # written and read again of each block; the tiles of the ten best
+    moved = surveyed if width < vocabulary.SHORT else 4
+    added = (moved / 1.56e12) / (2 * width / 312e12)
+    assert added == pytest.approx(more, abs=0.006) and added <= 0.2
+
+
 @pytest.mark.parametrize(
-    "vocabulary, width, chunks, share", [(50257, 768, 4, 0.08), (128256, 4096, 10, 1.02), (256000, 3584, 10, 0.90)]
+    "size, width, chunks, share", [(50257, 768, 4, 0.08), (128256, 4096, 10, 1.02), (256000, 3584, 10, 0.90)]
 )
-def test_on_a_gpu_the_unembedding_passes_no_more_often_than_the_logits(monkeypatch, vocabulary, width, chunks, share):
+def test_on_a_gpu_the_unembedding_passes_no_more_often_than_the_logits(monkeypatch, size, width, chunks, share):
     """The table of ``chunk_bytes``, for 10,000 vectors in bfloat16."""
     card = torch.device("cuda", 0)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (60 << 30, 80 << 30))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 0)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 0)
-    row = 4 * -(-vocabulary // 64) * 64
+    row = 4 * -(-size // 64) * 64
     rows = logits.chunk_bytes(card, row) // row
     assert rows >= 1024 and math.ceil(10_000 / rows) == chunks
-    passes = 2 * width * vocabulary * chunks
-    assert passes / (8 * vocabulary * 10_000) == pytest.approx(share, abs=0.01)
+    passes = 2 * width * size * chunks
+    assert passes / (8 * size * 10_000) == pytest.approx(share, abs=0.01)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (1 << 30, 80 << 30))
     assert logits.chunk_bytes(card, row) == 1 << 28  # a quarter of what is free
