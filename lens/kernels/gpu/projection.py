@@ -38,14 +38,16 @@ def _logits(
     h, e, rows, columns, n, vocabulary, d, h_row, h_feature, e_row, e_feature, BLOCK: tl.constexpr, STEP: tl.constexpr
 ):
     """z [BLOCK, BLOCK] in float32: ``rows`` of h times ``columns`` of Eᵀ."""
-    left = h + rows[:, None] * h_row
-    right = e + columns[None, :] * e_row
+    features = tl.arange(0, STEP).to(tl.int64)
+    left = h + rows[:, None] * h_row + features[None, :] * h_feature  # [BLOCK, STEP]
+    right = e + columns[None, :] * e_row + features[:, None] * e_feature  # [STEP, BLOCK]
     z = tl.zeros([BLOCK, BLOCK], tl.float32)
-    for start in range(0, d, STEP):
-        f = (start + tl.arange(0, STEP)).to(tl.int64)
-        a = tl.load(left + f[None, :] * h_feature, (rows < n)[:, None], other=0.0)
-        b = tl.load(right + f[:, None] * e_feature, (columns < vocabulary)[None, :], other=0.0)
+    for _ in range(0, d, STEP):
+        a = tl.load(left, (rows < n)[:, None], other=0.0)
+        b = tl.load(right, (columns < vocabulary)[None, :], other=0.0)
         z = tl.dot(a, b, z)
+        left += STEP * h_feature
+        right += STEP * e_feature
     return z
 
 
