@@ -90,9 +90,9 @@ def _project_kernel(
     shift = tl.where((peak == float("inf")) | (peak == -float("inf")), 0.0, peak)  # ∞ − ∞ would be NaN
     more = x > tl.load(own + rows, there, other=0.0)[:, None]
     below = x - shift[:, None]
-    e = tl.exp(below)  # outside the vocabulary: e^−∞ = 0
-    total = tl.sum(e, 1)
-    t = tl.sum(tl.where(e == 0.0, 0.0, e * below), 1)
+    power = tl.exp(below)  # outside the vocabulary: e^−∞ = 0
+    total = tl.sum(power, 1)
+    t = tl.sum(tl.where(power == 0.0, 0.0, power * below), 1)
     at = rows * blocks + block
     tl.store(m + at, peak, there)
     tl.store(s + at, total, there)
@@ -117,6 +117,7 @@ def project_kernel(hidden, unembedding, tokens, z, largest: bool):
         size = rows, vocabulary, d, *hidden.stride(), *unembedding.stride()
         with torch.cuda.device_of(z):
             if tokens is not None:
+                tokens = tokens.contiguous()
                 _own_kernel[(tiles,)](hidden, unembedding, tokens, own, *size, BLOCK=BLOCK, STEP=STEP, **_OPTIONS)
             _project_kernel[tiles, blocks](
                 hidden, unembedding, own, z, best, m, s, inside, larger, *size, z.stride(0),
