@@ -7,7 +7,7 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from lens.given import address, read
 from lens.results.sentence import sentence
@@ -16,27 +16,37 @@ PATIENCE = 30
 """Seconds to wait for a scheduler at an address."""
 
 
+GONE = "The scheduler is gone, or has dropped the jobs: what is finished is kept, and the same call goes on."
+
+
 @contextmanager
 def connected(scheduler) -> Iterator:
     """A ``distributed.Client`` of a scheduler's address or a cluster, closed afterwards; or the client that is given.
 
-    Raises ``OSError`` where the scheduler cannot be reached and ``ValueError`` for what is no scheduler.
+    Raises ``OSError`` where the scheduler cannot be reached, ``ValueError`` for what is no scheduler, and
+    ``RuntimeError`` where it dies while the block lasts.
     """
     distributed = _distributed()
+    from distributed.comm import CommClosedError
+
     if isinstance(scheduler, distributed.Client):
         if scheduler.asynchronous:
             raise ValueError("The client is asynchronous, and a sweep waits for its jobs: give a synchronous one.")
-        yield scheduler
-        return
-    if not (isinstance(scheduler, str) or hasattr(scheduler, "scheduler_address")):
+        opened = nullcontext(scheduler)
+    elif isinstance(scheduler, str) or hasattr(scheduler, "scheduler_address"):
+        if isinstance(scheduler, str):
+            _answers(address("scheduler", scheduler))
+        opened = distributed.Client(scheduler, set_as_default=False, timeout=PATIENCE)
+    else:
         raise ValueError(
             f"Got {scheduler!r} for a scheduler: give its address, such as 'tcp://10.0.0.1:8786', a "
             "distributed.Client, or a cluster."
         )
-    if isinstance(scheduler, str):
-        _answers(address("scheduler", scheduler))
-    with distributed.Client(scheduler, set_as_default=False, timeout=PATIENCE) as client:
-        yield client
+    try:
+        with opened as client:
+            yield client
+    except (distributed.CancelledError, CommClosedError):
+        raise RuntimeError(GONE) from None
 
 
 def _answers(place: str) -> None:
