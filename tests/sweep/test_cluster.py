@@ -273,3 +273,10 @@ def test_without_distributed_the_sentence_says_how_to_install_it(monkeypatch, re
         with refuses(ValueError, f"workers is {workers}"), lens.sweep.local(workers):
             pass
     assert len(run(DOUBLES, tmp_path, progress=False)) == 5
+
+
+def test_without_credentials_there_are_no_workers_here(monkeypatch, refuses):
+    pytest.importorskip("distributed")
+    monkeypatch.setitem(sys.modules, "cryptography", None)
+    with refuses(ImportError, r"the package cryptography: .*pip install lens-book\[sweep\]"), lens.sweep.local(1):
+        pass

@@ -12,7 +12,7 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from uuid import uuid4
 
@@ -69,15 +69,12 @@ def _ctrl_c_waits() -> Iterator[threading.Event]:
         signal.signal(signal.SIGINT, usual)
         asked.set()
 
-    # Elsewhere than in the main thread, or where somebody handles them already, signals are another's.
-    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is usual
-    if ours:
-        signal.signal(signal.SIGINT, note)
-    try:
+    with ExitStack() as ours:
+        # Elsewhere than in the main thread, or where somebody handles them already, signals are another's.
+        if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is usual:
+            signal.signal(signal.SIGINT, note)
+            ours.callback(signal.signal, signal.SIGINT, usual)
         yield asked
-    finally:
-        if ours:
-            signal.signal(signal.SIGINT, usual)
     if asked.is_set():
         raise KeyboardInterrupt
 

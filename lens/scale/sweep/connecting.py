@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from importlib import import_module
 
 from lens.given import address, read
 from lens.results.sentence import sentence
@@ -26,7 +26,7 @@ def connected(scheduler) -> Iterator:
     Raises ``OSError`` where the scheduler cannot be reached, ``ValueError`` for what is no scheduler, and
     ``RuntimeError`` where it dies while the block lasts.
     """
-    distributed = _distributed()
+    distributed = _needed("distributed")
     from distributed.comm import CommClosedError
 
     if isinstance(scheduler, distributed.Client):
@@ -85,13 +85,14 @@ def local(workers: int) -> Iterator:
 
     In a script, start it below ``if __name__ == "__main__":``, for each worker imports the script.  The processes know
     each other by credentials made for this cluster alone, so that other users of the machine cannot run code in them;
-    its address is of use to nobody who has not got ``cluster.security``.  Without the package ``cryptography`` there
-    are no credentials, and a warning says so.
+    its address is of use to nobody who has not got ``cluster.security``.
 
-    Raises ``ValueError`` for other numbers than 1 to 1,000, and ``ImportError`` where ``distributed`` is not installed.
+    Raises ``ValueError`` for other numbers than 1 to 1,000, and ``ImportError`` where ``distributed`` or
+    ``cryptography`` is not installed.
     """
     read({"workers": workers})
-    distributed = _distributed()
+    distributed = _needed("distributed")
+    _needed("cryptography")  # Dask makes the credentials with it
     import dask
 
     share = max(1, (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()) // workers)
@@ -113,29 +114,17 @@ def local(workers: int) -> Iterator:
             memory_limit=0,  # a worker keeps its model, and must not be paused for that
             silence_logs=logging.CRITICAL,
             env={"OMP_NUM_THREADS": str(share)},
-            security=_credentials(distributed),
+            security=True,
         ) as cluster,
     ):
         yield cluster
 
 
-def _credentials(distributed):
+def _needed(package: str):
     try:
-        return distributed.Security.temporary()
-    except ImportError:
-        warnings.warn(
-            "Any user of this machine can run code in these workers while they last, for without the package "
-            "cryptography they have no credentials: install it with 'pip install lens-book[sweep]'.",
-            stacklevel=5,
-        )
-
-
-def _distributed():
-    try:
-        import distributed
+        return import_module(package)
     except ImportError:
         raise ImportError(
-            "Workers need the package distributed: install it with 'pip install lens-book[sweep]', or run the jobs in "
+            f"Workers need the package {package}: install it with 'pip install lens-book[sweep]', or run the jobs in "
             "this process."
         ) from None
-    return distributed

@@ -104,7 +104,7 @@ def perform(job: Job, folder: Path, mark: str, version: str) -> Outcome:
         value = _called(job, folder, mark, version)
     except (Exception, SystemExit) as caught:
         error, trace = sentence(caught), traceback.format_exc()
-    return Outcome(job, value, error, round(time.perf_counter() - begun, 3), "here", 1, trace)
+    return Outcome(job, value, error, round(time.perf_counter() - begun, 3), "here", traceback=trace)
 
 
 def _called(job: Job, folder: Path, mark: str, version: str) -> object:
