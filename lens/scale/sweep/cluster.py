@@ -1,7 +1,7 @@
 """How do jobs run on a Dask cluster?  As many at a time as its workers have threads; the others wait here.
 
-So a worker that dies takes no job along that only stood in line.  Which worker takes a job is Dask's choice.  A
-worker's death is the scheduler's to see: it hands the job on by itself as often as its setting
+So a worker that dies takes no job along that only stood in line.  What fails goes to the end of the line, and then to
+another worker.  A worker's death is the scheduler's to see: it hands the job on by itself as often as its setting
 ``distributed.scheduler.allowed-failures`` says (3; none for ``local``), and then gives it back as a failed attempt.
 """
 
@@ -10,9 +10,9 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from uuid import uuid4
 
@@ -39,20 +39,29 @@ def on_workers(
         from distributed import TimeoutError, wait
 
         running: dict = {}
+        failed_on = defaultdict(set)
         try:
             while (line or running) and not asked.is_set():
-                threads = sum(client.nthreads().values())  # workers come and go; where there are none, one job waits
-                while line and len(running) < max(1, threads):
+                threads = client.nthreads()  # workers come and go
+                while line:
+                    # With resources Dask alone chooses: beside a list of workers it would take one that has them not.
+                    avoid = failed_on[line[0].name] if not resources else ()
+                    fit = {worker: n for worker, n in threads.items() if worker not in avoid} or threads
+                    # Where fewer run than these have threads, one of them is free: behind another job, this one would
+                    # be taken for what killed the worker.  Where there are no workers, one job waits for the first.
+                    if len(running) >= max(1, sum(fit.values())):
+                        break
                     job = line.popleft()
+                    where = {"workers": list(fit), "allow_other_workers": True} if len(fit) < len(threads) else {}
                     key = f"{job.name}-{uuid4().hex}"  # never that of an earlier run, whose result may still be held
-                    running[client.submit(_on_worker, work, job, key=key, resources=resources)] = job
+                    running[client.submit(_on_worker, work, job, key=key, resources=resources, **where)] = job
                 show(len(running))
-                try:
-                    done = wait(list(running), timeout=TICK, return_when="FIRST_COMPLETED").done
-                except TimeoutError:
-                    continue
-                for future in done:
-                    yield _outcome(future, running.pop(future))
+                with suppress(TimeoutError):
+                    wait(list(running), timeout=TICK, return_when="FIRST_COMPLETED")
+                for future in [future for future in running if future.done()]:
+                    outcome = _outcome(future, running.pop(future))
+                    failed_on[outcome.job.name].add(outcome.worker)
+                    yield outcome
         finally:
             client.cancel(list(running))
 

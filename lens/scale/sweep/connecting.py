@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from importlib import import_module
@@ -93,9 +92,9 @@ def local(workers: int) -> Iterator:
     read({"workers": workers})
     distributed = _needed("distributed")
     _needed("cryptography")  # Dask makes the credentials with it
-    import dask
+    import dask.system
 
-    share = max(1, (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()) // workers)
+    share = max(1, dask.system.CPU_COUNT // workers)
     settings = {
         "distributed.scheduler.allowed-failures": 0,  # then ``retries`` alone counts
         # A dead worker's nanny starts the next.  Where that is slow, a second nanny must not do the same: the two

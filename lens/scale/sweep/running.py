@@ -49,10 +49,10 @@ def run(
     of its worker, such as ``{"GPU": 1}``, on workers that were started with it.
 
     A result is on the disk before it counts, written by this process.  A job that fails, or loses its worker, is tried
-    again at most ``retries`` times, behind all others.  Jobs that fail in every attempt are in the results' ``failed``;
-    they stop nothing, and are tried again by the next run.  Ctrl-C keeps all finished results and cancels the rest (on
-    a cluster within a second; pressed twice, at once); the same call goes on.  Functions that keep files (``Job``) need
-    a folder that all workers see.
+    again at most ``retries`` times, behind all others, and on other workers where there are some.  Jobs that fail in
+    every attempt are in the results' ``failed``; they stop nothing, and are tried again by the next run.  Ctrl-C keeps
+    all finished results and cancels the rest (on a cluster within a second; pressed twice, at once); the same call goes
+    on.  Functions that keep files (``Job``) need a folder that all workers see.
 
     Raises ``ValueError`` where a result in ``folder`` is of another job with the same name, before anything runs, and
     ``OSError`` for a scheduler that cannot be reached and for a folder that another sweep is writing to.
