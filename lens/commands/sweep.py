@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 from lens import given
@@ -82,32 +82,19 @@ def _counterfact(args) -> int:
 
 def _run(args, builder: Callable, *arguments, **options):
     """The results of the jobs that ``builder`` makes: on a cluster, for this machine need not hold the model."""
+    if args.scheduler and args.workers is not None:
+        raise ValueError("--scheduler and --workers name two clusters: give one of them.")
     resources = settings(args.resource) or None
     given.read({"--resource": resources}, **{"--resource": given.RULES["resources"]})
     try:
-        with _cluster(args) as client:
-            if client is None:
+        with nullcontext(args.scheduler) if args.workers is None else connecting.local(args.workers) as cluster:
+            if cluster is None:
                 jobs = builder(*arguments, **options)
             else:
-                jobs = made(client, builder, *arguments, resources=resources, **options)
-            return sweep.run(jobs, args.out, client, retries=args.retries, resources=resources)
+                jobs = made(cluster, builder, *arguments, resources=resources, **options)
+            return sweep.run(jobs, args.out, cluster, retries=args.retries, resources=resources)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("the same command goes on with what is missing") from None
-
-
-@contextmanager
-def _cluster(args) -> Iterator:
-    """A client of the cluster that was asked for, None for this process."""
-    if args.scheduler and args.workers is not None:
-        raise ValueError("--scheduler and --workers name two clusters: give one of them.")
-    if args.scheduler:
-        with connecting.connected(args.scheduler) as client:
-            yield client
-    elif args.workers is not None:
-        with connecting.local(args.workers) as cluster, connecting.connected(cluster) as client:
-            yield client
-    else:
-        yield None
 
 
 def _failed(results) -> int:

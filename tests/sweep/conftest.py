@@ -11,12 +11,15 @@ import torch
 @pytest.fixture(scope="session")
 def cluster():
     """Two workers, each a process of its own; one that dies is replaced.  Its address lets anyone in, as a site's does."""
-    pytest.importorskip("distributed", reason="clusters need distributed: pip install lens-book[sweep]")
+    for package in ("distributed", "cryptography"):
+        pytest.importorskip(package, reason=f"clusters need {package}: pip install lens-book[sweep]")
+    from distributed import Security
+
     from lens.scale.sweep import connecting
 
     with ExitStack() as stack:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(connecting, "_credentials", lambda distributed: None)
+            patch.setattr(Security, "temporary", Security)
             found = stack.enter_context(connecting.local(2))
         yield found
 

@@ -16,6 +16,12 @@ def nap(seconds: float = 0.0, number: int = 0) -> dict:
     return {"number": number, "pid": os.getpid()}
 
 
+def nap_but_not_in(pid: int) -> None:
+    if os.getpid() == pid:
+        raise OSError("this worker has no disk.")
+    time.sleep(0.05)
+
+
 def double(number: float) -> dict:
     return {"number": number, "twice": 2 * number}
 

@@ -103,6 +103,13 @@ def test_a_job_that_failed_or_died_is_tried_on_another_worker(client, tmp_path, 
     assert first != second and done["flaky"] == 1 and not done.failed and len(done) == 6
 
 
+def test_a_worker_on_which_every_job_fails_costs_none(client, tmp_path):
+    bad = client.run(os.getpid).popitem()[1]
+    jobs = [Job(f"nap-{n}", "sweep_jobs:nap_but_not_in", {"pid": bad}) for n in range(12)]
+    done = run(jobs, tmp_path, client, retries=1, progress=False)
+    assert not done.failed and {o.attempts for o in done} == {1, 2}
+
+
 def test_what_fails_in_every_attempt_is_reported_and_the_rest_is_kept(client, tmp_path):
     deadly = Job("deadly", "sweep_jobs:fail_at_first", {"times": 9, "die": True})
     jobs = [Job("bad", "sweep_jobs:fail"), deadly, *DOUBLES]
@@ -161,13 +168,24 @@ def test_ctrl_c_keeps_what_is_finished_cancels_the_rest_and_the_same_call_goes_o
     assert [o.value["number"] for o in done] == list(range(8))
 
 
+def test_a_result_that_cannot_be_written_ends_the_sweep_and_gives_ctrl_c_back(client, tmp_path, ctrl_c, monkeypatch):
+    def full(*arguments):
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr("lens.scale.sweep.store.Store.write", full)
+    with pytest.raises(OSError, match="the disk is full") as held:  # its traceback holds the frames of the sweep
+        run(DOUBLES, tmp_path, client, progress=False)
+    assert held.traceback and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 def test_a_second_ctrl_c_does_not_wait(ctrl_c):
-    with _ctrl_c_waits() as stop_if_asked:
+    with pytest.raises(KeyboardInterrupt), _ctrl_c_waits() as asked:
         signal.raise_signal(signal.SIGINT)
+        assert asked.is_set()
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
-        with pytest.raises(KeyboardInterrupt):
-            stop_if_asked()
+        asked = "and the first one comes at the end"
+    assert asked == "and the first one comes at the end"
 
 
 def test_shards_on_workers_make_the_report_of_one_run(model, client, tmp_path):
@@ -180,9 +198,10 @@ def test_shards_on_workers_make_the_report_of_one_run(model, client, tmp_path):
 
 
 def test_workers_divide_the_processors_among_them(client, tmp_path):
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    from dask.system import CPU_COUNT  # those that this process may use
+
     jobs = [Job("threads", "sweep_jobs:threads")]
-    assert run(jobs, tmp_path, client, progress=False)["threads"] == max(1, count // 2)
+    assert run(jobs, tmp_path, client, progress=False)["threads"] == max(1, CPU_COUNT // 2)
 
 
 def test_the_cluster_costs_little_beside_the_jobs(client, tmp_path):
@@ -261,3 +280,10 @@ def test_without_distributed_the_sentence_says_how_to_install_it(monkeypatch, re
         with refuses(ValueError, f"workers is {workers}"), lens.sweep.local(workers):
             pass
     assert len(run(DOUBLES, tmp_path, progress=False)) == 5
+
+
+def test_without_credentials_there_are_no_workers_here(monkeypatch, refuses):
+    pytest.importorskip("distributed")
+    monkeypatch.setitem(sys.modules, "cryptography", None)
+    with refuses(ImportError, r"the package cryptography: .*pip install lens-book\[sweep\]"), lens.sweep.local(1):
+        pass

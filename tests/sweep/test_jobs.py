@@ -125,6 +125,21 @@ def test_failed_jobs_are_tried_again_then_reported_and_stop_nothing(tmp_path, re
     assert [outcome.attempts for outcome in again] == [1, 0, 0, 0, 0]
 
 
+def test_a_job_that_failed_is_tried_again_behind_the_others(tmp_path, monkeypatch):
+    seen = []
+
+    def fails_first(number):
+        seen.append(number)
+        if len(seen) == 1:
+            raise OSError("the disk was full.")
+        return number
+
+    monkeypatch.setattr(sweep_jobs, "fails_first", fails_first, raising=False)
+    jobs = [Job(f"job-{n}", "sweep_jobs:fails_first", {"number": n}) for n in (1, 2)]
+    done = run(jobs, tmp_path, progress=False)
+    assert seen == [1, 2, 1] and [o.attempts for o in done] == [2, 1] and [o.value for o in done] == [1, 2]
+
+
 @pytest.mark.parametrize(
     "function, words",
     [

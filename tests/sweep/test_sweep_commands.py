@@ -123,15 +123,18 @@ def test_without_distributed_a_cluster_is_one_sentence_and_exit_status_1(capsys,
 
 
 @pytest.mark.parametrize("died", ["worker", "scheduler"])
-def test_a_death_while_jobs_are_made_is_a_sentence(died, refuses):
+def test_a_death_while_jobs_are_made_is_a_sentence(died, refuses, monkeypatch):
     distributed = pytest.importorskip("distributed")
     from types import SimpleNamespace
 
     from distributed.comm import CommClosedError
 
-    from lens.scale.sweep.cluster import GONE, made
+    from lens.scale.sweep.cluster import made
+    from lens.scale.sweep.connecting import GONE
 
     class Dead:
+        asynchronous = False
+
         def submit(self, *_, **__):
             return self
 
@@ -140,6 +143,7 @@ def test_a_death_while_jobs_are_made_is_a_sentence(died, refuses):
                 raise CommClosedError("gone")
             raise distributed.KilledWorker("mask_jobs", SimpleNamespace(address="tcp://10.0.0.1:1"), 0)
 
+    monkeypatch.setattr(distributed, "Client", Dead)
     sentence = GONE if died == "scheduler" else "could not be made: 1 worker died with it, the last tcp://10.0.0.1:1"
     with refuses(RuntimeError, sentence):
         made(Dead(), len, [], resources=None)

@@ -10,11 +10,10 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
-from time import sleep
 from uuid import uuid4
 
 import torch
@@ -25,116 +24,79 @@ from lens.scale.sweep.job import Job
 from lens.scale.sweep.results import Outcome
 
 TICK = 1
-"""Seconds after which to look for workers that are new."""
-
-GONE = "The scheduler is gone, or has dropped the jobs: what is finished is kept, and the same call goes on."
+"""Seconds after which to look for workers that are new, and for Ctrl-C."""
 
 
 def on_workers(
-    jobs: list[Job],
+    line: deque[Job],
     work: Callable[[Job], Outcome],
     scheduler,
-    most: int,
     resources: Mapping[str, float] | None,
-    keep: Callable[[Outcome], None],
     show: Callable[[int], None],
-) -> None:
-    """Do the jobs on ``scheduler``'s workers, at most ``most`` attempts each; ``keep`` gets each job's last outcome."""
-    with connected(scheduler) as client, client.as_current(), _ctrl_c_waits() as stop_if_asked:
-        from distributed import CancelledError, TimeoutError, wait
-        from distributed.comm import CommClosedError
+) -> Iterator[Outcome]:
+    """Do the jobs of ``line`` on ``scheduler``'s workers, until none is left; who takes an outcome may add to it."""
+    with connected(scheduler) as client, client.as_current(), _ctrl_c_waits() as asked:
+        from distributed import TimeoutError, wait
 
-        left = deque((job, ()) for job in jobs)  # with the workers on which it has failed
         running: dict = {}
+        failed_on = defaultdict(set)
         try:
-            while left or running:
-                stop_if_asked()
+            while (line or running) and not asked.is_set():
                 threads = client.nthreads()  # workers come and go
-                for _ in range(len(left)):
-                    if len(running) >= sum(threads.values()):
-                        break
-                    job, tried = left.popleft()
-                    others = [worker for worker in threads if worker not in tried]
-                    where = {}
+                while line:
                     # With resources Dask alone chooses: beside a list of workers it would take one that has them not.
-                    if tried and others and not resources:
-                        at_work = client.processing()  # of all: one that has just died must not be asked for by name
-                        free = [w for w in others if w in at_work and len(at_work[w]) < threads[w]]
-                        if not free:  # behind another job it would be taken for the one that killed the worker
-                            left.append((job, tried))
-                            continue
-                        where = {"workers": free, "allow_other_workers": True}
+                    avoid = failed_on[line[0].name] if not resources else ()
+                    fit = {worker: n for worker, n in threads.items() if worker not in avoid} or threads
+                    # Where fewer run than these have threads, one of them is free: behind another job, this one would
+                    # be taken for what killed the worker.  Where there are no workers, one job waits for the first.
+                    if len(running) >= max(1, sum(fit.values())):
+                        break
+                    job = line.popleft()
+                    where = {"workers": list(fit), "allow_other_workers": True} if len(fit) < len(threads) else {}
                     key = f"{job.name}-{uuid4().hex}"  # never that of an earlier run, whose result may still be held
-                    future = client.submit(_on_worker, work, job, key=key, pure=False, resources=resources, **where)
-                    running[future] = job, tried
+                    running[client.submit(_on_worker, work, job, key=key, resources=resources, **where)] = job
                 show(len(running))
-                if not running:
-                    sleep(TICK)
-                    continue
-                try:
-                    done = wait(list(running), timeout=TICK, return_when="FIRST_COMPLETED").done
-                except TimeoutError:
-                    continue
-                for future in done:
-                    job, tried = running[future]
-                    found = _outcome(future, job, len(tried) + 1)
-                    if found.error and found.attempts < most:
-                        left.append((job, (*tried, found.worker)))
-                    else:
-                        keep(found)
-                    del running[future]  # only now: a second Ctrl-C may come at any time
-        except (CancelledError, CommClosedError):
-            raise RuntimeError(GONE) from None
-        except KeyboardInterrupt:
-            for future, (job, tried) in running.items():
-                if future.status == "finished" and not (found := _outcome(future, job, len(tried) + 1)).error:
-                    keep(found)
-            raise
+                with suppress(TimeoutError):
+                    wait(list(running), timeout=TICK, return_when="FIRST_COMPLETED")
+                for future in [future for future in running if future.done()]:
+                    outcome = _outcome(future, running.pop(future))
+                    failed_on[outcome.job.name].add(outcome.worker)
+                    yield outcome
         finally:
             client.cancel(list(running))
-        show(0)
-        stop_if_asked()
 
 
 @contextmanager
-def _ctrl_c_waits() -> Iterator[Callable[[], None]]:
-    """Ctrl-C raises in the next call of what this gives, and not before; a second one raises at once.
+def _ctrl_c_waits() -> Iterator[threading.Event]:
+    """Ctrl-C sets the event that this gives, and is raised at the block's end; a second one is raised at once.
 
     Python raises it wherever the program is, and loses it in a ``__del__`` or a callback of the garbage collector.
     """
-    asked = False
-
-    def stop_if_asked() -> None:
-        if asked:
-            raise KeyboardInterrupt
+    asked, usual = threading.Event(), signal.default_int_handler
 
     def note(*signal_and_frame) -> None:
-        nonlocal asked
-        stop_if_asked()
-        asked = True
+        signal.signal(signal.SIGINT, usual)
+        asked.set()
 
-    ours = threading.current_thread() is threading.main_thread()
-    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield stop_if_asked  # signals are another's
-        return
-    signal.signal(signal.SIGINT, note)
-    try:
-        yield stop_if_asked
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    with ExitStack() as ours:
+        # Elsewhere than in the main thread, or where somebody handles them already, signals are another's.
+        if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is usual:
+            signal.signal(signal.SIGINT, note)
+            ours.callback(signal.signal, signal.SIGINT, usual)
+        yield asked
+    if asked.is_set():
+        raise KeyboardInterrupt
 
 
-def _outcome(future, job: Job, attempts: int) -> Outcome:
-    """What came of an attempt; ``RuntimeError`` where the cluster has dropped it."""
+def _outcome(future, job: Job) -> Outcome:
+    """What came of an attempt."""
     from distributed import KilledWorker
 
-    if future.status == "finished":
-        return replace(future.result(), attempts=attempts)
-    if future.status != "error":
-        raise RuntimeError(GONE)
-    if isinstance(error := future.exception(), KilledWorker):
-        return Outcome(job, error=_death(error), worker=error.last_worker.address, attempts=attempts)
-    return Outcome(job, error=sentence(error), attempts=attempts)
+    if (error := future.exception()) is None:
+        return future.result()
+    if isinstance(error, KilledWorker):
+        return Outcome(job, error=_death(error), worker=error.last_worker.address)
+    return Outcome(job, error=sentence(error))
 
 
 def _death(error) -> str:
@@ -143,17 +105,15 @@ def _death(error) -> str:
     return f"{died} worker{'s' * (died > 1)} died with it, the last {worker}: see its log."
 
 
-def made(client, builder: Callable, *arguments, resources: Mapping[str, float] | None, **options) -> list[Job]:
+def made(scheduler, builder: Callable, *arguments, resources: Mapping[str, float] | None, **options) -> list[Job]:
     """The jobs that ``builder`` makes on a worker; ``RuntimeError`` where worker or scheduler die meanwhile."""
-    from distributed import CancelledError, KilledWorker
-    from distributed.comm import CommClosedError
+    with connected(scheduler) as client:
+        from distributed import KilledWorker
 
-    try:
-        return client.submit(builder, *arguments, **options, pure=False, resources=resources).result()
-    except KilledWorker as error:
-        raise RuntimeError(f"The jobs could not be made: {_death(error)}") from None
-    except (CancelledError, CommClosedError):
-        raise RuntimeError(GONE) from None
+        try:
+            return client.submit(builder, *arguments, **options, pure=False, resources=resources).result()
+        except KilledWorker as error:
+            raise RuntimeError(f"The jobs could not be made: {_death(error)}") from None
 
 
 def _on_worker(work: Callable[[Job], Outcome], job: Job) -> Outcome:

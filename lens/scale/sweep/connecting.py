@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from importlib import import_module
 
 from lens.given import address, read
 from lens.results.sentence import sentence
@@ -16,27 +15,37 @@ PATIENCE = 30
 """Seconds to wait for a scheduler at an address."""
 
 
+GONE = "The scheduler is gone, or has dropped the jobs: what is finished is kept, and the same call goes on."
+
+
 @contextmanager
 def connected(scheduler) -> Iterator:
     """A ``distributed.Client`` of a scheduler's address or a cluster, closed afterwards; or the client that is given.
 
-    Raises ``OSError`` where the scheduler cannot be reached and ``ValueError`` for what is no scheduler.
+    Raises ``OSError`` where the scheduler cannot be reached, ``ValueError`` for what is no scheduler, and
+    ``RuntimeError`` where it dies while the block lasts.
     """
-    distributed = _distributed()
+    distributed = _needed("distributed")
+    from distributed.comm import CommClosedError
+
     if isinstance(scheduler, distributed.Client):
         if scheduler.asynchronous:
             raise ValueError("The client is asynchronous, and a sweep waits for its jobs: give a synchronous one.")
-        yield scheduler
-        return
-    if not (isinstance(scheduler, str) or hasattr(scheduler, "scheduler_address")):
+        opened = nullcontext(scheduler)
+    elif isinstance(scheduler, str) or hasattr(scheduler, "scheduler_address"):
+        if isinstance(scheduler, str):
+            _answers(address("scheduler", scheduler))
+        opened = distributed.Client(scheduler, set_as_default=False, timeout=PATIENCE)
+    else:
         raise ValueError(
             f"Got {scheduler!r} for a scheduler: give its address, such as 'tcp://10.0.0.1:8786', a "
             "distributed.Client, or a cluster."
         )
-    if isinstance(scheduler, str):
-        _answers(address("scheduler", scheduler))
-    with distributed.Client(scheduler, set_as_default=False, timeout=PATIENCE) as client:
-        yield client
+    try:
+        with opened as client:
+            yield client
+    except (distributed.CancelledError, CommClosedError):
+        raise RuntimeError(GONE) from None
 
 
 def _answers(place: str) -> None:
@@ -75,16 +84,17 @@ def local(workers: int) -> Iterator:
 
     In a script, start it below ``if __name__ == "__main__":``, for each worker imports the script.  The processes know
     each other by credentials made for this cluster alone, so that other users of the machine cannot run code in them;
-    its address is of use to nobody who has not got ``cluster.security``.  Without the package ``cryptography`` there
-    are no credentials, and a warning says so.
+    its address is of use to nobody who has not got ``cluster.security``.
 
-    Raises ``ValueError`` for other numbers than 1 to 1,000, and ``ImportError`` where ``distributed`` is not installed.
+    Raises ``ValueError`` for other numbers than 1 to 1,000, and ``ImportError`` where ``distributed`` or
+    ``cryptography`` is not installed.
     """
     read({"workers": workers})
-    distributed = _distributed()
-    import dask
+    distributed = _needed("distributed")
+    _needed("cryptography")  # Dask makes the credentials with it
+    import dask.system
 
-    share = max(1, (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()) // workers)
+    share = max(1, dask.system.CPU_COUNT // workers)
     settings = {
         "distributed.scheduler.allowed-failures": 0,  # then ``retries`` alone counts
         # A dead worker's nanny starts the next.  Where that is slow, a second nanny must not do the same: the two
@@ -103,29 +113,17 @@ def local(workers: int) -> Iterator:
             memory_limit=0,  # a worker keeps its model, and must not be paused for that
             silence_logs=logging.CRITICAL,
             env={"OMP_NUM_THREADS": str(share)},
-            security=_credentials(distributed),
+            security=True,
         ) as cluster,
     ):
         yield cluster
 
 
-def _credentials(distributed):
+def _needed(package: str):
     try:
-        return distributed.Security.temporary()
-    except ImportError:
-        warnings.warn(
-            "Any user of this machine can run code in these workers while they last, for without the package "
-            "cryptography they have no credentials: install it with 'pip install lens-book[sweep]'.",
-            stacklevel=5,
-        )
-
-
-def _distributed():
-    try:
-        import distributed
+        return import_module(package)
     except ImportError:
         raise ImportError(
-            "Workers need the package distributed: install it with 'pip install lens-book[sweep]', or run the jobs in "
+            f"Workers need the package {package}: install it with 'pip install lens-book[sweep]', or run the jobs in "
             "this process."
         ) from None
-    return distributed

@@ -43,12 +43,10 @@ class Results:
         return len(self.outcomes)
 
     def __getitem__(self, name: str) -> object:
-        for outcome in self.outcomes:
-            if outcome.job.name == name:
-                if outcome.error:
-                    raise ValueError(f"The job {name!r} has no value, for it failed: {outcome.error}")
-                return outcome.value
-        raise KeyError(name)
+        found = {outcome.job.name: outcome for outcome in self.outcomes}[name]
+        if found.error:
+            raise ValueError(f"The job {name!r} has no value, for it failed: {found.error}")
+        return found.value
 
     @property
     def failed(self) -> tuple[Outcome, ...]:
@@ -61,12 +59,8 @@ class Results:
         A value that is a list of dicts, or a dict with such a list under ``rows``, has so many rows; another dict is
         one row, and anything else a row with ``value``.
         """
-        return [
-            {"job": outcome.job.name} | row
-            for outcome in self.outcomes
-            if not outcome.error
-            for row in _rows(outcome.value)
-        ]
+        done = [outcome for outcome in self.outcomes if not outcome.error]
+        return [{"job": outcome.job.name} | row for outcome in done for row in _rows(outcome.value)]
 
     def report(self) -> str:
         """One line for each job that failed: its name, how many attempts were made, and the sentence of the last."""

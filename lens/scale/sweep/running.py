@@ -11,15 +11,16 @@ import inspect
 import json
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
-from numbers import Integral
 from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from lens.given import door, result_folder
+from lens.given import door, result_folder, whole
 from lens.results.lock import alone, held_alone
 from lens.results.provenance import VERSION
 from lens.results.sentence import sentence
@@ -29,7 +30,7 @@ from lens.scale.sweep.results import Outcome, Results
 from lens.scale.sweep.store import MARK, Store
 
 
-@door(jobs=None, folder=result_folder)
+@door(jobs=None, folder=result_folder, retries=whole)
 @held_alone(folders=("folder",))
 def run(
     jobs: Iterable[Job],
@@ -48,10 +49,10 @@ def run(
     of its worker, such as ``{"GPU": 1}``, on workers that were started with it.
 
     A result is on the disk before it counts, written by this process.  A job that fails, or loses its worker, is tried
-    again at most ``retries`` times, on other workers where there are some.  Jobs that fail in every attempt are in the
-    results' ``failed``; they stop nothing, and are tried again by the next run.  Ctrl-C keeps all finished results and
-    cancels the rest (on a cluster within a second; pressed twice, at once); the same call goes on.  Functions that keep
-    files (``Job``) need a folder that all workers see.
+    again at most ``retries`` times, behind all others, and on other workers where there are some.  Jobs that fail in
+    every attempt are in the results' ``failed``; they stop nothing, and are tried again by the next run.  Ctrl-C keeps
+    all finished results and cancels the rest (on a cluster within a second; pressed twice, at once); the same call goes
+    on.  Functions that keep files (``Job``) need a folder that all workers see.
 
     Raises ``ValueError`` where a result in ``folder`` is of another job with the same name, before anything runs, and
     ``OSError`` for a scheduler that cannot be reached and for a folder that another sweep is writing to.
@@ -64,40 +65,36 @@ def run(
     (1.5, 'mean-0 failed in 3 attempts: fmean requires at least one data point')
     """
     jobs = check_jobs(jobs)
-    if not isinstance(retries, Integral) or retries < 0:
-        raise ValueError(f"retries is {retries!r}: give a whole number, 0 or larger.")
     store = Store(folder)
     outcomes = {job.name: outcome for job in jobs if (outcome := store.read(job))}
-    missing = [job for job in jobs if job.name not in outcomes]
+    line, attempts = deque(job for job in jobs if job.name not in outcomes), Counter()
+    work = partial(perform, folder=store.folder, mark=store.mark, version=VERSION)
     with tqdm(total=len(jobs), initial=len(outcomes), desc="sweep", unit="job", disable=not progress) as bar:
-
-        def keep(outcome: Outcome) -> None:
-            if not outcome.error:
-                store.write(outcome)
-            outcomes[outcome.job.name] = outcome
-            bar.update()
 
         def show(running: int) -> None:
             failed = sum(outcome.error is not None for outcome in outcomes.values())
             bar.set_postfix(running=running, done=len(outcomes) - failed, failed=failed)
 
-        work = partial(perform, folder=store.folder, mark=store.mark, version=VERSION)
-        if missing and scheduler is None:
-            _in_process(missing, work, 1 + retries, keep, show)
-        elif missing:
-            on_workers(missing, work, scheduler, 1 + retries, resources, keep, show)
+        here = scheduler is None or not line
+        with closing(_here(line, work, show) if here else on_workers(line, work, scheduler, resources, show)) as tried:
+            for outcome in tried:
+                name = outcome.job.name
+                attempts[name] += 1
+                if outcome.error and attempts[name] <= retries:
+                    line.append(outcome.job)
+                    continue
+                if not outcome.error:
+                    store.write(outcome)
+                outcomes[name] = replace(outcome, attempts=attempts[name])
+                bar.update()
+        show(0)
     return Results(tuple(outcomes[job.name] for job in jobs))
 
 
-def _in_process(jobs: list[Job], work: Callable, most: int, keep: Callable, show: Callable) -> None:
-    for job in jobs:
+def _here(line: deque[Job], work: Callable[[Job], Outcome], show: Callable[[int], None]) -> Iterator[Outcome]:
+    while line:
         show(1)
-        for attempt in range(1, most + 1):
-            outcome = work(job)
-            if not outcome.error:
-                break
-        keep(replace(outcome, attempts=attempt))
-    show(0)
+        yield work(line.popleft())
 
 
 def perform(job: Job, folder: Path, mark: str, version: str) -> Outcome:
@@ -107,7 +104,7 @@ def perform(job: Job, folder: Path, mark: str, version: str) -> Outcome:
         value = _called(job, folder, mark, version)
     except (Exception, SystemExit) as caught:
         error, trace = sentence(caught), traceback.format_exc()
-    return Outcome(job, value, error, round(time.perf_counter() - begun, 3), "here", 1, trace)
+    return Outcome(job, value, error, round(time.perf_counter() - begun, 3), "here", traceback=trace)
 
 
 def _called(job: Job, folder: Path, mark: str, version: str) -> object:

@@ -27,14 +27,9 @@ class Store:
     def __init__(self, folder: str | Path):
         self.folder = Path(folder).expanduser().resolve()
         mark = self.folder / MARK
-        try:
-            if not mark.is_file():
-                write_text(mark, uuid4().hex)
-            self.mark = mark.read_text(encoding="utf-8")
-        except OSError as error:
-            raise OSError(
-                f"The folder {self.folder} cannot hold a sweep ({error.strerror or error}): give another."
-            ) from None
+        if not mark.is_file():
+            write_text(mark, uuid4().hex)
+        self.mark = mark.read_text(encoding="utf-8")
 
     def path(self, job: Job) -> Path:
         """The file of a job's result."""
