@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from math import exp
+from operator import itemgetter
 
 from lens import data
 from lens.data import Fact, Knowledge, Prompt, paths
@@ -43,12 +44,10 @@ def known(lm: LanguageModel, prompts: Iterable[Prompt], least: float = LEAST) ->
     True
     """
     prompts = list(prompts)
-    nll = surprise(lm, prompts)
-    phrasings: dict[Fact, list[tuple[float, int]]] = {}
-    for i, prompt in enumerate(prompts):
-        phrasings.setdefault(prompt.fact, []).append((nll[i], i))
-    best = {fact: sorted(some) for fact, some in phrasings.items()}
-    return {fact: tuple(prompts[i] for _, i in some) for fact, some in best.items() if exp(-some[0][0]) >= least}
+    phrasings: dict[Fact, list[tuple[float, Prompt]]] = {prompt.fact: [] for prompt in prompts}
+    for nll, prompt in sorted(zip(surprise(lm, prompts), prompts), key=itemgetter(0)):
+        phrasings[prompt.fact].append((nll, prompt))
+    return {fact: tuple(p for _, p in some) for fact, some in phrasings.items() if exp(-some[0][0]) >= least}
 
 
 @door

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from itertools import chain
 from math import exp, inf
 from statistics import fmean
 
@@ -71,40 +72,34 @@ class Readings:
 
     def __init__(self, lm: LanguageModel, sets: Mapping[str, Sequence[Prompt | str]], layer: int):
         self._lm = lm
-        rows: dict[Prompt | str, int] = {}  # a prompt of two sets runs once
-        runs: list[tuple[list[int], list[int]]] = []  # the first tokens, and those due behind them
-        members = {}
-        for name, some in sets.items():
-            for one in some:
-                if one not in rows and (run := _run(lm, one)):
-                    rows[one] = len(runs)
-                    runs.append(run)
-            members[name] = [rows[one] for one in some if one in rows]
+        every = dict.fromkeys(chain.from_iterable(sets.values()))  # a prompt of two sets runs once
+        runs = {one: run for one in every if (run := _run(lm, one))}
         if not runs:
             raise ValueError("There is nothing to read: give at least one prompt, or one text of two tokens.")
 
-        def length(i: int) -> int:
-            return sum(map(len, runs[i]))
+        def length(one: Prompt | str) -> int:
+            first, due = runs[one]
+            return len(first) + len(due) - 1
 
         self._batches: list[tuple[UpperLayers, Batch]] = []
-        original, owner = [], []
-        for chunk in chunks(sorted(range(len(runs)), key=length), lambda i: length(i) - 1, TOKENS):
-            batch = teacher_forced(*zip(*(runs[i] for i in chunk)))
+        original, ordered = [], sorted(runs, key=length)
+        for chunk in chunks(ordered, length, TOKENS):
+            batch = teacher_forced(*zip(*(runs[one] for one in chunk)))
             with torch.no_grad():
                 upper = UpperLayers(lm, batch.ids, layer)
                 self._batches.append((upper, batch))
                 original.append(self._read(upper.normed, batch))
             del upper.normed  # as large as the hidden states that must stay
-            owner += [i for i in chunk for _ in runs[i][1]]
-        is_text = torch.tensor([isinstance(one, str) for one in rows])
-        owner = torch.tensor(owner)
-        first = torch.cat([torch.tensor([True]), owner[1:] != owner[:-1]]) | is_text[owner]
         self._original = [torch.cat(part) for part in zip(*original)]
+        due = torch.tensor([len(runs[one][1]) for one in ordered])
+        begins = torch.tensor([isinstance(one, str) for one in ordered]).repeat_interleave(due)
+        begins[due.cumsum(0) - due] = True
         self._places = {}  # name → which places, and which of those begin a tail
-        for name, some in members.items():
-            if some:
-                chosen = torch.zeros(len(runs), dtype=torch.bool).index_fill_(0, torch.tensor(some), True)[owner]
-                self._places[name] = chosen, chosen & first
+        for name, some in sets.items():
+            members = set(some)
+            chosen = torch.tensor([one in members for one in ordered]).repeat_interleave(due)
+            if chosen.any():
+                self._places[name] = chosen, chosen & begins
 
     @property
     def original(self) -> dict[str, Measures]:
