@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from itertools import islice
 from math import exp
 from operator import itemgetter
 
@@ -117,12 +118,9 @@ def records_for(
     given = data.records(split)
     if not (lm.name in paths.FETCHED if answered is None else answered):
         return given[:most]
-    stay: list[dict] = []
-    for start in range(0, len(given), ASKED):
-        if most is None or len(stay) < most:
-            some = given[start : start + ASKED]
-            stay += [_asked(record, j) for record, j in zip(some, first_right(lm, some)) if j is not None]
-    return stay[:most]
+    groups = (given[start : start + ASKED] for start in range(0, len(given), ASKED))
+    places = ((record, j) for some in groups for record, j in zip(some, first_right(lm, some)))
+    return list(islice((_asked(record, j) for record, j in places if j is not None), most))
 
 
 def _asked(record: Mapping, j: int) -> dict:
