@@ -57,14 +57,10 @@ def file_of(model: str) -> Path:
 
 
 def _ask(lm: LanguageModel, given: Sequence[Mapping]) -> list[int | None]:
-    prompts = [(i, j, text) for i, record in enumerate(given) for j, text in enumerate(ways(record))]
-    truth = [given[i]["requested_rewrite"]["target_true"]["str"] for i, _, _ in prompts]
-    right = score(lm, [text for *_, text in prompts], truth).correct.tolist()
-    first: dict[int, int] = {}
-    for (i, j, _), said in zip(prompts, right):
-        if said:
-            first.setdefault(i, j)
-    return [first.get(i) for i in range(len(given))]
+    asked = [(text, record["requested_rewrite"]["target_true"]["str"]) for record in given for text in ways(record)]
+    right = iter(score(lm, *zip(*asked)).correct.tolist())
+    each = [[next(right) for _ in ways(record)] for record in given]
+    return [said.index(True) if True in said else None for said in each]
 
 
 def _records() -> str:
