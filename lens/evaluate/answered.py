@@ -10,7 +10,6 @@ weights and the very records that it was made from; what it does not hold is ask
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache
 from pathlib import Path
 
 from lens.data import manifest, paths
@@ -32,7 +31,10 @@ def first_right(lm: LanguageModel, given: Sequence[Mapping]) -> list[int | None]
     >>> first_right(lens.load("mini"), lens.data.records("validation")[:3])
     [0, 0, 0]
     """
-    held = _table(lm.name, lm.weights.current_fingerprint, _records()) if lm.name in paths.FETCHED else {}
+    from lens.results.csv_text import from_csv
+
+    kept = from_csv(file_of(lm.name), *about(lm)) if lm.name in paths.FETCHED else []
+    held = {int(row["case_id"]): int(row["way"]) if row["way"] else None for row in kept}
     missing = [record for record in given if record["case_id"] not in held]
     found = held | dict(zip((record["case_id"] for record in missing), _ask(lm, missing) if missing else ()))
     return [found[record["case_id"]] for record in given]
@@ -46,7 +48,7 @@ def table(lm: LanguageModel, given: Sequence[Mapping]) -> list[dict]:
 
 def about(lm: LanguageModel) -> tuple[str, str]:
     """The lines of the file that say of which weights and which records it is."""
-    return f"{lm.name} {lm.fingerprint}", f"records {_records()}"
+    return f"{lm.name} {lm.weights.current_fingerprint}", f"records {_records()}"
 
 
 def file_of(model: str) -> Path:
@@ -55,24 +57,11 @@ def file_of(model: str) -> Path:
 
 
 def _ask(lm: LanguageModel, given: Sequence[Mapping]) -> list[int | None]:
-    prompts = [(i, j, text) for i, record in enumerate(given) for j, text in enumerate(ways(record))]
-    truth = [given[i]["requested_rewrite"]["target_true"]["str"] for i, _, _ in prompts]
-    right = score(lm, [text for *_, text in prompts], truth).correct.tolist()
-    first: dict[int, int] = {}
-    for (i, j, _), said in zip(prompts, right):
-        if said:
-            first.setdefault(i, j)
-    return [first.get(i) for i in range(len(given))]
+    asked = [(text, record["requested_rewrite"]["target_true"]["str"]) for record in given for text in ways(record)]
+    right = iter(score(lm, *zip(*asked)).correct.tolist())
+    each = [[next(right) for _ in ways(record)] for record in given]
+    return [said.index(True) if True in said else None for said in each]
 
 
 def _records() -> str:
     return manifest.listed("world")["world/records.json"]["sha256"]
-
-
-@cache
-def _table(model: str, fingerprint: str, records: str) -> dict[int, int | None]:
-    """case_id → place; empty where there is no table of these weights and records."""
-    from lens.results.csv_text import from_csv
-
-    rows = from_csv(file_of(model), f"{model} {fingerprint}", f"records {records}")
-    return {int(row["case_id"]): int(row["way"]) if row["way"] else None for row in rows}

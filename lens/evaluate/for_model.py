@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from itertools import islice
 from math import exp
+from operator import itemgetter
 
 from lens import data
 from lens.data import Fact, Knowledge, Prompt, paths
@@ -43,12 +45,10 @@ def known(lm: LanguageModel, prompts: Iterable[Prompt], least: float = LEAST) ->
     True
     """
     prompts = list(prompts)
-    nll = surprise(lm, prompts)
-    phrasings: dict[Fact, list[tuple[float, int]]] = {}
-    for i, prompt in enumerate(prompts):
-        phrasings.setdefault(prompt.fact, []).append((nll[i], i))
-    best = {fact: sorted(some) for fact, some in phrasings.items()}
-    return {fact: tuple(prompts[i] for _, i in some) for fact, some in best.items() if exp(-some[0][0]) >= least}
+    phrasings: dict[Fact, list[tuple[float, Prompt]]] = {prompt.fact: [] for prompt in prompts}
+    for nll, prompt in sorted(zip(surprise(lm, prompts), prompts), key=itemgetter(0)):
+        phrasings[prompt.fact].append((nll, prompt))
+    return {fact: tuple(p for _, p in some) for fact, some in phrasings.items() if exp(-some[0][0]) >= least}
 
 
 @door
@@ -118,12 +118,9 @@ def records_for(
     given = data.records(split)
     if not (lm.name in paths.FETCHED if answered is None else answered):
         return given[:most]
-    stay: list[dict] = []
-    for start in range(0, len(given), ASKED):
-        if most is None or len(stay) < most:
-            some = given[start : start + ASKED]
-            stay += [_asked(record, j) for record, j in zip(some, first_right(lm, some)) if j is not None]
-    return stay[:most]
+    groups = (given[start : start + ASKED] for start in range(0, len(given), ASKED))
+    places = ((record, j) for some in groups for record, j in zip(some, first_right(lm, some)))
+    return list(islice((_asked(record, j) for record, j in places if j is not None), most))
 
 
 def _asked(record: Mapping, j: int) -> dict:

@@ -20,7 +20,7 @@ from math import inf
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
+from transformers.cache_utils import Cache, DynamicLayer
 
 from lens.edit.branch import branches
 from lens.edit.edit import Change
@@ -71,7 +71,7 @@ def continuations(
         torch.tensor(x, device=lm.device)
         for x in ([p + [0] * (length - len(p)) for p in prompts], [len(p) for p in prompts], cases, places)
     )
-    cache = Cache(layers=[Grown() for _ in lm.layers]) if lm.device.type == "cpu" else DynamicCache()
+    cache = Cache(layers=[InPlace(length) for _ in lm.layers])
     with as_a_function(lm.model), branches(lm, edits or [], rows if edits else None):
         for t in range(1, length):
             seen = lm.base_model(input_ids=ids[:, t - 1 : t], past_key_values=cache, use_cache=True)
@@ -93,41 +93,23 @@ def _draw(logits: Tensor, address: tuple[Tensor, int, Tensor], seed: tuple[int, 
     return tokens.gather(1, (best - torch.log(-torch.log(u))).argmax(1, keepdim=True))[:, 0]
 
 
-class Grown(DynamicLayer):
-    """A layer's keys and values, [B, heads, room, d], with room for a few tokens more, which the mask hides.
+class InPlace(DynamicLayer):
+    """A layer's keys and values, [B, heads, length, d], made once: transformers' own are copied at each token."""
 
-    On a CPU much of the time goes into reading them, which is faster where they lie without gaps: so the buffers are
-    handed out whole, and are made longer by a few tokens at a time.
-    """
-
-    STEP = 16
-    is_compileable = True  # transformers' word for: a mask is always made, also for one query
-
-    def __init__(self):
+    def __init__(self, length: int):
         super().__init__()
-        self._length = 0
+        self._length, self._seen = length, 0
 
     def update(self, key_states: Tensor, value_states: Tensor, *_, **__) -> tuple[Tensor, Tensor]:
-        """Takes the states [B, heads, 1, d] of one token."""
-        room = self.get_max_cache_shape()
-        if not self.is_initialized:
-            self.keys, self.values, self.is_initialized = key_states[:, :, :0], value_states[:, :, :0], True
-        if self.keys.shape[2] < room:
-            self.keys, self.values = (
-                torch.cat([x, x.new_zeros(*x.shape[:2], room - x.shape[2], x.shape[3])], dim=2)
-                for x in (self.keys, self.values)
-            )
-        self.keys[:, :, self._length], self.values[:, :, self._length] = key_states[:, :, 0], value_states[:, :, 0]
-        self._length += 1
-        return self.keys, self.values
+        """Takes the states [B, heads, 1, d] of one token, and gives those of all so far."""
+        new = key_states, value_states
+        if not self._seen:
+            self.keys, self.values = (x.new_empty(*x.shape[:2], self._length, x.shape[3]) for x in new)
+            self.is_initialized = True
+        self._seen += 1
+        for held, x in zip((self.keys, self.values), new):
+            held[:, :, self._seen - 1] = x[:, :, 0]
+        return self.keys[:, :, : self._seen], self.values[:, :, : self._seen]
 
     def get_seq_length(self, *_) -> int:
-        return self._length
-
-    def get_max_cache_shape(self) -> int:
-        """Tokens that the buffers hold when the next one has come."""
-        return (self._length // self.STEP + 1) * self.STEP
-
-    def get_mask_sizes(self, *_) -> tuple[int, int]:
-        """Length and start of what the next token's mask covers: the whole buffer."""
-        return self.get_max_cache_shape(), 0
+        return self._seen

@@ -77,17 +77,14 @@ class Perplexity:
         depth = len(self._lm.layers)
         if lowest is None:
             lowest = min((c.layer % depth for c in changes), default=depth - 1)
+        if lowest not in self._upper:
+            self._upper[lowest] = [UpperLayers(self._lm, ids, lowest) for ids, _ in self._batches]
         total = 0.0
-        for (ids, real), upper in zip(self._batches, self._lower_layers(lowest)):
+        for (ids, real), upper in zip(self._batches, self._upper[lowest]):
             with torch.no_grad(), branches(self._lm, [changes] if changes else []):
                 total += _nll(self._lm, upper(), ids, real)
         mean = total / self.tokens
         return inf if mean >= 700 else exp(mean)  # NaN of NaN
-
-    def _lower_layers(self, lowest: int) -> list[UpperLayers]:
-        if lowest not in self._upper:
-            self._upper[lowest] = [UpperLayers(self._lm, ids, lowest) for ids, _ in self._batches]
-        return self._upper[lowest]
 
 
 def _nll(lm: LanguageModel, normed: Tensor, ids: Tensor, real: Tensor) -> float:

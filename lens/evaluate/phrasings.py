@@ -35,8 +35,8 @@ def surprise(lm: LanguageModel, some: Sequence[Prompt]) -> list[float]:
     found = score(lm, [p.text for p in asked], [p.target for p in asked]).nll.tolist() if asked else []
     if any(map(isnan, found)):
         raise not_finite(lm, "What the model says is NaN")
-    new = {(p.text, p.target): value for p, value in zip(asked, found)}
-    return [(held | new)[p.text, p.target] for p in some]
+    known = held | {(p.text, p.target): value for p, value in zip(asked, found)}
+    return [known[p.text, p.target] for p in some]
 
 
 def table(lm: LanguageModel, some: Sequence[Fact]) -> list[dict]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from itertools import chain
 from math import exp, inf
 from statistics import fmean
 
@@ -22,7 +23,7 @@ from torch import Tensor
 from lens import kernels
 from lens.data.world import Prompt
 from lens.model import LanguageModel
-from lens.model.batch import chunks, pad
+from lens.model.batch import Batch, chunks, teacher_forced
 from lens.model.tokens import first_token
 from lens.model.upper import UpperLayers
 
@@ -71,43 +72,34 @@ class Readings:
 
     def __init__(self, lm: LanguageModel, sets: Mapping[str, Sequence[Prompt | str]], layer: int):
         self._lm = lm
-        rows: dict[Prompt | str, int] = {}  # a prompt of two sets runs once
-        runs: list[tuple[list[int], list[int]]] = []  # the tokens that run, the tokens due at the last of them
-        members = {}
-        for name, some in sets.items():
-            for one in some:
-                if one not in rows and (run := _run(lm, one)):
-                    rows[one] = len(runs)
-                    runs.append(run)
-            members[name] = [rows[one] for one in some if one in rows]
+        every = dict.fromkeys(chain.from_iterable(sets.values()))  # a prompt of two sets runs once
+        runs = {one: run for one in every if (run := _run(lm, one))}
         if not runs:
             raise ValueError("There is nothing to read: give at least one prompt, or one text of two tokens.")
 
-        order = sorted(range(len(runs)), key=lambda i: len(runs[i][0]))
-        self._batches: list[tuple[UpperLayers, Tensor, Tensor, Tensor]] = []
-        original, owner = [], []
-        for chunk in chunks(order, lambda i: len(runs[i][0]), TOKENS):
-            where = [
-                (r, len(ids) - len(due) + j, token)
-                for r, (ids, due) in enumerate(runs[i] for i in chunk)
-                for j, token in enumerate(due)
-            ]
-            ids, _ = pad([runs[i][0] for i in chunk])
+        def length(one: Prompt | str) -> int:
+            first, due = runs[one]
+            return len(first) + len(due) - 1
+
+        self._batches: list[tuple[UpperLayers, Batch]] = []
+        original, ordered = [], sorted(runs, key=length)
+        for chunk in chunks(ordered, length, TOKENS):
+            batch = teacher_forced(*zip(*(runs[one] for one in chunk)))
             with torch.no_grad():
-                upper = UpperLayers(lm, ids, layer)
-                self._batches.append((upper, *torch.tensor(where).T))
-                original.append(self._read(upper.normed, *self._batches[-1][1:]))
+                upper = UpperLayers(lm, batch.ids, layer)
+                self._batches.append((upper, batch))
+                original.append(self._read(upper.normed, batch))
             del upper.normed  # as large as the hidden states that must stay
-            owner += [i for i in chunk for _ in runs[i][1]]
-        is_text = torch.tensor([isinstance(one, str) for one in rows])
-        owner = torch.tensor(owner)
-        first = torch.cat([torch.tensor([True]), owner[1:] != owner[:-1]]) | is_text[owner]
         self._original = [torch.cat(part) for part in zip(*original)]
+        due = torch.tensor([len(runs[one][1]) for one in ordered])
+        begins = torch.tensor([isinstance(one, str) for one in ordered]).repeat_interleave(due)
+        begins[due.cumsum(0) - due] = True
         self._places = {}  # name → which places, and which of those begin a tail
-        for name, some in members.items():
-            if some:
-                chosen = torch.zeros(len(runs), dtype=torch.bool).index_fill_(0, torch.tensor(some), True)[owner]
-                self._places[name] = chosen, chosen & first
+        for name, some in sets.items():
+            members = set(some)
+            chosen = torch.tensor([one in members for one in ordered]).repeat_interleave(due)
+            if chosen.any():
+                self._places[name] = chosen, chosen & begins
 
     @property
     def original(self) -> dict[str, Measures]:
@@ -117,14 +109,13 @@ class Readings:
     @torch.no_grad()
     def __call__(self) -> dict[str, Measures]:
         """Each set under the model as it is at the moment; below ``layer`` it must be what it was."""
-        found = [self._read(upper(), *where) for upper, *where in self._batches]
+        found = [self._read(upper(), batch) for upper, batch in self._batches]
         return self._measures(*(torch.cat(part) for part in zip(*found)))
 
-    def _read(self, normed: Tensor, row: Tensor, position: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-        """−log p of each label, and its rank, both [K] on the CPU."""
+    def _read(self, normed: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """−log p of each token due, and its rank, both [K] on the CPU."""
         unembedding = self._lm.unembedding.detach()
-        at = normed[row.to(normed.device), position.to(normed.device)].to(unembedding.device)
-        due = label.to(unembedding.device)
+        at, due = (t.to(unembedding.device) for t in (batch.due(normed), batch.label))
         out = kernels.project(at, unembedding, tokens=due, log_normalizer=True, **self._lm.head_terms)
         return (out["log_normalizer"].double() - out["token_logits"].double()).cpu(), out["ranks"].cpu()
 
@@ -140,13 +131,14 @@ class Readings:
 
 
 def _run(lm: LanguageModel, one: Prompt | str) -> tuple[list[int], list[int]] | None:
-    """The tokens to run, and those due at the last of their places; None for a text of one token."""
+    """The first tokens, and those due behind them; None for a text of one token."""
     if isinstance(one, str):
         ids = lm.encode(one) if one.strip() else []
-        return (ids[:-1], ids[1:]) if len(ids) > 1 else None
-    due = lm.target_ids(one.target)
+        return (ids[:1], ids[1:]) if len(ids) > 1 else None
+    prompt, due = lm.encode(one.text), lm.target_ids(one.target)
     first_token(lm.tokenizer, due)  # whose rank is taken
-    return lm.encode([*lm.encode(one.text), *due[:-1]]), due
+    lm.encode([*prompt, *due[:-1]])  # may be too long
+    return prompt, due
 
 
 def _exp(mean: Tensor) -> float:

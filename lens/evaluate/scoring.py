@@ -19,7 +19,7 @@ from lens.edit.branch import branches
 from lens.edit.edit import Change
 from lens.given import door, refuse
 from lens.model import LanguageModel, Tokens
-from lens.model.batch import chunks, teacher_forced
+from lens.model.batch import chunks, pad
 from lens.model.tokens import plain
 from lens.model.watching import as_a_function
 
@@ -85,7 +85,7 @@ def score(
     correct = torch.ones(len(pairs), dtype=torch.bool, device=lm.unembedding.device)
     for chunk in chunks(order, lambda key: len(key[1]), tokens, PADDING):
         # A row's pairs may cut it differently into prompt and target: each place is a position and a label of its own.
-        batch = teacher_forced([key[1] for key in chunk], [[0]] * len(chunk))
+        ids, _ = pad([key[1] for key in chunk])
         where = [
             (r, len(pairs[i][0]) - 1 + j, token, i)
             for r, key in enumerate(chunk)
@@ -95,7 +95,7 @@ def score(
         row, position, label, pair = torch.tensor(where).T.to(nll.device)
         inside = [key[0] for key in chunk]
         with as_a_function(lm.model), branches(lm, edits or [], inside if edits else None):
-            hidden = lm.base_model(input_ids=batch.ids.to(lm.device), use_cache=False).last_hidden_state
+            hidden = lm.base_model(input_ids=ids.to(lm.device), use_cache=False).last_hidden_state
             logits = lm.head(hidden[row.to(hidden.device), position.to(hidden.device)]).float()  # [K, V]
         logits = logits.to(nll.device)
         at = logits.gather(1, label[:, None])[:, 0]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -97,16 +98,16 @@ def sensitivity(
         return known[digest]
 
     removed, found = [], {(kind, name): [] for kind in ("subnetwork", "random") for name in original}
-    with tqdm(total=len(shares) * seeds, desc=kg.name, unit="mask", disable=not progress) as bar:
-        for share in shares:
-            lines = []
-            for seed in range(seeds):
-                mask = grown(subnetwork, share, seed) if share >= 0 else shrunk(subnetwork, -share, seed)
-                lines.append((read(mask), read(random_like(mask, seed))))
-                bar.update()
-            removed.append(mask.density())
-            for kind, each in zip(("subnetwork", "random"), zip(*lines)):
-                for name in original:
-                    found[kind, name].append([ppl[name] for ppl in each])
-    ppl = {key: torch.tensor(values, dtype=torch.float64) for key, values in found.items()}
-    return Sweep(kg.name, lm.name, shares, torch.tensor(removed, dtype=torch.float64), ppl, original)
+    draws = list(product(shares, range(seeds)))
+    for share, seed in tqdm(draws, desc=kg.name, unit="mask", disable=not progress):
+        mask = grown(subnetwork, share, seed) if share >= 0 else shrunk(subnetwork, -share, seed)
+        removed.append(mask.density())
+        for kind, one in (("subnetwork", mask), ("random", random_like(mask, seed))):
+            for name, ppl in read(one).items():
+                found[kind, name].append(ppl)
+
+    def table(values: list[float]) -> Tensor:
+        return torch.tensor(values, dtype=torch.float64).view(len(shares), seeds)
+
+    ppl = {key: table(values) for key, values in found.items()}
+    return Sweep(kg.name, lm.name, shares, table(removed)[:, -1], ppl, original)

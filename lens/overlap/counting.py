@@ -11,18 +11,13 @@ visits only the ones of the words' union; what it did not visit is in no mask.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
 import numpy as np
-import torch
 from torch import Tensor
 
 MOST = 16
 """Masks that can be counted together: a table of 65,536 patterns."""
-
-BYTES = 1 << 17
-"""Bytes of each mask in one task of a thread; no more than this is copied."""
 
 
 def patterns(masks: Sequence[Tensor], weights: int) -> np.ndarray:
@@ -33,24 +28,11 @@ def patterns(masks: Sequence[Tensor], weights: int) -> np.ndarray:
     >>> patterns([one, other], weights=6).tolist()
     [3, 1, 0, 2]
     """
-    count = _loop()
-    packed = [mask.cpu().numpy() for mask in masks]
-
-    def share(start: int) -> np.ndarray:
-        size = min(BYTES, len(packed[0]) - start)
-        words = np.zeros((len(packed), -(-size // 8)), np.uint64)  # aligned, and whole words, whatever the masks are
-        for row, mask in zip(words, packed):
-            row.view(np.uint8)[:size] = mask[start : start + size]
-        found = np.zeros(1 << len(packed), np.int64)
-        count(words, found)
-        return found
-
-    starts = range(0, len(packed[0]), BYTES)
-    if len(starts) > 1 and torch.get_num_threads() > 1:
-        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            counts = sum(pool.map(share, starts))
-    else:
-        counts = sum(map(share, starts), np.zeros(1 << len(packed), np.int64))
+    words = np.zeros((len(masks), -(-len(masks[0]) // 8)), np.uint64)  # aligned, and whole words, whatever masks are
+    for row, mask in zip(words, masks):
+        row.view(np.uint8)[: len(mask)] = mask.cpu().numpy()
+    counts = np.zeros(1 << len(masks), np.int64)
+    _loop()(words, counts)
     counts[0] = weights - counts[1:].sum()
     return counts
 
@@ -60,7 +42,7 @@ def _loop():
     """The loop, compiled when it is first needed: importing lens need not wait for numba."""
     import numba
 
-    @numba.njit(nogil=True, cache=True)
+    @numba.njit(cache=True)
     def count(words, found):
         masks, length = words.shape
         here = np.empty(masks, np.uint64)

@@ -2,13 +2,15 @@
 
     in at least k of n:   k = n the intersection,   k = 1 the union,   k = ⌈(n + 1)/2⌉ the majority
 
-Masks are taken a site at a time, and stay packed.
+Masks are unpacked a site at a time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
+
+import torch
 
 from lens.given import passes, whole
 from lens.kernels import Bits, pack
@@ -53,13 +55,8 @@ def at_least(subnetworks: Some, k: int) -> Subnetwork:
         )
     bits = {}
     for key in some[0].bits:
-        masks = site(some, key)
-        reached = [masks[0] ^ masks[0]] * k  # in at least 1, …, k of those seen so far
-        for seen, mask in enumerate(masks):
-            for j in reversed(range(1, min(k, seen + 1))):
-                reached[j] = reached[j] | (reached[j - 1] & mask)
-            reached[0] = reached[0] | mask
-        bits[key] = reached[-1]
+        held = sum(mask.unpack().to(torch.uint8) for mask in site(some, key))
+        bits[key] = pack(held >= k)
     note = {len(some): "intersection of", 1: "union of"}.get(k, f"in at least {k} of")
     like = next((one for one in some if not of_neurons(one)), some[0])
     return like.with_bits(bits, f"{note} {len(some)} subnetworks")

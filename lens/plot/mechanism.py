@@ -146,7 +146,7 @@ def _read(lm: LanguageModel, vector: Tensor, largest: bool = True) -> list[str]:
 
 
 def _canvas(ax: Axes | None, width: float, height: float) -> Axes:
-    """Axes measured in inches, without frame or ticks."""
+    """Axes measured in inches, without frame or ticks; no picture in them moves their limits."""
     ax = style.axes(ax, width, height)
     ax.set(xlim=(0, width), ylim=(0, height))
     ax.axis("off")
@@ -178,10 +178,8 @@ def _matrix(ax: Axes, x: float, y: float, width: float, values: Tensor, title: s
     height = width if height is None else height
     values = values.float().cpu().numpy()
     limit = abs(values).max() or 1.0
-    limits = ax.axis()
     extent = (x, x + width, y, y + height)
     ax.imshow(values, cmap="vlag", vmin=-limit, vmax=limit, extent=extent, aspect="auto", interpolation="nearest")
-    ax.axis(limits)
     ax.add_patch(Rectangle((x, y), width, height, fill=False, edgecolor=color, linewidth=1.2))
     ax.text(x + width / 2, y + height + 0.06, title, ha="center", va="bottom", fontsize=SMALL, color=style.FAINT)
 

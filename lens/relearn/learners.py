@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 
 import torch
@@ -31,12 +32,11 @@ METHODS = ("head", "lora", "full")
 
 @dataclass(frozen=True)
 class Learner:
-    """``score(asked)`` → scores [B, C], which depend on ``parameters``; ``gone`` [shape of the parameter] is True where
-    the gradient of that parameter (by its index) is dropped.  ``batch`` gives a batch with what can be kept of it."""
+    """``score(asked)`` → scores [B, C], which depend on ``parameters``; ``kept(encoded)`` gives a batch of questions by
+    their indices, with what can be kept of it."""
 
     score: Callable[..., Tensor]
     parameters: list[Tensor]
-    gone: dict[int, Tensor]
     kept: Callable[[Encoded], Callable[[list[int]], tuple]]
 
 
@@ -66,19 +66,22 @@ def learner(
     with as_a_function(lm.model):
         scorer = Scorer(lm, readout, probe)
         if method == "head":
-            yield Learner(scorer, own, {}, lambda encoded: _states(scorer, encoded))
+            yield Learner(scorer, own, lambda encoded: _states(scorer, encoded))
         elif method == "lora":
             with _adapted(lm, rank) as adapters:
-                yield Learner(scorer, [*adapters, *own], {}, _nothing)
+                yield Learner(scorer, [*adapters, *own], _nothing)
         else:
             names = [f"model.{name}" for name, _ in lm.model.named_parameters()]
-            copies = [p.detach().to(wide, copy=True).requires_grad_() for p in lm.model.parameters()]
-            gone = _gone(lm, removed) if removed is not None and frozen else {}
+            copies = {p: p.detach().to(wide, copy=True).requires_grad_() for p in lm.model.parameters()}
+            if removed is not None and frozen:
+                for place, gone in removed.in_places(lm):
+                    without = partial(torch.masked_fill, mask=place.upright(gone), value=0)
+                    copies[place.weight].register_hook(without)  # no gradient there
 
             def score(asked: Asked) -> Tensor:
-                return functional_call(scorer, {n: c.to(lm.dtype) for n, c in zip(names, copies)}, (asked,))
+                return functional_call(scorer, {n: c.to(lm.dtype) for n, c in zip(names, copies.values())}, (asked,))
 
-            yield Learner(score, [*copies, *own], gone, _nothing)
+            yield Learner(score, [*copies.values(), *own], _nothing)
 
 
 def _nothing(encoded: Encoded) -> Callable:
@@ -96,12 +99,6 @@ def _states(scorer: Scorer, encoded: Encoded) -> Callable:
         for j, i in enumerate(chosen):
             states[i] = found[(owner == j).to(found.device)]
     return lambda chosen: (encoded.batch(chosen), torch.cat([states[i] for i in chosen]))
-
-
-def _gone(lm: LanguageModel, removed: Subnetwork) -> dict[int, Tensor]:
-    """Index of a parameter → where it is removed, as the parameter is stored."""
-    order = {id(p): i for i, p in enumerate(lm.model.parameters())}
-    return {order[id(place.weight)]: place.upright(gone) for place, gone in removed.in_places(lm)}
 
 
 @contextmanager

@@ -150,9 +150,8 @@ def tune(
                 where = questions(chosen)
                 scores = learns.score(*where)
                 loss = cross_entropy(scores, where[0].answer.to(scores.device))
-                grads = torch.autograd.grad(loss, learns.parameters, allow_unused=True)
-                for i, (parameter, grad) in enumerate(zip(learns.parameters, grads)):
-                    parameter.grad = grad if i not in learns.gone else grad.masked_fill(learns.gone[i], 0)
+                optimizer.zero_grad()
+                loss.backward()
                 optimizer.step()
                 losses.append(float(loss.detach()))
                 if not isfinite(losses[-1]):

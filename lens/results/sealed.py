@@ -36,8 +36,7 @@ class Sealed:
     """An open file: ``about``, and ``file[name]``, a tensor on the CPU.
 
     ``form``: what ``about`` holds (``damaged.like``); ``formats``: names of its format, ``unsealed``: names of those
-    from before there were digests.
-    What is not so raises one of ``damaged.UNFIT``.
+    from before there were digests.  What is not so raises something that ``damaged`` turns into a sentence.
     """
 
     def __init__(self, path: str | Path, form: dict, formats: tuple[str, ...], unsealed: tuple[str, ...]):

@@ -87,10 +87,8 @@ def test_which_records_are_answered_is_asked_once_for_the_same_weights_and_recor
         ((f"{stranger.name} of other weights", f"records {digest}"), 4),
         ((f"{stranger.name} {stranger.fingerprint}", "records of another world"), 4),
     ):
-        answered._table.cache_clear()
         answered.file_of(stranger.name).write_text(as_csv(rows, "by hand", *about), encoding="utf-8")
         assert answered.first_right(stranger, [*three, given[3]]) == [0, None, 0, 0] and asked.pop() == left
-    answered._table.cache_clear()
 
 
 def test_any_other_model_trains_on_some_of_its_best_phrasings_and_never_sees_others(stranger, refuses):
