@@ -148,10 +148,6 @@ def _rest(mine, others, k: int = 2) -> dict:
     return {key: bits & ~general.bits[key] for key, bits in mine.bits.items()}
 
 
-def _is(one, bits) -> bool:
-    return all(one.bits[key] == b for key, b in bits.items())
-
-
 def _meets(one, bits) -> bool:
     return any((one.bits[key] & b).count() for key, b in bits.items())
 
@@ -167,21 +163,21 @@ general = Claims(
         ),
         "The first holds weights that your mask does not have.": lambda pair, mine, _: _within(pair[0], mine),
         "The two are exchanged: the control comes second.": (
-            lambda pair, *given: not _is(pair[1], _rest(*given)) or _is(pair[0], _rest(*given))
+            lambda pair, *given: pair[1].bits != _rest(*given) or pair[0].bits == _rest(*given)
         ),
         "Weights of only one other mask are gone too: is your own mask among the others, or is k = 1?": (
-            lambda pair, *given: not _is(pair[0], _rest(*given, k=1))
+            lambda pair, *given: pair[0].bits != _rest(*given, k=1)
         ),
         "The first is the general part itself; your mask without it is asked for.": (
             lambda pair, *given: not _meets(pair[0], pair[0].bits) or _meets(pair[0], _rest(*given))
         ),
         "The first is not your mask without what at least two of the others have.": (
-            lambda pair, *given: _is(pair[0], _rest(*given))
+            lambda pair, *given: pair[0].bits == _rest(*given)
         ),
         "The control holds weights that your mask does not have: it is a part of your mask, like the first.": (
             lambda pair, mine, _: _within(pair[1], mine)
         ),
-        "The control is the first once more: draw it at random.": lambda pair, *_: not _is(pair[0], pair[1].bits),
+        "The control is the first once more: draw it at random.": lambda pair, *_: pair[0].bits != pair[1].bits,
         "The control has not as many weights as the first in each module: then it also differs in where it lies.": (
             lambda pair, *_: all(pair[1].bits[key].count() == bits.count() for key, bits in pair[0].bits.items())
         ),
