@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from math import isfinite
 
@@ -118,9 +118,7 @@ def edition(model: str) -> dict[tuple[str, str], Claim]:
         held = json.loads(manifest.whole(paths.root() / "claims" / f"{model}.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    names = {f.name for f in fields(Claim)}
-    rows = ({k: v for k, v in row.items() if k in names} for row in held["claims"])
-    return {(row["chapter"], row["name"]): Claim(**row) for row in rows}
+    return {(row["chapter"], row["name"]): Claim(**row) for row in held["claims"]}
 
 
 class Table:

@@ -7,8 +7,8 @@ import torch
 from lens.course.check.exercise import Claims, Function, Value
 from lens.course.check.mistakes import NEGATED, TRANSPOSED, Then
 from lens.course.check.seeded import seeded
-from lens.edit import Change, Edit, Request
-from lens.evaluate import score
+from lens.edit import Change, Edit
+from lens.evaluate.prompts import CONVENTIONS, MEASURES, Case, shares
 
 PROBABILITIES = {  # new word, true word, the best other
     "efficacy": [[0.50, 0.30, 0.10]],
@@ -141,17 +141,8 @@ def _changes(answer) -> tuple[Change, ...]:
 
 def _measured(lm, record, changes) -> list[list[float]]:
     """Accuracy and success of efficacy, paraphrase and neighborhood, with these changes beside the weights: [2][3]."""
-    request = Request.from_record(record)
-    groups = [[request.text], record["paraphrase_prompts"], record["neighborhood_prompts"]]
-    texts = [text for group in groups for text in group]
-    targets = [request.target_new] * len(texts) + [request.target_true] * len(texts)
-    both = score(lm, texts * 2, targets, edits=[changes], rows=[0] * len(targets))
-    (new, true), (new_first, true_first) = both.nll.view(2, -1), both.correct.view(2, -1)
-    near = torch.arange(len(texts)) >= len(texts) - len(groups[-1])
-    first = torch.where(near, true_first.cpu(), new_first.cpu()).double()
-    ahead = torch.where(near, (true < new).cpu(), (new < true).cpu()).double()
-    sizes = [len(group) for group in groups]
-    return [[float(part.mean()) for part in shares.split(sizes)] for shares in (first, ahead)]
+    (found,) = shares(lm, [Case.of(lm, record)], [changes])
+    return [[found[f"{measure}_{convention}"] for measure in MEASURES] for convention in CONVENTIONS]
 
 
 def _claim(holds):

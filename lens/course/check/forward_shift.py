@@ -10,7 +10,7 @@ from lens.course.check.mistakes import NEGATED, NO_SPACE, TRANSPOSED
 from lens.course.check.seeded import seeded
 from lens.edit import Change, Request
 from lens.edit.settings import settings
-from lens.evaluate import score
+from lens.evaluate.prompts import Case, shares
 from lens.gradient import capture
 from lens.model.watching import watch
 
@@ -182,25 +182,22 @@ def _neighbors(record) -> set[str]:
     return {s for r in data.records() if (s := r["requested_rewrite"]["subject"]) in text}
 
 
-def _outcome(lm, record, protected=()) -> tuple[bool, int, int]:
-    """The shift's outcome, its key sparing these prompts: does it take, how many paraphrases follow, neighbors keep."""
-    request, chosen = Request.from_record(record), settings(lm, "shift")
-    traces = capture(lm, [request.text, *protected], "the", layers=[chosen["layer"]], sites=["ff2"])
+def _outcome(lm, record, protected=()) -> dict[str, float]:
+    """The shift's outcome, its key sparing these prompts: the shares of prompts that say the new or the old answer."""
+    case, chosen = Case.of(lm, record), settings(lm, "shift")
+    traces = capture(lm, [case.request.text, *protected], "the", layers=[chosen["layer"]], sites=["ff2"])
     key, *others = (trace.stack("ff2", "x")[0, -1] for trace in traces)
     if others:
         key = _spare(key, torch.stack(others))
-    row = chosen["eta"] * lm.toward(torch.tensor(lm.target_ids(request.target_new)[:1]))
-    change = Change(chosen["layer"], "ff2", key[None].float(), row.float())
-    again, near = record["paraphrase_prompts"], record["neighborhood_prompts"]
-    texts = [request.text, *again, *near]
-    targets = [request.target_new] * (1 + len(again)) + [request.target_true] * len(near)
-    right = score(lm, texts, targets, edits=[[change]], rows=[0] * len(texts)).correct.tolist()
-    return right[0], sum(right[1 : 1 + len(again)]), sum(right[1 + len(again) :])
+    row = chosen["eta"] * lm.toward(torch.tensor(case.new[:1]))
+    (found,) = shares(lm, [case], [[Change(chosen["layer"], "ff2", key[None].float(), row.float())]])
+    return found
 
 
 def _saves(answer, lm, record):
-    before, after = (_outcome(lm, record, prompts)[2] for prompts in ((), answer))
-    return 5 * (after - before) >= len(record["neighborhood_prompts"]) - before
+    count = len(record["neighborhood_prompts"])
+    before, after = (round(count * _outcome(lm, record, prompts)["neighborhood_accuracy"]) for prompts in ((), answer))
+    return 5 * (after - before) >= count - before
 
 
 protected = Claims(
@@ -215,9 +212,11 @@ protected = Claims(
         "The edited subject is among them: a key that spares it cannot edit it.": (
             lambda answer, lm, record: all(record["requested_rewrite"]["subject"] not in text for text in answer)
         ),
-        "With this key the edit itself does not take.": lambda answer, lm, record: _outcome(lm, record, answer)[0],
+        "With this key the edit itself does not take.": (
+            lambda answer, lm, record: _outcome(lm, record, answer)["efficacy_accuracy"] == 1
+        ),
         "No paraphrase follows any more: these prompts take too much of the subject out of the key.": (
-            lambda answer, lm, record: _outcome(lm, record, answer)[1] >= 1
+            lambda answer, lm, record: _outcome(lm, record, answer)["paraphrase_accuracy"] > 0
         ),
         (
             "Fewer than a fifth of the fallen neighbors are saved: spare prompts that hear more of the edit. "

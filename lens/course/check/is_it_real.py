@@ -9,7 +9,7 @@ import torch
 
 from lens.course.check.exercise import Claims, Function, Value, written
 from lens.course.check.mistakes import COMPLEMENT, NEGATED, Then
-from lens.evaluate.scoring import score
+from lens.course.check.untouched import changes
 from lens.gradient import capture
 from lens.mask import Subnetwork
 
@@ -156,18 +156,11 @@ def _given_back(answer, lm, found, *_) -> float:
     return 1 - left / own
 
 
-def _log_p(lm, asked, without=None) -> float:
-    tokens = torch.tensor([len(lm.target_ids(p.target)) for p in asked])
-    with without.removed(lm) if without else nullcontext():
-        nll = score(lm, [p.text for p in asked], [p.target for p in asked]).nll.cpu()
-    return -float((nll * tokens).mean())
-
-
 def _back(answer, lm, found, kg, fact, own=True) -> float:
     """The share of the fact's lost log p, or its neighbors', that is back where only ``answer`` is removed."""
     asked = [p for p in kg.unseen if p.fact == fact] if own else [p for p in kg.unseen if p.target != fact.tail][:24]
-    whole, remaining, now = (_log_p(lm, asked, without) for without in (None, found, answer))
-    return (now - remaining) / (whole - remaining)
+    lost, still_lost = changes((found, answer), lm, asked)
+    return 1 - still_lost / lost
 
 
 key = Claims(

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 
 from lens.course.check.exercise import Claims, Function, Value
 from lens.course.check.mistakes import SWAPPED, Then
 from lens.course.check.seeded import seeded
-from lens.evaluate.readings import Readings
+from lens.course.check.untouched import changes
 from lens.mask import Subnetwork
-from lens.overlap import at_least, chance
+from lens.overlap import at_least
 
 MODULES = ((100, 50, 40), (900, 10, 10))  # weights, in the one mask, in the other
 
@@ -58,12 +57,6 @@ def _count(modules, k: int = 2) -> int:
     return sum(int((m.sum(0) >= k).sum()) for m in modules)
 
 
-def _by_lens(modules) -> float:
-    weights, columns = np.array([m[0].numel() for m in modules]), np.array([m.shape[2] for m in modules])
-    sizes = np.array([m.sum((1, 2)).tolist() for m in modules]).T
-    return float(chance.moments(weights, columns, sizes, np.zeros(3, bool))[0][2])
-
-
 def _expecting(rule):
     """Σ over modules of N times ``rule(p, q, r)``, the densities of the three masks."""
     return lambda modules: sum(m[0].numel() * rule(*m.double().mean((1, 2)).tolist()) for m in modules)
@@ -73,10 +66,11 @@ def _exactly_two(modules) -> int:
     return _count(modules) - _count(modules, 3)
 
 
+AT_LEAST_TWO = _expecting(lambda p, q, r: p * q + p * r + q * r - 2 * p * q * r)
 EXACTLY_TWO = _expecting(lambda p, q, r: p * q + p * r + q * r - 3 * p * q * r)
 
 
-def _both(modules, observed=_count, expected=_by_lens) -> tuple[int, float]:
+def _both(modules, observed=_count, expected=AT_LEAST_TWO) -> tuple[int, float]:
     return observed(modules), expected(modules)
 
 
@@ -98,10 +92,10 @@ two_of_three = Function(
             dict(observed=lambda modules: _count(modules, 3), expected=_expecting(lambda p, q, r: p * q * r))
         ),
         "Expected: the modules were pooled, but the null hypothesis keeps the sizes in each module.": (
-            dict(expected=lambda modules: _by_lens([torch.cat([m.flatten(1) for m in modules], 1)[:, None]]))
+            dict(expected=lambda modules: AT_LEAST_TWO([torch.cat([m.flatten(1) for m in modules], 1)[:, None]]))
         ),
         "Expected: this adds up probabilities; each module has N weights of that probability.": (
-            dict(expected=lambda modules: sum(_by_lens([m]) / m[0].numel() for m in modules))
+            dict(expected=lambda modules: sum(AT_LEAST_TWO([m]) / m[0].numel() for m in modules))
         ),
         "The two numbers are exchanged: observed first, then expected.": SWAPPED,
     },
@@ -154,10 +148,6 @@ def _rest(mine, others, k: int = 2) -> dict:
     return {key: bits & ~general.bits[key] for key, bits in mine.bits.items()}
 
 
-def _is(one, bits) -> bool:
-    return all(one.bits[key] == b for key, b in bits.items())
-
-
 def _meets(one, bits) -> bool:
     return any((one.bits[key] & b).count() for key, b in bits.items())
 
@@ -173,21 +163,21 @@ general = Claims(
         ),
         "The first holds weights that your mask does not have.": lambda pair, mine, _: _within(pair[0], mine),
         "The two are exchanged: the control comes second.": (
-            lambda pair, *given: not _is(pair[1], _rest(*given)) or _is(pair[0], _rest(*given))
+            lambda pair, *given: pair[1].bits != _rest(*given) or pair[0].bits == _rest(*given)
         ),
         "Weights of only one other mask are gone too: is your own mask among the others, or is k = 1?": (
-            lambda pair, *given: not _is(pair[0], _rest(*given, k=1))
+            lambda pair, *given: pair[0].bits != _rest(*given, k=1)
         ),
         "The first is the general part itself; your mask without it is asked for.": (
             lambda pair, *given: not _meets(pair[0], pair[0].bits) or _meets(pair[0], _rest(*given))
         ),
         "The first is not your mask without what at least two of the others have.": (
-            lambda pair, *given: _is(pair[0], _rest(*given))
+            lambda pair, *given: pair[0].bits == _rest(*given)
         ),
         "The control holds weights that your mask does not have: it is a part of your mask, like the first.": (
             lambda pair, mine, _: _within(pair[1], mine)
         ),
-        "The control is the first once more: draw it at random.": lambda pair, *_: not _is(pair[0], pair[1].bits),
+        "The control is the first once more: draw it at random.": lambda pair, *_: pair[0].bits != pair[1].bits,
         "The control has not as many weights as the first in each module: then it also differs in where it lies.": (
             lambda pair, *_: all(pair[1].bits[key].count() == bits.count() for key, bits in pair[0].bits.items())
         ),
@@ -196,17 +186,8 @@ general = Claims(
 )
 
 
-def _changes(pair, lm, prompts) -> list[float]:
-    """Δ log p of the prompts' tails with each of the two removed."""
-    readings, found = Readings(lm, {"asked": prompts}, min(layer for layer, _ in pair[0].bits)), []
-    for one in pair:
-        with one.removed(lm):
-            found.append(readings()["asked"].delta_log_prob)
-    return found
-
-
 silence = Value(
-    _changes,
+    changes,
     {
         "Nothing changes: read inside the `with` block, where the subnetwork is removed.": lambda *given: [0.0, 0.0],
         "The two are exchanged: the control comes second.": SWAPPED,

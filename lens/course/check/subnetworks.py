@@ -59,12 +59,6 @@ def _kept(before, control):
     return kl_reference(control, torch.eye(control.shape[-1], dtype=control.dtype), before)
 
 
-def _kl(q, p, over=-1):
-    """KL(q ‖ p) of logits, each row's, with the softmax over this axis."""
-    log_q, log_p = q.log_softmax(over), p.log_softmax(over)
-    return (log_q.exp() * (log_q - log_p)).sum(-1)
-
-
 def _demand(score):
     return score.sigmoid().mean()
 
@@ -78,10 +72,10 @@ loss = Function(
     _batches,
     {
         "Maintain is the wrong way round: the whole model's probabilities are the weights, KL(p₀ ‖ p).": (
-            dict(maintain=lambda before, control: _kl(control, before).mean())
+            dict(maintain=lambda before, control: _kept(control.detach(), before))
         ),
         "Suppress is the wrong way round: KL(uniform ‖ p) gives every word the weight 1/V.": (
-            dict(suppress=lambda z: _kl(z, torch.zeros_like(z)).mean())
+            dict(suppress=lambda z: _kept(z.detach(), torch.zeros_like(z)))
         ),
         "This is a sum over rows: with means, the balance does not depend on the size of the batch.": (
             dict(suppress=lambda z: _uniform(z) * len(z), maintain=lambda before, z: _kept(before, z) * len(z))
@@ -91,7 +85,7 @@ loss = Function(
         ),
         "The softmax goes over rows: it has to go over the words, dim=-1.": dict(
             suppress=lambda z: -z.log_softmax(0).mean() - log(z.shape[-1]),
-            maintain=lambda before, control: _kl(before, control, 0).mean(),
+            maintain=lambda before, z: _kept(before.T, z.T) * z.shape[1] / len(z),
         ),
         "That is the sparsity: what λ makes small is the density.": dict(density=lambda s: _demand(-s)),
         "The hard mask has no slope: count probabilities, σ(l).": dict(density=lambda s: (s > 0).double().mean()),

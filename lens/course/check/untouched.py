@@ -9,6 +9,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from lens.data import Prompt
+from lens.evaluate.readings import Readings
+from lens.mask import Subnetwork
 from lens.mask.places import Place
 from lens.model.batch import pad
 from lens.model.language_model import LanguageModel
@@ -80,3 +83,12 @@ def said(lm: LanguageModel, texts: Sequence[str], matrices: Sequence[tuple[Place
     weights = {(place.layer, place.path): place.upright(matrix) for place, matrix in matrices}
     upper = UpperLayers(lm, ids, min(layer for layer, _ in weights))
     return lm.head(upper(weights=weights)[torch.arange(len(ids)), real.sum(1) - 1]).float()
+
+
+def changes(removed: Sequence[Subnetwork], lm: LanguageModel, prompts: Sequence[Prompt]) -> list[float]:
+    """Δ log p of the prompts' tails, their mean, with each of these subnetworks of the same layers removed."""
+    readings, found = Readings(lm, {"asked": prompts}, min(layer for layer, _ in removed[0].bits)), []
+    for one in removed:
+        with one.removed(lm):
+            found.append(readings()["asked"].delta_log_prob)
+    return found

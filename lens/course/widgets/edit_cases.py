@@ -108,8 +108,11 @@ class Choice:
         return [layer for layer, _ in self.places]
 
 
-def choice(lm: LanguageModel, editor: Editor, layers: Iterable[int] | None) -> Choice:
-    """An editor at ``layers``; by default at all where an edit is one step (it has an η), else at its own place."""
+def choice(lm: LanguageModel, editor: Editor, layers: Iterable[int] | None, **options: float) -> Choice:
+    """An editor at ``layers``; by default at all where an edit is one step (it has an η), else at its own place.
+
+    ``options``: settings of it that differ from its own at these layers.
+    """
     name, known, make = resolve(lm, editor)
     key = next((key for key in ("layer", "layers") if key in known), None)
     eta, own = known.get("eta"), known.get(key)
@@ -121,7 +124,7 @@ def choice(lm: LanguageModel, editor: Editor, layers: Iterable[int] | None) -> C
     for layer in range(depth) if layers is None else layers:
         lm.check(layer, "ff2")
         layer %= depth
-        places.append((layer, resolve(lm, editor, {key: layer if key == "layer" else [layer]})[2]))
+        places.append((layer, resolve(lm, editor, {key: layer if key == "layer" else [layer], **options})[2]))
     return Choice(name, eta, own, tuple(places), sites, editor)
 
 
@@ -133,10 +136,7 @@ def chosen(lm: LanguageModel, one: Choice, layer: int, eta: float) -> Choice:
         raise ValueError(f"The layer is {layer!r}: give a whole number, such as 7.")
     if isinstance(eta, bool) or not isinstance(eta, (int, float)) or not isfinite(eta):
         raise ValueError(f"The step size η is {eta!r}: give a number, such as 0.5.")
-    lm.check(layer, "ff2")
-    layer, (_, known, _) = layer % len(lm.layers), resolve(lm, one.editor)
-    where = {"layer": layer} if "layer" in known else {"layers": [layer]}
-    return replace(one, eta=eta, places=((layer, resolve(lm, one.editor, where | {"eta": eta})[2]),))
+    return replace(choice(lm, one.editor, [layer], eta=eta), eta=eta)
 
 
 def strengths(given: Iterable[float]) -> tuple[float, ...]:

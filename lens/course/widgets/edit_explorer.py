@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from lens.course.widgets.answers import UNIT
 from lens.course.widgets.edit_cases import PreparedEdit, case, choice, chosen, strengths
-from lens.course.widgets.explorer import Explorer, page
+from lens.course.widgets.explorer import Explorer, numbered, page
 from lens.course.widgets.in_page import in_page
 from lens.course.widgets.relations import world_relations
 from lens.edit import Request
@@ -75,14 +75,14 @@ class EditExplorer(Explorer):
         """
         lm, choices, sizes = self._lm, self._choices, self._sizes
         if "fact" in request:
-            fact = _numbered(self._facts, request["fact"], "fact")
+            fact = numbered(self._facts, request["fact"], "fact")
         else:
             asked = Request(*(str(request.get(name, "")).strip() for name in ("prompt", "subject", "target")))
             fact = PreparedEdit.of(lm, asked, self._neighbors).among(lm, self._facts, self._neighbors)
         if "free" in request:
             fact = fact.asked(str(request["free"]).rstrip())
         if "layer" in request or "eta" in request:
-            one = _numbered(choices, request.get("editor", 0), "editor")
+            one = numbered(choices, request.get("editor", 0), "editor")
             choices, sizes = [chosen(lm, one, request.get("layer"), request.get("eta"))], (1,)
         return case(lm, fact, choices, sizes, self._k)
 
@@ -115,10 +115,3 @@ class EditExplorer(Explorer):
         facts = "; ".join(f"{fact.request.text} → {fact.request.target_new}" for fact in self._facts)
         names = ", ".join(one.name for one in self._choices)
         return f"Answers before and after editing ({names}): {facts}."
-
-
-def _numbered(some: Sequence, number: object, what: str):
-    """The fact or editor that a request names by its number."""
-    if not isinstance(number, int) or isinstance(number, bool) or number not in range(len(some)):
-        raise ValueError(f"There is no {what} number {number!r}: there are {len(some)}.")
-    return some[number]

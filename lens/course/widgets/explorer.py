@@ -57,6 +57,13 @@ def plain(value):
     return [plain(item) for item in value]
 
 
+def numbered(some: Sequence, number: object, what: str):
+    """The one of ``some`` that a request names by its number."""
+    if not isinstance(number, int) or isinstance(number, bool) or number not in range(len(some)):
+        raise ValueError(f"There is no {what} number {number!r}: there are {len(some)}.")
+    return some[number]
+
+
 class Words:
     """A table of words, each kept once: calling it with a word, or with nested lists of words, gives their places.
 

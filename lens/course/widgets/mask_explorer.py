@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from lens.course.widgets.answers import UNIT
-from lens.course.widgets.explorer import Explorer, page
+from lens.course.widgets.explorer import Explorer, numbered, page
 from lens.course.widgets.in_page import digests, in_page
 from lens.course.widgets.mask_cases import AskedFact, but_for_head, densities, heads, parts, questions, said, typed
 from lens.course.widgets.named_masks import Masks, Named, named
@@ -57,9 +57,7 @@ class MaskExplorer(Explorer):
         With ``layer`` in the prompt's place, the prepared prompts, without all of it but each head of this layer.
         """
         number, prompt = request.get("mask"), str(request.get("prompt", "")).rstrip()
-        if number not in range(len(self._masks)):
-            raise ValueError(f"There is no subnetwork number {number!r}: there are {len(self._masks)}.")
-        one = self._masks[number].subnetwork
+        one = numbered(self._masks, number, "subnetwork").subnetwork
         found, known = {"mask": number}, heads(one)
         if "layer" in request:
             layer = request["layer"]
