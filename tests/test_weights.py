@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import json
 import random
@@ -284,8 +285,6 @@ def test_the_fingerprint_sees_a_weight_that_its_samples_leave_out(tiny):
 
 def test_the_fingerprint_is_of_the_weights_alone_whichever_model_was_opened_before(mini):
     """A model that differs from a shipped one where nothing is sampled has another name, and leaves the shipped its own."""
-    import copy
-
     other = copy.deepcopy(mini.model)
     weight = other.transformer.h[0].mlp.c_fc.weight.data
     for write in (
@@ -300,6 +299,19 @@ def test_the_fingerprint_is_of_the_weights_alone_whichever_model_was_opened_befo
         assert changed[1] != digests(mini.model)[1] and Weights(other).current_fingerprint != mini.fingerprint
         weight.copy_(before)
     assert mini.weights.current_fingerprint == mini.fingerprint == Weights(other).current_fingerprint
+
+
+def test_a_copy_has_weights_of_its_own_and_keeps_what_lay_on_them(tiny):
+    lm = tiny("gpt2", torch.float32)
+    before, name = values(lm), lm.fingerprint
+    with an_edit(lm, 1):
+        within, other = values(lm), copy.deepcopy(lm)
+    assert same(lm, before) and same(other, within)
+    assert not other.weights.changed and other.fingerprint not in (name, lm.fingerprint)
+    with an_edit(other, 4):
+        assert Weights(other.model).changed and not lm.weights.changed and same(lm, before)
+    assert same(other, within)
+    assert copy.deepcopy(lm).fingerprint == name
 
 
 @pytest.mark.parametrize("name", lens.data.paths.BUILT_IN)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field
 from hashlib import sha256
 from weakref import WeakKeyDictionary, ref
@@ -59,6 +60,10 @@ class Weights:
 
     def __init__(self, model: nn.Module):
         self._model, self._state = model, _states.setdefault(model, _State())
+
+    def __deepcopy__(self, memo: dict) -> Weights:
+        """The owner of the copy's weights.  What lay on them when they were copied is part of the copy."""
+        return Weights(deepcopy(self._model, memo))
 
     # --- questions -------------------------------------------------------------------------------------------------
 

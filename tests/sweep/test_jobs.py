@@ -234,7 +234,14 @@ def test_a_mask_job_gives_what_train_and_evaluate_give(masks, model, tmp_path):
     rows = lens.evaluate.knowledge(lm, kg, wanted, random=1, progress=False).rows()
     assert [{key: row[key] for key in rows[0]} for row in done.table()] == rows
     assert done.table()[0]["seed"] == 1 and done.table()[0]["steps"] == 2
-    assert sorted(p.name for p in (tmp_path / job.name).iterdir()) == [f"{job.name}.safetensors"]
+    left = [tmp_path / job.name / f"{job.name}.safetensors"]
+    assert sorted(left[0].parent.iterdir()) == left
+
+    (tmp_path / f"{job.name}.json").unlink()  # as a process that ended between the mask and its result
+    (left[0].parent / "checkpoint").touch()
+    made = left[0].stat().st_mtime_ns
+    assert run([job], tmp_path, progress=False).table() == done.table()
+    assert left[0].stat().st_mtime_ns == made and sorted(left[0].parent.iterdir()) == left
 
 
 def test_a_mask_of_other_facts_is_not_taken_up(model, tmp_path):

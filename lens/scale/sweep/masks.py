@@ -81,7 +81,7 @@ def train_and_evaluate(folder: Path, *, target, wording, digest, config, random,
             found = mask.train(lm, kg.target, kg.control, kg.text, config, checkpoint=checkpoint, progress=False)
             found = replace(found, about=found.about | {"target": target, "wording": wording, "digest": digest})
             mask.save(found, file)
-            checkpoint.unlink()
+        checkpoint.unlink(missing_ok=True)  # also that of an attempt which ended just before this
         rows = evaluate.knowledge(lm, kg, found, random=random, progress=False).rows()
     about = {"granularity": config.granularity, "seed": config.seed} | given
     return {"rows": [about | row for row in rows], "file": f"{folder.name}/{file.name}"}
