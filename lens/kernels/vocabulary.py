@@ -178,8 +178,10 @@ def _survey_of(vectors: Tensor, unembedding: Tensor, plain: bool) -> Callable[[_
     """How a chunk is surveyed here; ``plain``: its logits are the product and nothing more."""
     if choose("project", vectors, unembedding) != "triton":
         return _survey_torch
+    from lens.kernels.gpu.projection import STEP
+
     width = unembedding.shape[1]
-    short = unembedding.dtype in HALF and width < SHORT and width % 64 == 0
+    short = unembedding.dtype in HALF and width < SHORT and width % STEP == 0
     return _survey_at_once if plain and short and multiplies(unembedding.device) else _survey_triton
 
 
